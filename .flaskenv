@@ -1,0 +1,1 @@
+FLASK_APP=api.cli.root:create_cli

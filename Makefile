@@ -1,0 +1,64 @@
+# Everything one does with this repository. Python 3.11 or newer and make are all it assumes.
+
+VENV ?= .venv
+WORKERS ?= 2
+PYTHONS := python3.11 python3.12 python3.13 python3.14 python3 python
+PY := $(abspath $(VENV))/bin/python
+NODE := $(VENV)/.node
+READY := $(VENV)/.ready
+IS_NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
+
+.PHONY: setup run test check migrate bench fuzz
+
+# The virtual environment with everything in it. Each half is made again where its requirements have changed;
+# a node starts with the first, so that the first verdict does not wait for the tools.
+setup: $(READY)
+
+$(NODE): requirements.txt
+	@if ! "$(PY)" -c '$(IS_NEW_ENOUGH)' 2>/dev/null || ! "$(PY)" -m pip --version >/dev/null 2>&1; then \
+	  found=; for python in $(PYTHONS); do \
+	    if $$python -c '$(IS_NEW_ENOUGH)' 2>/dev/null; then found=$$python; break; fi; \
+	  done; \
+	  if [ -z "$$found" ]; then \
+	    echo "Python 3.11 or newer is needed; tried $(PYTHONS)." >&2; exit 1; \
+	  fi; \
+	  echo "Making $(VENV) with $$($$found --version)"; \
+	  $$found -m venv --clear "$(VENV)" || exit 1; \
+	fi
+	@"$(PY)" -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@touch $@
+
+$(READY): $(NODE) requirements-dev.txt
+	@"$(PY)" -m pip install --quiet --disable-pip-version-check --no-compile -r requirements-dev.txt
+	@touch $@
+
+# A serving node on the embedded ledger, with a demo license and the ready-made call printed.
+run: $(NODE)
+	cd api && PROTECAO_DEMO=1 exec "$(PY)" app.py
+
+# Every test. More for pytest in ARGS: make test ARGS="-k lease -x"
+test: setup
+	@"$(PY)" -m pytest -n $(WORKERS) $(ARGS)
+
+# What needs no running: style, types, import rules, and every branch of the decision.
+check: setup
+	@"$(PY)" -m ruff check
+	@"$(PY)" -m ruff format --check
+	@"$(PY)" -m mypy
+	@"$(abspath $(VENV))/bin/lint-imports"
+	@"$(PY)" -m pytest -q tests/unit/test_frame.py tests/unit/licensing \
+	  --cov=api.licensing --cov-branch --cov-fail-under=100 --cov-report=term-missing:skip-covered
+	@"$(PY)" -m pytest -q tests/unit/failover/test_decide.py \
+	  --cov=failover.decide --cov-branch --cov-fail-under=100 --cov-report=term-missing:skip-covered
+
+# Brings the ledger that DATABASE_URL names (none: the embedded one) to the newest schema.
+migrate: $(NODE)
+	@"$(PY)" -m flask db upgrade
+
+# Ours, a bare Flask route and a naive check side by side, on Postgres.
+bench: setup
+	@"$(PY)" -m tests.bench $(ARGS)
+
+# Ten thousand generated calls at a running node, from its own OpenAPI description.
+fuzz: setup
+	@"$(PY)" -m tests.fuzz $(ARGS)

@@ -1,0 +1,78 @@
+"""The application factory, and the entry that starts a production server: `cd api && python app.py`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+if __name__ == "__main__":
+    # Started as a script, the folder of this file is on the path and the project is not; it must be the other way.
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from flask import Flask
+from werkzeug.middleware.proxy_fix import ProxyFix
+
+from api import demo, logs, problems
+from api.blueprints import admin, client, docs, meta, stats
+from api.ids import new_id
+from api.intake import BODY_LIMIT
+from api.openapi import ADMIN_ROUTES, CLIENT_ROUTES
+from api.rate_limit import FailureLimiter
+from api.runtime import Runtime
+from api.settings import Settings, SettingsError
+from api.tokens import AdminAuth
+
+
+def create_app(settings: Settings | None = None, instance: str | None = None) -> Flask:
+    """A node's application for any WSGI server; call it after any fork. Raises `SettingsError`.
+
+    `settings` default to the environment's; `instance` names the supervisor that runs beside this process, if one
+    does. The `Runtime` is at `app.extensions["runtime"]`, already started.
+    """
+    settings = settings or Settings.from_env(os.environ)
+    secrets = (*settings.api_keys, *settings.shared_secrets, settings.admin_token)
+    logs.configure(settings.log_level, settings.log_format, hide=secrets)
+    runtime = Runtime(settings, instance)
+    app = Flask("api", static_folder=None)
+    # A body without a stated length is cut at this, without a word: the one byte more tells that it was too long.
+    app.config["MAX_CONTENT_LENGTH"] = BODY_LIMIT + 1
+    app.url_map.strict_slashes = False
+    app.url_map.merge_slashes = False
+    app.extensions["runtime"] = runtime
+    if settings.trusted_proxies:
+        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=settings.trusted_proxies)  # type: ignore[method-assign]
+    limiter = FailureLimiter(runtime.state, settings.rate_limit)
+    problems.register(app)
+    app.register_blueprint(client.blueprint(runtime, limiter))
+    admin_auth = AdminAuth(runtime, limiter)
+    app.register_blueprint(admin.blueprint(runtime, admin_auth))
+    app.register_blueprint(stats.blueprint(runtime, admin_auth))
+    app.register_blueprint(meta.blueprint(runtime))
+    app.register_blueprint(docs.blueprint(CLIENT_ROUTES + ADMIN_ROUTES))
+    runtime.start()
+    return app
+
+
+def main() -> int:
+    """Serves until told to stop; gives the exit status: 2 for faulty settings."""
+    # Before any file is made and any process forked: what a node writes is for its own user only.
+    os.umask(0o077)
+    try:
+        settings = Settings.from_env(os.environ)
+    except SettingsError as error:
+        print(f"These settings cannot be used:\n{error}", file=sys.stderr)
+        return 2
+    from api.server import Companion, ServerOptions, serve
+    from api.supervision import process
+
+    demo.announce(settings)
+    options = ServerOptions(host=settings.host, port=settings.port, workers=settings.workers)
+    # One for the life of this server: a supervisor that is started again must find its own lease again.
+    instance = new_id()
+    supervisor = Companion("supervisor", lambda: process.run(settings, instance))
+    return serve(options, lambda: create_app(settings, instance), [supervisor])
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

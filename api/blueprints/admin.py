@@ -1,0 +1,199 @@
+"""The calls of admins: resources, license actions, the log, nodes. Bearer tokens only, and never across origins."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import chain, islice
+from typing import Any
+
+import msgspec
+from flask import Blueprint, Response, request
+
+from api.intake import read_json_body
+from api.problems import Malformed
+from api.resources import event_log
+from api.resources.actions import ACTIONS
+from api.resources.csv_text import to_csv
+from api.resources.kinds import Kind
+from api.resources.nodes import nodes
+from api.resources.schemas import BODIES, NodeActionBody, parse
+from api.resources.store import Resources
+from api.resources.token_store import Scope
+from api.runtime import Runtime
+from api.supervision import cluster
+from api.tokens import AdminAuth
+
+_DEFAULT_LIMIT = 50
+_CSV_LIMIT = 1_000_000
+
+
+def blueprint(runtime: Runtime, auth: AdminAuth) -> Blueprint:
+    """The admin calls on `runtime`."""
+    admin = Blueprint("admin", __name__, url_prefix="/v1")
+    resources = Resources(runtime.ledger.database, runtime.node, runtime.clock, runtime.state)
+    door = _Door(runtime, auth)
+
+    @admin.after_request
+    def change_is_known(response: Response) -> Response:
+        # Before the answer leaves: no worker of this node says yes from a copy made before the change. What was refused
+        # changed nothing; what ended in a 5xx may have.
+        if request.method in ("POST", "PATCH", "DELETE") and not 400 <= response.status_code < 500:
+            runtime.state.everything_changed()
+        return response
+
+    for kind in Kind:
+        _add_resource(admin, kind, door, resources)
+    _add_actions(admin, door, resources)
+    _add_events(admin, door, resources)
+    _add_nodes(admin, door, runtime)
+    return admin
+
+
+class _Door:
+    """Lets a call in, refusing in the contract's order: size, type, token, scope, query."""
+
+    def __init__(self, runtime: Runtime, auth: AdminAuth) -> None:
+        self._runtime = runtime
+        self._auth = auth
+
+    def read(self, scope: Scope = Scope.LICENSES_READ, *, lists: bool = False) -> dict[str, str]:
+        """The query's parameters, of which only `lists` have any."""
+        self._auth.require(request, scope)
+        return _query(lists)
+
+    def write(self, scope: Scope = Scope.LICENSES_WRITE, *, bodiless: bool = False) -> bytes:
+        """The raw body; `{}` where a `bodiless` call has none."""
+        has_body = bool(request.content_length) or "Transfer-Encoding" in request.headers
+        raw = read_json_body(request) if has_body or not bodiless else b"{}"
+        self._auth.require(request, scope)
+        _query(allowed=False)
+        return raw
+
+    def started(self) -> None:
+        """To be called once the call itself is found to be well formed. Raises `STARTING`."""
+        self._runtime.require_started()
+
+
+def _add_resource(admin: Blueprint, kind: Kind, door: _Door, resources: Resources) -> None:
+    many, one = f"/{kind.plural}", f"/{kind.plural}/<id>"
+
+    def page() -> Response:
+        query = door.read(lists=True)
+        limit, cursor = _page(query)
+        door.started()
+        return json(resources.page(kind, query, limit, cursor))
+
+    def create() -> Response:
+        body = parse(BODIES[kind], door.write())
+        door.started()
+        return json(resources.create(kind, body), 201)
+
+    def get(id: str) -> Response:
+        door.read()
+        door.started()
+        return json(resources.get(kind, id))
+
+    def update(id: str) -> Response:
+        body = parse(BODIES[kind], door.write())
+        door.started()
+        return json(resources.update(kind, id, body))
+
+    def delete(id: str) -> Response:
+        door.write(bodiless=True)
+        door.started()
+        resources.delete(kind, id)
+        return Response(status=204)
+
+    for rule, method, view in (
+        (many, "GET", page),
+        (many, "POST", create),
+        (one, "GET", get),
+        (one, "PATCH", update),
+        (one, "DELETE", delete),
+    ):
+        _route(admin, rule, method, f"{kind}-{view.__name__}", view)
+
+
+def _add_actions(admin: Blueprint, door: _Door, resources: Resources) -> None:
+    def act(id: str, action: str) -> Response:
+        body = parse(ACTIONS[action].body, door.write(bodiless=True))
+        door.started()
+        return json(resources.act(id, action, body))
+
+    _route(admin, f"/licenses/<id>/actions/<any({', '.join(map(repr, ACTIONS))}):action>", "POST", "license-act", act)
+
+
+def _add_events(admin: Blueprint, door: _Door, resources: Resources) -> None:
+    def events() -> Response:
+        query = door.read(lists=True)
+        if request.accept_mimetypes.best_match(["application/json", "text/csv"]) == "text/csv":
+            count = _rows(query)
+            door.started()
+            return _csv(event_log.COLUMNS, islice(resources.events(query), count))
+        limit, cursor = _page(query)
+        door.started()
+        return json(resources.events_page(query, limit, cursor))
+
+    _route(admin, "/events", "GET", "events", events)
+
+
+def _add_nodes(admin: Blueprint, door: _Door, runtime: Runtime) -> None:
+    def all() -> Response:
+        door.read(Scope.STATS_READ)
+        door.started()
+        return json({"items": nodes(runtime.ledger.database, runtime.clock.now()), "next": None})
+
+    def act(action: str) -> Response:
+        body = parse(NodeActionBody, door.write(Scope.NODES_WRITE))
+        door.started()
+        timeout = runtime.settings.heartbeat_timeout
+        return json(cluster.hand_to(runtime.ledger.database, body.to, timeout, promote=action == "promote"))
+
+    _route(admin, "/nodes", "GET", "nodes", all)
+    _route(admin, "/nodes/actions/<any(switchover, promote):action>", "POST", "node-act", act)
+
+
+def json(value: Any, status: int = 200) -> Response:
+    """A resource, or a list of them. Nobody keeps a copy: some answers hold a key."""
+    return Response(msgspec.json.encode(value), status, {"Cache-Control": "no-store"}, content_type="application/json")
+
+
+def _csv(columns: tuple[str, ...], rows: Iterator[dict[str, Any]]) -> Response:
+    # The first row is read before the answer begins, so that a ledger out of reach is still a 503.
+    begun = list(zip(range(1), rows, strict=False))
+    text = to_csv(columns, chain((row for _, row in begun), rows))
+    return Response(text, headers={"Cache-Control": "no-store"}, content_type="text/csv; charset=utf-8")
+
+
+def _route(admin: Blueprint, rule: str, method: str, name: str, view: Callable[..., Response]) -> None:
+    admin.add_url_rule(rule, name, view, methods=[method])
+
+
+def _page(query: dict[str, str]) -> tuple[int, str | None]:
+    """Takes `limit` and `cursor` out of `query`. Raises `Malformed`."""
+    limit = query.pop("limit", str(_DEFAULT_LIMIT))
+    if not (limit.isascii() and limit.isdigit() and len(limit) <= 4):
+        raise Malformed("limit", "must be a whole number")
+    return int(limit), query.pop("cursor", None)
+
+
+def _rows(query: dict[str, str]) -> int | None:
+    """Takes CSV's `limit` out of `query`: so many rows, None for all. Raises `Malformed`, also for a `cursor`."""
+    if "cursor" in query:
+        raise Malformed("cursor", "is for pages of JSON: CSV comes in one piece, of at most `limit` rows")
+    limit = query.pop("limit", None)
+    if limit is None:
+        return None
+    if not (limit.isascii() and limit.isdigit() and len(limit) <= 7 and 1 <= int(limit) <= _CSV_LIMIT):
+        raise Malformed("limit", f"must be a whole number from 1 to {_CSV_LIMIT}")
+    return int(limit)
+
+
+def _query(allowed: bool) -> dict[str, str]:
+    """The query's parameters. Raises `Malformed` for one that is repeated, and for any where none is allowed."""
+    for name, values in request.args.lists():
+        if not allowed:
+            raise Malformed(name, "is not known: this call takes no query string")
+        if len(values) > 1:
+            raise Malformed(name, "stands there more than once")
+    return request.args.to_dict()

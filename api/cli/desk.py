@@ -1,0 +1,112 @@
+"""What a command works at: the ledger of the environment's settings, opened and closed, and every error made plain."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from functools import cache
+
+import click
+import msgspec
+
+from api import logs
+from api.clock import Clock
+from api.ids import new_id
+from api.ledger import migrate
+from api.ledger.database import Database
+from api.ledger.errors import LedgerBusy, LedgerError
+from api.ledger.log import Journal
+from api.ledger.records import Ask
+from api.ledger.store import open_ledger
+from api.node import Node
+from api.problems import Problem
+from api.resources.store import Resources
+from api.runtime import shared_state
+from api.settings import Settings, SettingsError
+from api.supervision import cluster
+
+
+class FaultySettings(click.ClickException):
+    """The settings cannot be used: every fault is named, and the exit status is the server's."""
+
+    exit_code = 2
+
+
+class Desk(msgspec.Struct, frozen=True):
+    """An open ledger with its schema at hand."""
+
+    settings: Settings
+    database: Database
+    journal: Journal
+    resources: Resources
+
+
+def read_settings() -> Settings:
+    """The environment's settings. Raises `FaultySettings`."""
+    logs.configure("WARNING", "text")
+    try:
+        return Settings.from_env(os.environ)
+    except SettingsError as error:
+        raise FaultySettings(f"these settings cannot be used:\n{error}") from error
+
+
+@contextlib.contextmanager
+def open_desk() -> Iterator[Desk]:
+    """The ledger with its schema brought up to date, as a running node would. Errors end the command."""
+    settings = read_settings()
+    with plain_errors(), desk_of(settings) as desk:
+        yield desk
+
+
+@contextlib.contextmanager
+def desk_of(settings: Settings) -> Iterator[Desk]:
+    """The same for settings that are at hand. Raises `LedgerError`, `OSError` and what the block raises."""
+    clock = Clock()
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    ledger = open_ledger(settings.database_url, new_id(), clock)
+    # A command may run where no supervisor does: the lease itself says who leads.
+    node = Node(
+        settings.node_id, settings.node_rank, published=cache(lambda: cluster.seen_from_outside(ledger.database))
+    )
+    try:
+        migrate.upgrade(ledger.database)
+        ledger.look_up([Ask(key_hash="")])  # samples the ledger's clock
+        state = shared_state(settings.data_dir)
+        journal = Journal(ledger.database, node, clock)
+        try:
+            yield Desk(settings, ledger.database, journal, Resources(ledger.database, node, clock, state))
+        finally:
+            state.everything_changed()  # to the workers of a node that runs here
+    finally:
+        ledger.database.close()
+
+
+@contextlib.contextmanager
+def open_ledger_only() -> Iterator[Database]:
+    """The ledger as it is, with whatever schema it has. Errors end the command."""
+    settings = read_settings()
+    with plain_errors():
+        settings.data_dir.mkdir(parents=True, exist_ok=True)
+        database = Database(settings.database_url)
+        try:
+            yield database
+        finally:
+            database.close()
+
+
+@contextlib.contextmanager
+def plain_errors() -> Iterator[None]:
+    """Whatever may be expected to go wrong becomes one line on stderr and exit status 1."""
+    try:
+        yield
+    except Problem as problem:
+        raise click.ClickException(problem.detail or problem.code) from problem
+    except LedgerBusy as error:
+        raise click.ClickException("the ledger is busy; nothing was changed, try again") from error
+    except LedgerError as error:
+        raise click.ClickException(f"the ledger cannot be reached ({error})") from error
+    except BrokenPipeError:
+        raise  # who reads the output has seen enough; click ends quietly
+    except OSError as error:
+        raise click.ClickException(f"{error.filename or 'a file'}: {error.strerror or error}") from error

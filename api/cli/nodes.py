@@ -1,0 +1,75 @@
+"""`flask node`: the nodes that beat in the ledger, and this one as its settings make it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from api.cli.desk import Desk, open_desk
+from api.cli.output import as_json, show, show_list
+from api.resources.nodes import nodes
+from api.supervision import cluster
+
+_COLUMNS = ("id", "rank", "role", "url", "beat_age_s", "applied_seq", "queue", "version")
+
+
+@click.group("node")
+def node() -> None:
+    """Nodes: who beats, and what this one is."""
+
+
+@node.command("list")
+@as_json
+def list_(as_json: bool) -> None:
+    """List the nodes that beat in the ledger."""
+    with open_desk() as desk:
+        show_list(nodes(desk.database, desk.journal.now()), _COLUMNS, as_json)
+
+
+@node.command("show")
+@click.argument("id", required=False)
+@as_json
+def show_(id: str | None, as_json: bool) -> None:
+    """Show a node that beats; without ID this one, as its settings make it."""
+    with open_desk() as desk:
+        if id is None:
+            show(_own(desk), as_json)
+            return
+        found = [one for one in nodes(desk.database, desk.journal.now()) if one["id"] == id]
+    if not found:
+        raise click.ClickException("no node of this id beats in the ledger")
+    show_list(found, _COLUMNS, as_json)
+
+
+@node.command("switchover")
+@click.argument("id")
+@as_json
+def switchover(id: str, as_json: bool) -> None:
+    """Hand the lease from the node that leads to the node ID, which must beat."""
+    with open_desk() as desk:
+        show(cluster.hand_to(desk.database, id, desk.settings.heartbeat_timeout, promote=False), as_json)
+
+
+@node.command("promote")
+@click.argument("id")
+@as_json
+def promote(id: str, as_json: bool) -> None:
+    """Make the node ID lead, whether or not anybody does now."""
+    with open_desk() as desk:
+        show(cluster.hand_to(desk.database, id, desk.settings.heartbeat_timeout, promote=True), as_json)
+
+
+def _own(desk: Desk) -> dict[str, Any]:
+    settings = desk.settings
+    return {
+        "id": settings.node_id,
+        "rank": settings.node_rank,
+        "url": settings.node_url,
+        "peers": settings.peer_urls,
+        "ledger": str(settings.db_path) if settings.embedded else "shared",
+        "data_dir": str(settings.data_dir),
+        "disk": settings.disk,
+        "platform": settings.platform,
+        "workers": settings.workers,
+    }

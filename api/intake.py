@@ -1,0 +1,97 @@
+"""The way in for client calls: size, type, limits, credentials and shape, refused in the contract's order."""
+
+from __future__ import annotations
+
+import msgspec
+from flask import Request
+
+from api.auth import ClientAuth, Skewed, secret_hash
+from api.clock import Clock
+from api.licensing import Act
+from api.problems import Malformed, Problem
+from api.rate_limit import FailureLimiter
+from api.schemas import ClientBody, FieldError, parse_call
+
+BODY_LIMIT = 64 * 1024
+_COUNTED = frozenset({"API_KEY_INVALID", "SIGNATURE_INVALID"})
+
+
+class Taken(msgspec.Struct, frozen=True):
+    """A call that was let in."""
+
+    body: ClientBody
+    raw: bytes
+    request_id: str | None
+
+
+class Intake:
+    """Lets a call in or raises the `Problem` that comes first."""
+
+    def __init__(self, auth: ClientAuth, limiter: FailureLimiter, clock: Clock) -> None:
+        self._auth = auth
+        self._limiter = limiter
+        self._clock = clock
+
+    def take(self, act: Act, request: Request) -> Taken:
+        raw = read_json_body(request)
+        try:
+            self._auth.check(request.headers, request.method, request.path, raw, self._clock.now())
+            if request.query_string:
+                raise Malformed("query", "these calls take no query string")
+            # An empty id names nothing: it must not tie calls together.
+            return Taken(_parsed(act, raw), raw, request.headers.get("X-Request-Id") or None)
+        except Problem as problem:
+            self._refuse(problem, request)
+            raise
+
+    def unknown_key(self, taken: Taken, request: Request) -> None:
+        """Counts a license key that nobody knows; where too many were tried from there, raises `RATE_LIMITED`."""
+        self.refuse_limited(taken, request)
+        self._limiter.failed(request.remote_addr or "", secret_hash(taken.body.key))
+
+    def refuse_limited(self, taken: Taken, request: Request) -> None:
+        """Raises `RATE_LIMITED` where the address, the API key or the license key has used up its failures."""
+        address, presented = request.remote_addr or "", secret_hash(taken.body.key)
+        for candidate in (_presented(request), presented):
+            retry_after = self._limiter.retry_after(address, candidate)
+            if retry_after is not None:
+                raise rate_limited(retry_after)
+
+    def _refuse(self, problem: Problem, request: Request) -> None:
+        """Counts a failure; where its address or API key has used up its failures, raises `RATE_LIMITED` instead."""
+        address, presented = request.remote_addr or "", _presented(request)
+        retry_after = self._limiter.retry_after(address, presented)
+        # Customers share addresses: a wrong clock is told what time it is even where others used up the failures.
+        if retry_after is not None and not (isinstance(problem, Skewed) and problem.genuine):
+            raise rate_limited(retry_after) from problem
+        if problem.code in _COUNTED:
+            # The right API key is everybody's: what fails under it must not limit them all.
+            self._limiter.failed(address, presented if problem.code == "API_KEY_INVALID" else None)
+
+
+def rate_limited(retry_after: float) -> Problem:
+    return Problem("RATE_LIMITED", retry_after=retry_after)
+
+
+def read_json_body(request: Request) -> bytes:
+    """The raw body. Raises `BODY_TOO_LARGE` (64 KiB) and `UNSUPPORTED_MEDIA_TYPE`."""
+    if (request.content_length or 0) > BODY_LIMIT:
+        raise Problem("BODY_TOO_LARGE")
+    raw = request.get_data(cache=False)
+    if len(raw) > BODY_LIMIT:
+        raise Problem("BODY_TOO_LARGE")
+    if request.mimetype != "application/json":
+        raise Problem("UNSUPPORTED_MEDIA_TYPE")
+    return raw
+
+
+def _parsed(act: Act, raw: bytes) -> ClientBody:
+    try:
+        return parse_call(act, raw)
+    except FieldError as error:
+        raise Malformed(error.field, error.detail) from error
+
+
+def _presented(request: Request) -> str | None:
+    key = request.headers.get("X-API-Key")
+    return None if key is None else secret_hash(key)

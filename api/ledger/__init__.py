@@ -1,0 +1,1 @@
+"""The ledger: the shared database that all nodes agree through, behind one seam (`store.Ledger`)."""

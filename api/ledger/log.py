@@ -1,0 +1,159 @@
+"""The log as admins' changes write it: one transaction each, ended by the one message that moves the log's head.
+
+On Postgres the head is never locked over a round trip: the event, the `seq` of the changed rows and COMMIT travel
+together. Whoever changes licenses locks their rows first, in id order, as the client calls do.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import msgspec
+from psycopg2 import errorcodes
+from sqlalchemy import Connection, Table, insert, select, update
+from sqlalchemy.event import listen
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from api.clock import Clock
+from api.ids import new_id
+from api.ledger import tables
+from api.ledger.database import Database
+from api.ledger.errors import LedgerError
+from api.ledger.records import Event
+from api.node import Node
+
+#: More patience than a client call has, and still an end to it.
+_LIMITS = """
+SET LOCAL statement_timeout = 10000; SET LOCAL lock_timeout = 1000;
+SET LOCAL idle_in_transaction_session_timeout = 10000
+"""
+_GUARD_S = 60.0
+#: A worker may have one connection for all: what an admin reads must not keep it from the customers.
+_READ_S = 1.0
+#: Several statements may be read on one connection, and a frozen server holds it no longer than this.
+_READ_GUARD_S = 5.0
+
+_EVENT = """
+INSERT INTO events (seq, event_id, type, license_id, machine_id, node, instance, epoch, mode, occurred_at,
+    recorded_at, data)
+SELECT head.seq, %(event_id)s, %(type)s, %(license_id)s, %(machine_id)s, %(node)s, %(instance)s, %(epoch)s, %(mode)s,
+    %(occurred_at)s, extract(epoch FROM clock_timestamp())::float8, %(data)s
+FROM head; COMMIT
+"""
+
+Stamped = Mapping[Table, Sequence[str]]
+
+
+@contextlib.contextmanager
+def brief_reading(database: Database, patience_s: float = _READ_S) -> Iterator[Connection]:
+    """`Database.reading` on which each statement may take `patience_s` on Postgres. Raises `LedgerError`."""
+    limit = f"SET LOCAL statement_timeout = {round(patience_s * 1000)}; "
+
+    def limited(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> tuple[str, Any]:
+        # One message is one transaction: the limit ends with the statement, whoever pools the connections.
+        return limit + statement, parameters
+
+    with database.reading() as connection, database.guarded(connection, _READ_GUARD_S + patience_s):
+        if not database.is_sqlite:
+            listen(connection, "before_cursor_execute", limited, retval=True)
+        yield connection
+
+
+def only_slow(error: LedgerError) -> bool:
+    """Whether the ledger is there all the same: it ended a statement that took too long, or was never asked."""
+    cause = error.__cause__
+    ended = getattr(getattr(cause, "orig", cause), "pgcode", None) == errorcodes.QUERY_CANCELED
+    return ended or isinstance(cause, PoolTimeout)
+
+
+class Journal:
+    """Opens changes on one ledger in the name of one node."""
+
+    def __init__(self, database: Database, node: Node, clock: Clock) -> None:
+        self.database = database
+        self._node = node
+        self._clock = clock
+
+    def now(self) -> float:
+        """Ledger time, Unix seconds."""
+        return self._clock.now()
+
+    @contextlib.contextmanager
+    def change(self) -> Iterator[Change]:
+        """One transaction; leaving it without `Change.commit` changes nothing. Raises `LedgerError`."""
+        with self.database.writing() as connection, self.database.guarded(connection, _GUARD_S):
+            if not self.database.is_sqlite:
+                connection.exec_driver_sql(_LIMITS)
+            change = Change(self, connection)
+            yield change
+            if not change.committed:
+                connection.exec_driver_sql("ROLLBACK")
+
+    @contextlib.contextmanager
+    def reading(self, patience_s: float = _READ_S) -> Iterator[Connection]:
+        """A connection on which each statement stands alone and may take `patience_s`. Raises `LedgerError`."""
+        with brief_reading(self.database, patience_s) as connection:
+            yield connection
+
+    def event(self, type: str, *, license_id: str | None = None, machine_id: str | None = None, **data: Any) -> Event:
+        """An event of now. `data` becomes its JSON: never a license key, never a token."""
+        node = self._node
+        return Event(
+            event_id=new_id(),
+            type=type,
+            license_id=license_id,
+            machine_id=machine_id,
+            node=node.id,
+            instance=node.instance,
+            epoch=node.epoch,
+            mode=node.mode,
+            occurred_at=self.now(),
+            data=data,
+        )
+
+
+class Change:
+    """A transaction in the making: statements on `connection`, then `commit`."""
+
+    def __init__(self, journal: Journal, connection: Connection) -> None:
+        self.connection = connection
+        self.committed = False
+        self._journal = journal
+
+    def commit(self, event: Event, stamped: Stamped | None = None) -> None:
+        """Appends `event`, gives the rows of `stamped` (ids by table) its `seq`, and ends the transaction."""
+        append = self._append_sqlite if self._journal.database.is_sqlite else self._append_postgres
+        append(event, stamped or {})
+        self.committed = True
+
+    def _append_postgres(self, event: Event, stamped: Stamped) -> None:
+        parts = ["WITH head AS (UPDATE log_head SET seq = seq + 1 WHERE id = 1 RETURNING seq)"]
+        parts += [
+            f", stamped_{table.name} AS (UPDATE {table.name} SET seq = head.seq FROM head "  # noqa: S608 - our own names
+            f"WHERE {table.name}.{_key(table)} = ANY(%(ids_{table.name})s))"
+            for table in stamped
+        ]
+        ids = {f"ids_{table.name}": list(ids) for table, ids in stamped.items()}
+        self.connection.exec_driver_sql("".join(parts) + _EVENT, _columns(event) | ids)
+
+    def _append_sqlite(self, event: Event, stamped: Stamped) -> None:
+        head = tables.log_head
+        self.connection.execute(update(head).values(seq=head.c.seq + 1))
+        seq = self.connection.execute(select(head.c.seq)).scalar_one()
+        row = _columns(event) | {"seq": seq, "recorded_at": self._journal.now()}
+        self.connection.execute(insert(tables.events), row)
+        for table, ids in stamped.items():
+            rows = [(seq, id) for id in ids]
+            sql = f"UPDATE {table.name} SET seq = ? WHERE {_key(table)} = ?"  # noqa: S608 - our own names
+            if rows:
+                self.connection.exec_driver_sql(sql, rows)
+
+
+def _key(table: Table) -> str:
+    return table.primary_key.columns.values()[0].name
+
+
+def _columns(event: Event) -> dict[str, Any]:
+    return msgspec.structs.asdict(event) | {"data": msgspec.json.encode(event.data).decode()}

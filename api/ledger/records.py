@@ -1,0 +1,75 @@
+"""What goes into the ledger's hot path and what comes out of it: plain values, the same for every database."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+from api.licensing import Holding
+
+Mode = Literal["normal", "backup", "isolated"]
+
+
+class Ask(msgspec.Struct, frozen=True):
+    """One call's question: the license by its key's hash, the machine, and what a call of this id left before."""
+
+    key_hash: str
+    fingerprint: str | None = None
+    event_id: str | None = None
+
+
+class Known(msgspec.Struct, frozen=True):
+    """The answer to an `Ask`. `recorded`: the data of the event that already has this id, of `recorded_at`."""
+
+    holding: Holding | None
+    recorded: dict[str, Any] | None = None
+    recorded_at: float | None = None
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True):
+    """One row of the log, before the ledger has given it its `seq`. `data` is JSON-ready."""
+
+    event_id: str
+    type: str
+    license_id: str | None = None
+    machine_id: str | None = None
+    node: str
+    instance: str
+    epoch: int
+    mode: Mode
+    occurred_at: float
+    data: dict[str, Any]
+
+
+class Change(msgspec.Struct, frozen=True):
+    """What a decision made of a license: both ends, so that only what differs is written."""
+
+    before: Holding
+    after: Holding
+
+
+class Tally(msgspec.Struct, frozen=True):
+    """Verdicts of one minute (minutes since the epoch) to add to the counts on `/stats`."""
+
+    minute: int
+    code: str
+    valid: bool
+    count: int
+
+
+class Touch(msgspec.Struct, frozen=True):
+    """A license, and perhaps its machine, that was just seen."""
+
+    license_id: str
+    machine_id: str | None
+    at: float
+
+
+class Batch(msgspec.Struct, frozen=True):
+    """All that one commit writes: the whole of it or nothing."""
+
+    events: list[Event]
+    changes: list[Change]
+    tallies: list[Tally]
+    touches: list[Touch]

@@ -1,0 +1,164 @@
+"""The ledger on SQLite: the embedded one of a single node, and the twin that tests compare Postgres with.
+
+The same two lanes as on Postgres, as a few local statements each. A writer holds the file lock of `Database` and
+`BEGIN IMMEDIATE`, so a transaction here is alone with the whole ledger.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import msgspec
+from sqlalchemy import Connection, text
+
+from api.clock import Clock
+from api.ledger.database import Database
+from api.ledger.records import Ask, Batch, Event, Known, Tally
+from api.ledger.rows import CHECK_COLUMNS, COLUMNS, changed_machines, known_from
+
+_FROM = """
+FROM json_each(:asks) AS j
+LEFT JOIN licenses l ON l.key_hash = json_extract(j.value, '$.key_hash')
+LEFT JOIN policies p ON p.id = l.policy
+LEFT JOIN machines m ON m.license_id = l.id AND m.fingerprint = json_extract(j.value, '$.fingerprint')
+"""
+
+_LOOK_UP = f"SELECT :now, json_extract(j.value, '$.i'), {CHECK_COLUMNS} {_FROM}"
+
+_LOOK_UP_LOCKED = "".join(
+    (
+        "SELECT :now, json_extract(j.value, '$.i'), ",
+        COLUMNS.format(
+            seats="(SELECT count(*) FROM machines s WHERE s.license_id = l.id AND s.active)",
+            excess="(SELECT count(*) FROM machines s WHERE s.license_id = l.id AND s.active AND s.excess)",
+            arrivals="(SELECT count(*) FROM machines s WHERE s.license_id = l.id AND s.created_at > :now - 2592000)",
+            stale="""(SELECT json_group_array(json_array(s.id, s.fingerprint, s.name, s.platform, s.excess,
+                s.last_seen_at, s.created_at)) FROM (
+                SELECT * FROM machines s WHERE s.license_id = l.id AND s.active
+                AND json_extract(p.rules_json, '$.release_stale_days') IS NOT NULL
+                ORDER BY coalesce(s.last_seen_at, s.created_at) LIMIT 64) s)""",
+            recorded="e.data, e.occurred_at",
+        ),
+        _FROM,
+        "LEFT JOIN events e ON e.event_id = json_extract(j.value, '$.event_id')",
+    )
+)
+
+_HAS_EVENT = text("SELECT 1 FROM events WHERE event_id = :event_id")
+
+_LICENSE = """
+UPDATE licenses SET expires_at = ?, uses = ?, seats = ?, excess = ?, checked_in_at = ?, last_seen_at = ?, seq = ?
+WHERE id = ?
+"""
+_MACHINE = """
+INSERT INTO machines (id, license_id, fingerprint, name, platform, active, excess, heartbeat_at, last_seen_at,
+    created_at, seq)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (id) DO UPDATE SET name = excluded.name, platform = excluded.platform, active = excluded.active,
+    excess = excluded.excess, heartbeat_at = excluded.heartbeat_at, last_seen_at = excluded.last_seen_at,
+    seq = excluded.seq
+"""
+_EVENT = """
+INSERT INTO events (seq, event_id, type, license_id, machine_id, node, instance, epoch, mode, occurred_at,
+    recorded_at, data)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+"""
+_TALLY = """
+INSERT INTO check_minutes (minute, code, valid, writer, count) VALUES (?, ?, ?, ?, ?)
+ON CONFLICT (minute, code, valid, writer) DO UPDATE SET count = count + excluded.count
+"""
+
+
+class SqliteLedger:
+    """See `store.Ledger`."""
+
+    def __init__(self, database: Database, writer: str, clock: Clock) -> None:
+        self.database = database
+        self._writer = writer
+        self._clock = clock
+
+    def look_up(self, asks: Sequence[Ask]) -> list[Known]:
+        with self.database.reading() as connection:
+            return self._known(connection, _LOOK_UP, asks)
+
+    def has_event(self, event_id: str) -> bool:
+        with self.database.reading() as connection:
+            return connection.execute(_HAS_EVENT, {"event_id": event_id}).first() is not None
+
+    def append(self, batch: Batch) -> None:
+        with self.database.writing() as connection:
+            self._write(connection, batch)
+
+    @contextlib.contextmanager
+    def transaction(self, asks: Sequence[Ask]) -> Iterator[_Transaction]:
+        with self.database.writing() as connection:
+            yield _Transaction(self, connection, self._known(connection, _LOOK_UP_LOCKED, asks))
+
+    def _known(self, connection: Connection, sql: str, asks: Sequence[Ask]) -> list[Known]:
+        questions = [
+            {"i": i, "key_hash": ask.key_hash, "fingerprint": ask.fingerprint, "event_id": ask.event_id}
+            for i, ask in enumerate(asks)
+        ]
+        parameters = {"asks": _json(questions), "now": self._clock.now()}
+        rows = _cursor(connection).execute(sql, parameters).fetchall()
+        return known_from(rows, [ask.fingerprint for ask in asks])
+
+    def _write(self, connection: Connection, batch: Batch) -> None:
+        cursor = _cursor(connection)
+        cursor.executemany(_TALLY, [_tally_row(tally, self._writer) for tally in batch.tallies])
+        if not batch.events:
+            return
+        count = len(batch.events)
+        cursor.execute("UPDATE log_head SET seq = seq + ? WHERE id = 1", (count,))
+        seq = cursor.execute("SELECT seq FROM log_head").fetchone()[0]
+        cursor.executemany(_LICENSE, [_license_row(change.after, seq) for change in batch.changes])
+        for change in batch.changes:
+            machines = changed_machines(change.before, change.after)
+            cursor.executemany(_MACHINE, [(*msgspec.structs.astuple(machine), seq) for machine in machines])
+        cursor.executemany(*_touch("licenses", [(touch.at, touch.license_id) for touch in batch.touches]))
+        cursor.executemany(*_touch("machines", [(touch.at, touch.machine_id) for touch in batch.touches]))
+        now = self._clock.now()
+        rows = [_event_row(event, seq - count + i, now) for i, event in enumerate(batch.events, start=1)]
+        cursor.executemany(_EVENT, rows)
+
+
+class _Transaction:
+    """See `store.Transaction`."""
+
+    def __init__(self, ledger: SqliteLedger, connection: Connection, known: list[Known]) -> None:
+        self.known = known
+        self._ledger = ledger
+        self._connection = connection
+
+    def commit(self, batch: Batch) -> None:
+        self._ledger._write(self._connection, batch)
+
+
+def _cursor(connection: Connection) -> Any:
+    raw: Any = connection.connection.driver_connection
+    return raw.cursor()
+
+
+def _json(value: object) -> str:
+    return msgspec.json.encode(value).decode()
+
+
+def _touch(table: str, rows: list[tuple[Any, ...]]) -> tuple[str, list[tuple[Any, ...]]]:
+    return f"UPDATE {table} SET last_seen_at = ? WHERE id = ?", rows  # noqa: S608 - two constant names
+
+
+def _license_row(holding: Any, seq: int) -> tuple[Any, ...]:
+    license = holding.license
+    counts = (holding.seats, holding.excess)
+    return (license.expires_at, license.uses, *counts, license.checked_in_at, license.last_seen_at, seq, license.id)
+
+
+def _event_row(event: Event, seq: int, now: float) -> tuple[Any, ...]:
+    values = msgspec.structs.astuple(event)
+    return (seq, *values[:-1], now, _json(event.data))
+
+
+def _tally_row(tally: Tally, writer: str) -> tuple[Any, ...]:
+    return (tally.minute, tally.code, tally.valid, writer, tally.count)

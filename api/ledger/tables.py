@@ -1,0 +1,193 @@
+"""The ledger's tables, portable between SQLite and Postgres. Migrations create them; statements name them.
+
+Times are Unix seconds (ledger time) in double precision. `seq` on a row is the log position of its last change, so
+that a follower copies exactly the rows that changed since its cursor. `*_json` texts hold JSON.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
+
+import failover.tables
+
+metadata = MetaData()
+
+_ID = String(36)
+_HASH = String(43)
+_NOT_NORMAL = text("mode <> 'normal'")
+
+
+def _seq() -> Column[int]:
+    return Column("seq", BigInteger, nullable=False, server_default="0", index=True)
+
+
+#: One row: which ledger this is. `generation` rises when an older copy is restored.
+ledger = Table(
+    "ledger",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("ledger_id", _ID, nullable=False),
+    Column("generation", Integer, nullable=False),
+    Column("created_at", Double, nullable=False),
+)
+
+#: One row: the last position of the log. Whoever appends moves it in the message that commits.
+log_head = Table(
+    "log_head",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("seq", BigInteger, nullable=False),
+)
+
+products = Table(
+    "products",
+    metadata,
+    Column("id", _ID, primary_key=True),
+    Column("code", String(64), nullable=False, unique=True),
+    Column("name", String(200), nullable=False),
+    Column("created_at", Double, nullable=False),
+    _seq(),
+)
+
+#: `rules_json`: the policy's rules, one JSON object, so that a new rule is not a new column.
+policies = Table(
+    "policies",
+    metadata,
+    Column("id", _ID, primary_key=True),
+    Column("product", String(64), ForeignKey("products.code"), nullable=False, index=True),
+    Column("name", String(200), nullable=False),
+    Column("rules_json", Text, nullable=False),
+    Column("created_at", Double, nullable=False),
+    _seq(),
+)
+
+#: `seats` and `excess` repeat what the machines say, written with them under the row's lock: checks read them here.
+licenses = Table(
+    "licenses",
+    metadata,
+    Column("id", _ID, primary_key=True),
+    Column("policy", _ID, ForeignKey("policies.id"), nullable=False, index=True),
+    Column("key_hash", _HASH, nullable=False, unique=True),
+    Column("key_hint", String(4), nullable=False, index=True),
+    Column("status", String(16), nullable=False),
+    Column("name", String(200)),
+    Column("email", String(320), index=True),
+    Column("expires_at", Double),
+    Column("max_machines", Integer),
+    Column("max_uses", BigInteger),
+    Column("entitlements_json", Text),
+    Column("metadata_json", Text, nullable=False, server_default="{}"),
+    Column("external_ref", String(200), unique=True),
+    Column("uses", BigInteger, nullable=False, server_default="0"),
+    Column("seats", Integer, nullable=False, server_default="0"),
+    Column("excess", Integer, nullable=False, server_default="0"),
+    Column("checked_in_at", Double),
+    Column("last_seen_at", Double),
+    Column("created_at", Double, nullable=False),
+    _seq(),
+)
+
+machines = Table(
+    "machines",
+    metadata,
+    Column("id", _ID, primary_key=True),
+    Column("license_id", _ID, ForeignKey("licenses.id", ondelete="CASCADE"), nullable=False),
+    Column("fingerprint", String(128), nullable=False),
+    Column("name", String(200)),
+    Column("platform", String(200)),
+    Column("active", Boolean, nullable=False),
+    Column("excess", Boolean, nullable=False, server_default=text("false")),
+    Column("heartbeat_at", Double),
+    Column("last_seen_at", Double),
+    Column("created_at", Double, nullable=False),
+    _seq(),
+    UniqueConstraint("license_id", "fingerprint"),
+)
+
+#: The log. `origin`, `origin_seq`: the queue an event came through and its place there, null when it came directly.
+events = Table(
+    "events",
+    metadata,
+    Column("seq", BigInteger, primary_key=True, autoincrement=False),
+    Column("event_id", _ID, nullable=False, unique=True),
+    Column("type", String(40), nullable=False),
+    Column("license_id", _ID),
+    Column("machine_id", _ID),
+    Column("node", String(128), nullable=False),
+    Column("instance", _ID, nullable=False),
+    Column("epoch", BigInteger, nullable=False),
+    Column("mode", String(16), nullable=False),
+    Column("origin", _ID),
+    Column("origin_seq", BigInteger),
+    Column("occurred_at", Double, nullable=False),
+    Column("recorded_at", Double, nullable=False),
+    Column("data", Text, nullable=False),
+    Index("ix_events_license_id_seq", "license_id", "seq"),
+    # Few events are anything but normal, and `/stats` counts those.
+    Index("ix_events_not_normal", "seq", postgresql_where=_NOT_NORMAL, sqlite_where=_NOT_NORMAL),
+)
+
+#: Checks per minute, kept with the events they count. `writer` keeps two processes off one row.
+check_minutes = Table(
+    "check_minutes",
+    metadata,
+    Column("minute", BigInteger, primary_key=True, autoincrement=False),
+    Column("code", String(40), primary_key=True),
+    Column("valid", Boolean, primary_key=True),
+    Column("writer", _ID, primary_key=True),
+    Column("count", BigInteger, nullable=False),
+)
+
+tokens = Table(
+    "tokens",
+    metadata,
+    Column("id", _ID, primary_key=True),
+    Column("name", String(200), nullable=False),
+    Column("token_hash", _HASH, nullable=False, unique=True),
+    Column("scopes", Text, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("revoked_at", Double),
+    _seq(),
+)
+
+signing_keys = Table(
+    "signing_keys",
+    metadata,
+    Column("kid", _HASH, primary_key=True),
+    Column("status", String(16), nullable=False),
+    Column("jwk_json", Text, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("changed_at", Double, nullable=False),
+    _seq(),
+)
+
+#: Who beats, who leads, and who led before: `failover` knows their columns.
+heartbeats = failover.tables.heartbeats(metadata)
+lease = failover.tables.lease(metadata)
+failovers = failover.tables.failovers(metadata)
+
+#: What replay found and kept: a conflict (`kind` says which) or an event set aside after its tries (`dead`).
+replay_findings = Table(
+    "replay_findings",
+    metadata,
+    Column("event_id", _ID, primary_key=True),
+    Column("kind", String(24), primary_key=True),
+    Column("license_id", _ID),
+    Column("node", String(128), nullable=False),
+    Column("found_at", Double, nullable=False),
+    Column("data", Text, nullable=False),
+)

@@ -1,0 +1,64 @@
+"""Ends a statement on a server that is frozen but whose host still acknowledges TCP.
+
+Neither keepalives nor `tcp_user_timeout` end such a wait, and the driver has no time limit of its own: the socket
+is shut down from another thread, and the waiting one gets an ordinary connection error.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import psycopg2
+
+_TICK_S = 0.1
+
+
+class Watchdog:
+    """Watches any number of statements with one thread, which is started with the first of them."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._watched: dict[int, tuple[float, Any]] = {}
+        self._tickets = itertools.count()
+        self._thread: threading.Thread | None = None
+
+    @contextlib.contextmanager
+    def guard(self, connection: Any, seconds: float) -> Iterator[None]:
+        """Shuts `connection`'s socket (a psycopg2 connection) down if the block takes longer than `seconds`."""
+        ticket = next(self._tickets)
+        with self._lock:
+            self._watched[ticket] = (time.monotonic() + seconds, connection)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._watch, name="ledger-watchdog", daemon=True)
+                self._thread.start()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._watched.pop(ticket, None)
+
+    def _watch(self) -> None:
+        while True:
+            time.sleep(_TICK_S)
+            now = time.monotonic()
+            with self._lock:
+                for ticket in [t for t, (deadline, _) in self._watched.items() if now > deadline]:
+                    # Under the lock: the block cannot end, and its descriptor be used again, meanwhile.
+                    _shut_down(self._watched.pop(ticket)[1])
+
+
+def _shut_down(connection: Any) -> None:
+    # One that is closed already has no descriptor any more: there is nothing left to end.
+    with contextlib.suppress(OSError, ValueError, psycopg2.Error):
+        duplicate = socket.socket(fileno=os.dup(connection.fileno()))
+        try:
+            duplicate.shutdown(socket.SHUT_RDWR)
+        finally:
+            duplicate.close()

@@ -1,0 +1,49 @@
+"""The signing keys that the ledger permits: founded by the first node, followed by all, moved by `flask keys`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+from sqlalchemy import Connection, insert, select, update
+
+from api.ledger import tables
+from api.ledger.database import Database
+from api.signing import KeyStatus, PublicJwk, SigningKey
+
+_table = tables.signing_keys
+
+
+class PermittedKeys(msgspec.Struct, frozen=True):
+    """Statuses and public keys by kid."""
+
+    statuses: dict[str, str]
+    jwks: dict[str, PublicJwk]
+
+
+def load(connection: Connection) -> PermittedKeys:
+    rows = connection.execute(select(_table.c.kid, _table.c.status, _table.c.jwk_json)).all()
+    return PermittedKeys(
+        {row.kid: row.status for row in rows},
+        {row.kid: msgspec.json.decode(row.jwk_json, type=PublicJwk) for row in rows},
+    )
+
+
+def found(database: Database, keys: Sequence[SigningKey], now: float) -> None:
+    """On a ledger without keys: the first of `keys` becomes current, the others next. Raises `LedgerError`."""
+    with database.writing() as connection:
+        # The ledger's only row is the lock: of the nodes that start at once, one founds.
+        connection.execute(select(tables.ledger.c.id).with_for_update())
+        if connection.execute(select(_table.c.kid)).first() is not None:
+            return
+        for i, key in enumerate(keys):
+            write(connection, key.kid, KeyStatus.NEXT if i else KeyStatus.CURRENT, now, key.public_jwk)
+
+
+def write(connection: Connection, kid: str, status: KeyStatus, now: float, jwk: PublicJwk | None = None) -> None:
+    """Sets the status of one key; a new one comes with its public `jwk`."""
+    if jwk is None:
+        connection.execute(update(_table).where(_table.c.kid == kid).values(status=status, changed_at=now))
+        return
+    row = {"kid": kid, "status": status, "jwk_json": msgspec.json.encode(jwk).decode()}
+    connection.execute(insert(_table), row | {"created_at": now, "changed_at": now})

@@ -1,0 +1,121 @@
+"""Problems: every answer that is no verdict and no resource, as `application/problem+json` (RFC 9457), in one place."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from flask import Flask, Response, request
+from werkzeug.exceptions import HTTPException
+
+from api import logs
+from api.batcher import FlushTimeout, LineFull
+from api.draft import RequestIdReused
+from api.ids import new_id
+from api.ledger.errors import LedgerBusy, LedgerError
+from api.schemas import is_request_id
+
+_log = logs.get("problems")
+
+#: Every code with its status and title. The order is the contract's order of precedence.
+PROBLEMS: dict[str, tuple[int, str]] = {
+    "ROUTE_NOT_FOUND": (404, "There is no such route"),
+    "METHOD_NOT_ALLOWED": (405, "The route does not take this method"),
+    "BODY_TOO_LARGE": (413, "The body is larger than 64 KiB"),
+    "UNSUPPORTED_MEDIA_TYPE": (415, "The body must be application/json"),
+    "RATE_LIMITED": (429, "Too many failures from here"),
+    "API_KEY_INVALID": (401, "The API key is missing or wrong"),
+    "TIMESTAMP_SKEWED": (401, "The timestamp is too far from this node's time"),
+    "SIGNATURE_INVALID": (401, "The request's signature is missing or wrong"),
+    "TOKEN_INVALID": (401, "The admin token is missing or wrong"),
+    "SCOPE_MISSING": (403, "The admin token does not have the scope"),
+    "MALFORMED": (400, "The request is malformed"),
+    "RESOURCE_NOT_FOUND": (404, "There is no such resource"),
+    "CONFLICT": (409, "The resource's state does not allow this"),
+    "REQUEST_ID_REUSED": (422, "The request id was used for a call with another body"),
+    "INTERNAL": (500, "Something broke here"),
+    "STARTING": (503, "The node is starting"),
+    "LEDGER_UNAVAILABLE": (503, "The ledger cannot be reached"),
+    "QUEUE_FULL": (503, "The node's queue is full"),
+    "OVERLOADED": (503, "The node has more to do than it can"),
+}
+
+_RETRY_AFTER_S = 1
+_HTTP_CODES = {404: "ROUTE_NOT_FOUND", 405: "METHOD_NOT_ALLOWED", 413: "BODY_TOO_LARGE", 415: "UNSUPPORTED_MEDIA_TYPE"}
+
+
+class Problem(Exception):
+    """A problem to answer with. `members` join the body; `retry_after` (seconds) is sent with 429 and 503."""
+
+    def __init__(self, code: str, detail: str = "", *, retry_after: float = _RETRY_AFTER_S, **members: Any) -> None:
+        super().__init__(code, detail)
+        self.code = code
+        self.detail = detail
+        self.retry_after = retry_after
+        self.members = members
+
+    @property
+    def status(self) -> int:
+        return PROBLEMS[self.code][0]
+
+
+class Malformed(Problem):
+    """400: `field` names what is wrong, `$` meaning the body as a whole."""
+
+    def __init__(self, field: str, detail: str) -> None:
+        super().__init__("MALFORMED", f"{field}: {detail}", field=field)
+
+
+def body_of(problem: Problem, request_id: str) -> bytes:
+    """The problem's JSON, as UTF-8."""
+    status, title = PROBLEMS[problem.code]
+    members = {"type": "about:blank", "title": title, "status": status, "detail": problem.detail or title}
+    return msgspec.json.encode(members | {"code": problem.code, "request_id": request_id} | problem.members)
+
+
+def register(app: Flask) -> None:
+    """Makes `app` answer every exception as a problem."""
+    app.register_error_handler(Problem, render)
+    app.register_error_handler(LedgerError, lambda error: render(_from_ledger(error)))
+    app.register_error_handler(RequestIdReused, lambda _: render(Problem("REQUEST_ID_REUSED")))
+    app.register_error_handler(LineFull, lambda _: render(Problem("OVERLOADED")))
+    app.register_error_handler(FlushTimeout, lambda _: render(Problem("LEDGER_UNAVAILABLE", "no answer in time")))
+    app.register_error_handler(HTTPException, _from_http)
+    app.register_error_handler(Exception, _from_unexpected)
+
+
+def render(problem: Problem) -> Response:
+    response = Response(body_of(problem, request_id()), problem.status, content_type="application/problem+json")
+    if problem.status in (429, 503):
+        response.headers["Retry-After"] = str(max(1, round(problem.retry_after)))
+    if problem.code == "TOKEN_INVALID":
+        response.headers["WWW-Authenticate"] = "Bearer"
+    return response
+
+
+def request_id() -> str:
+    """The caller's `X-Request-Id` where it is well formed, else a new one."""
+    sent = request.headers.get("X-Request-Id", "")
+    return sent if is_request_id(sent) else new_id()
+
+
+def _from_ledger(error: LedgerError) -> Problem:
+    if isinstance(error, LedgerBusy):
+        return Problem("OVERLOADED", "others hold what this needs")
+    return Problem("LEDGER_UNAVAILABLE")
+
+
+def _from_http(error: HTTPException) -> Response:
+    code = _HTTP_CODES.get(error.code or 500)
+    if code is None:
+        return render(Problem("MALFORMED", error.description or ""))
+    response = render(Problem(code))
+    for name, value in error.get_headers():
+        if name == "Allow":
+            response.headers[name] = value
+    return response
+
+
+def _from_unexpected(error: Exception) -> Response:
+    _log.error("unexpected error", exc_info=error, extra={"path": request.path})
+    return render(Problem("INTERNAL"))

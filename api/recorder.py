@@ -1,0 +1,204 @@
+"""Gather, decide, record: every call goes through here, and its answer leaves after its event is committed.
+
+Calls that only read share the check lane: one append for all that wait, and before it one look-up for those to which
+the node's own snapshot does not say yes, since a denial is confirmed in the ledger before it is signed. Calls that
+change a license share the write lane: the licenses are locked in one message, decided one after the other, and written
+in the next. A check that turns out to change something (a license that runs from its first validation) moves there.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from api.batcher import Batcher, Flush
+from api.clock import Clock
+from api.draft import Draft, MustWrite, Operation, Outcome
+from api.ledger.errors import LedgerBusy, LedgerError, LedgerRefused, LedgerUnavailable
+from api.ledger.records import Ask, Batch, Known
+from api.ledger.store import Ledger
+from api.licensing import WRITING_ACTS, decide
+from api.node import Node
+from api.snapshot.reader import Reader
+
+_MAX_BATCH = 64
+_MAX_WAITING = 512
+_TRIES = 5
+_TOUCHED_MAX = 50_000
+
+Outcomes = list[Outcome | BaseException]
+T = TypeVar("T")
+
+
+def _nobody_is_told(key_hash: str) -> None:
+    """For a recorder whose node keeps no snapshot."""
+
+
+class Recorder:
+    """The two lanes of one process, on one ledger."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        node: Node,
+        clock: Clock,
+        *,
+        reader: Reader | None = None,
+        changed: Callable[[str], None] = _nobody_is_told,
+        patience_s: float = 5.0,
+    ) -> None:
+        """`reader`: this node's snapshot, if it keeps one. `changed`: told the key's hash after each write."""
+        self._reader = reader
+        self._changed = changed
+        self._touched: dict[str, float] = {}
+        self._ledger = ledger
+        self._node = node
+        self._clock = clock
+        self._uncounted = 0
+        self._uncounted_lock = threading.Lock()
+        self._checks = self._lane(self._flush_checks, patience_s)
+        self._writes = self._lane(self._flush_writes, patience_s)
+
+    @staticmethod
+    def _lane(flush: Flush[Operation, Outcome], patience_s: float) -> Batcher[Operation, Outcome]:
+        limits = {"max_batch": _MAX_BATCH, "max_waiting": _MAX_WAITING}
+        # A ledger that is away costs those in line one failed try together, not one after the other.
+        return Batcher(flush, patience_s=patience_s, fails_line=LedgerUnavailable, **limits)
+
+    def submit(self, operation: Operation) -> Outcome:
+        """Decides and records `operation`. Raises `LedgerError`, `RequestIdReused`, `LineFull` or `FlushTimeout`."""
+        if operation.call.act not in WRITING_ACTS:
+            try:
+                return self._checks.submit(operation)
+            except MustWrite:
+                pass
+        return self._writes.submit(operation)
+
+    def unknown(self, operation: Operation, as_of: float) -> Outcome:
+        """The outcome for a key that was found unknown at `as_of`; counted with the next batch."""
+        verdict = decide(operation.call, None, as_of)
+        self._count_later(1)
+        return Outcome(verdict=verdict, as_of=as_of, event_id=operation.event_id)
+
+    def _flush_checks(self, operations: list[Operation]) -> Outcomes:
+        return _one_by_one_if_refused(self._check_batch, operations)
+
+    def _flush_writes(self, operations: list[Operation]) -> Outcomes:
+        return _one_by_one_if_refused(self._write_batch, operations)
+
+    def _check_batch(self, operations: list[Operation]) -> Outcomes:
+        draft = self._draft()
+        outcomes = self._decide(draft, operations)
+        uncounted = self._take_uncounted()
+        draft.count_unknown(uncounted)
+        batch = draft.batch()
+        try:
+            if batch.events or batch.tallies:
+                self._append(batch)
+        except LedgerError:
+            self._count_later(uncounted)
+            raise
+        return outcomes
+
+    def _decide(self, draft: Draft, operations: list[Operation]) -> Outcomes:
+        """Says yes from the snapshot where that is fresh; every denial, and every change, is the ledger's to say."""
+        asks = [Ask(operation.key_hash, operation.call.fingerprint) for operation in operations]
+        seen = [None if self._reader is None else self._reader.look_up(ask) for ask in asks]
+        local = [draft.check_locally(operation, one) for operation, one in zip(operations, seen, strict=True)]
+        open_ones = [i for i, outcome in enumerate(local) if outcome is None]
+        known = iter(self._look_up([asks[i] for i in open_ones]) if open_ones else ())
+        return [
+            draft.check(operation, next(known)) if outcome is None else outcome
+            for operation, outcome in zip(operations, local, strict=True)
+        ]
+
+    def _look_up(self, asks: list[Ask]) -> list[Known]:
+        try:
+            return self._ledger.look_up(asks)
+        except LedgerUnavailable:
+            return self._ledger.look_up(asks)  # a connection from before the ledger's restart costs no answer
+
+    def _draft(self) -> Draft:
+        if len(self._touched) > _TOUCHED_MAX:
+            self._touched.clear()
+        return Draft(self._node, self._clock.now(), self._touched)
+
+    def _take_uncounted(self) -> int:
+        with self._uncounted_lock:
+            count, self._uncounted = self._uncounted, 0
+        return count
+
+    def _count_later(self, count: int) -> None:
+        with self._uncounted_lock:
+            self._uncounted += count
+
+    def _append(self, batch: Batch) -> None:
+        """Appends; where the connection broke and the commit is in doubt, again."""
+        try:
+            _again_while_busy(lambda: self._ledger.append(batch))
+        except LedgerUnavailable:
+            if not batch.events:
+                raise
+            self._append_again(batch)
+
+    def _append_again(self, batch: Batch) -> None:
+        try:
+            _again_while_busy(lambda: self._ledger.append(batch))
+        except LedgerRefused:
+            # Its ids are taken where the first try was committed after all. All of a batch is there, or nothing.
+            if not self._ledger.has_event(batch.events[0].event_id):
+                raise
+
+    def _write_batch(self, operations: list[Operation]) -> Outcomes:
+        try:
+            return _again_while_busy(lambda: self._write(operations))
+        except LedgerUnavailable:
+            # In doubt: the events that were committed after all are found again by their ids.
+            return _again_while_busy(lambda: self._write(operations))
+
+    def _write(self, operations: list[Operation]) -> Outcomes:
+        asks = [Ask(operation.key_hash, operation.call.fingerprint, operation.event_id) for operation in operations]
+        try:
+            with self._ledger.transaction(asks) as transaction:
+                draft = self._draft()
+                draft.load(transaction.known)
+                pairs = zip(operations, transaction.known, strict=True)
+                outcomes = [draft.write(operation, answer) for operation, answer in pairs]
+                batch = draft.batch()
+                if batch.events or batch.tallies:
+                    transaction.commit(batch)
+        finally:
+            # However it ended: after a commit in doubt the snapshot is not to be believed either.
+            for ask in asks:
+                self._changed(ask.key_hash)
+        return outcomes
+
+
+def _again_while_busy(work: Callable[[], T]) -> T:
+    """`work` once more, after a short random wait, while others hold the rows it needs."""
+    for attempt in range(1, _TRIES):
+        try:
+            return work()
+        except LedgerBusy:
+            time.sleep(random.uniform(0, 0.01 * attempt))  # noqa: S311 - only spreads the retries
+    return work()
+
+
+def _one_by_one_if_refused(work: Callable[[list[Operation]], Outcomes], operations: list[Operation]) -> Outcomes:
+    """One call that the ledger will never take must not cost the others of its batch their answer."""
+    try:
+        return work(operations)
+    except LedgerRefused as error:
+        if len(operations) == 1:
+            return [error]
+    return [_alone(work, operation) for operation in operations]
+
+
+def _alone(work: Callable[[list[Operation]], Outcomes], operation: Operation) -> Outcome | BaseException:
+    try:
+        return work([operation])[0]
+    except LedgerError as error:
+        return error

@@ -1,0 +1,106 @@
+"""Policies: the rules that licenses are sold under. All rules are kept as one JSON object."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+from sqlalchemy import Connection, delete, insert, select, update
+
+from api.answers import timestamp
+from api.ids import new_id
+from api.ledger.errors import LedgerRefused
+from api.ledger.log import Journal
+from api.ledger.tables import policies, products
+from api.licensing import Policy
+from api.problems import Malformed, Problem
+from api.resources import pages
+from api.resources.kinds import Kind
+from api.resources.rows import found, missing
+from api.resources.schemas import PolicyBody, require, sent
+
+_COLUMNS = frozenset({"product", "name"})
+_DEFAULT_RULES: dict[str, Any] = {
+    name: value
+    for name, value in msgspec.to_builtins(Policy(id="", product="", name="")).items()
+    if name not in {"id", *_COLUMNS}
+}
+
+_FILTERS: dict[str, pages.Filter] = {
+    "product": lambda text: policies.c.product == text,
+    "policy": lambda text: policies.c.id == text,
+    "q": lambda text: pages.contains(text, policies.c.name),
+}
+
+
+class Policies:
+    """Every method raises `Problem` and `LedgerError`."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+
+    def create(self, body: PolicyBody) -> dict[str, Any]:
+        given = require(body)
+        # One seat unless it floats: "unlimited" is a thing to say, not to forget.
+        defaults = {**_DEFAULT_RULES, "max_machines": None if given.get("floating") else 1}
+        row = {"id": new_id(), "created_at": self._journal.now(), **_columns(given, defaults)}
+        with self._journal.change() as change:
+            _hold_product(change.connection, given["product"])
+            change.connection.execute(insert(policies), row)
+            change.commit(self._journal.event("policy.created", id=row["id"]), {policies: [row["id"]]})
+        return _resource(row)
+
+    def get(self, id: str) -> dict[str, Any]:
+        with self._journal.reading() as connection:
+            row = connection.execute(select(policies).where(policies.c.id == id)).mappings().first()
+        return _resource(found(Kind.POLICY, row))
+
+    def page(self, filters: Mapping[str, str], limit: int, cursor: str | None) -> dict[str, Any]:
+        query = select(policies).where(*pages.conditions(filters, _FILTERS))
+        with self._journal.reading() as connection:
+            rows, next = pages.fetch(connection, query, policies.c.id, Kind.POLICY, limit, cursor)
+        return {"items": [_resource(row) for row in rows], "next": next}
+
+    def update(self, id: str, body: PolicyBody) -> dict[str, Any]:
+        given = sent(body)
+        with self._journal.change() as change:
+            query = select(policies).where(policies.c.id == id).with_for_update(key_share=True)
+            row = found(Kind.POLICY, change.connection.execute(query).mappings().first())
+            changes = _columns(given, msgspec.json.decode(row["rules_json"]))
+            if given:
+                if "product" in given:
+                    _hold_product(change.connection, given["product"])
+                change.connection.execute(update(policies).where(policies.c.id == id).values(changes))
+                event = self._journal.event("policy.updated", id=id, fields=sorted(given))
+                change.commit(event, {policies: [id]})
+        return _resource({**row, **changes})
+
+    def delete(self, id: str) -> None:
+        try:
+            with self._journal.change() as change:
+                if not change.connection.execute(delete(policies).where(policies.c.id == id)).rowcount:
+                    missing(Kind.POLICY)
+                change.commit(self._journal.event("policy.deleted", id=id))
+        except LedgerRefused as error:
+            raise Problem("CONFLICT", "licenses are still sold under this policy") from error
+
+
+def _hold_product(connection: Connection, code: str) -> None:
+    """Keeps the product from being deleted meanwhile. Raises `Malformed` where there is none."""
+    query = select(products.c.id).where(products.c.code == code).with_for_update(read=True, key_share=True)
+    if connection.execute(query).first() is None:
+        raise Malformed("product", "there is no product with this code")
+
+
+def _columns(given: Mapping[str, Any], rules: Mapping[str, Any]) -> dict[str, Any]:
+    """The columns that `given` sets, its rules laid over `rules`."""
+    merged = {**rules, **{name: value for name, value in given.items() if name not in _COLUMNS}}
+    columns = {name: given[name] for name in _COLUMNS if name in given}
+    return columns | {"rules_json": msgspec.json.encode(merged).decode()}
+
+
+def _resource(row: Mapping[str, Any]) -> dict[str, Any]:
+    rules = {**_DEFAULT_RULES, **msgspec.json.decode(row["rules_json"])}
+    names = {"id": row["id"], "product": row["product"], "name": row["name"]}
+    return names | rules | {"created_at": timestamp(row["created_at"])}

@@ -1,0 +1,106 @@
+"""All that an admin can do to the ledger's resources, for the HTTP calls and the command line alike."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from api.clock import Clock
+from api.ledger.database import Database
+from api.ledger.log import Journal
+from api.ledger.store import ledger_on
+from api.node import Node
+from api.resources.actions import Actions
+from api.resources.bulk import Bulk
+from api.resources.event_log import EventLog
+from api.resources.kinds import Kind
+from api.resources.licenses import Licenses
+from api.resources.machines import Machines
+from api.resources.policies import Policies
+from api.resources.products import Products
+from api.resources.rows import plausible_id
+from api.resources.schemas import BODIES, Body, LicenseBody, parse
+from api.resources.token_store import TokenStore
+from api.shared_state import SharedState
+
+Resource = dict[str, Any]
+AnyBody = Body | Mapping[str, Any]
+
+
+class Resources:
+    """Resources go in as bodies (a struct of `schemas`, or a dict of the same shape) and come out as JSON-ready dicts.
+
+    Every method raises `Problem` (`MALFORMED`, `RESOURCE_NOT_FOUND`, `CONFLICT`) and `LedgerError`. A change is one
+    transaction with one event. License keys and tokens appear once, in the answer that made them.
+    """
+
+    def __init__(self, database: Database, node: Node, clock: Clock, state: SharedState) -> None:
+        journal = Journal(database, node, clock)
+        self._licenses = Licenses(journal, state)
+        self._kinds: dict[Kind, Any] = {
+            Kind.PRODUCT: Products(journal),
+            Kind.POLICY: Policies(journal),
+            Kind.LICENSE: self._licenses,
+            Kind.MACHINE: Machines(journal, ledger_on(database, node.instance, clock)),
+        }
+        self._actions = Actions(journal, state)
+        self._bulk = Bulk(journal, state)
+        self._events = EventLog(journal)
+        self._tokens = TokenStore(journal, state)
+
+    def create(self, kind: Kind, body: AnyBody) -> Resource:
+        """The new resource; a license with its `key`, this once."""
+        created: Resource = self._kinds[kind].create(parse(BODIES[kind], body))
+        return created
+
+    def get(self, kind: Kind, id: str) -> Resource:
+        found: Resource = self._kinds[kind].get(plausible_id(kind, id))
+        return found
+
+    def page(self, kind: Kind, filters: Mapping[str, str], limit: int = 50, cursor: str | None = None) -> Resource:
+        """`{"items": [...], "next": cursor or None}`, newest first."""
+        page: Resource = self._kinds[kind].page(filters, limit, cursor)
+        return page
+
+    def update(self, kind: Kind, id: str, body: AnyBody) -> Resource:
+        """The resource after the change; what the body does not name stays as it was."""
+        updated: Resource = self._kinds[kind].update(plausible_id(kind, id), parse(BODIES[kind], body))
+        return updated
+
+    def delete(self, kind: Kind, id: str) -> None:
+        self._kinds[kind].delete(plausible_id(kind, id))
+
+    def act(self, license_id: str, action: str, body: AnyBody | None = None) -> Resource:
+        """The license after `action`, one of `actions.ACTIONS`; with its new `key` after `reissue`."""
+        return self._actions.act(plausible_id(Kind.LICENSE, license_id), action, {} if body is None else body)
+
+    def create_many(self, body: AnyBody, count: int) -> list[Resource]:
+        """`count` licenses that differ in their keys, each shown this once. One transaction, one event."""
+        return self._bulk.create_many(parse(LicenseBody, body), count)
+
+    def import_licenses(self, rows: Iterable[Mapping[str, Any]]) -> int:
+        """Takes all rows (see `bulk.ImportedLicense`) or none, and gives their number. Raises `bulk.BadRow`."""
+        return self._bulk.import_licenses(rows)
+
+    def export_licenses(self) -> Iterator[Resource]:
+        """Every license as a row that `import_licenses` takes, with the hash of its key in place of the key."""
+        return self._bulk.export_licenses()
+
+    def events_page(self, filters: Mapping[str, str], limit: int = 50, cursor: str | None = None) -> Resource:
+        """`{"items": [...], "next": cursor or None}`, by ascending `seq`. Filters: see `event_log.FILTERS`."""
+        return self._events.page(filters, limit, cursor)
+
+    def events(self, filters: Mapping[str, str]) -> Iterator[Resource]:
+        """All events that match, read in chunks while they are taken."""
+        return self._events.stream(filters)
+
+    def create_token(self, name: str, scopes: Iterable[str]) -> Resource:
+        """`{"id", "name", "scopes", "created_at", "token"}`; the token is shown this once."""
+        return self._tokens.create(name, scopes)
+
+    def tokens(self) -> list[Resource]:
+        """The tokens that have not been revoked, oldest first."""
+        return self._tokens.all()
+
+    def revoke_token(self, id: str) -> None:
+        self._tokens.revoke(plausible_id("token", id))

@@ -1,0 +1,195 @@
+"""One process's share of a node: what it opens at start, what it holds, and what it says while it waits.
+
+A ledger that is down at start is waited for in the background: the port is open and answers `STARTING` meanwhile.
+"""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+from api import logs, permitted_keys
+from api.clock import Clock
+from api.ids import new_id
+from api.ledger import migrate
+from api.ledger.errors import LedgerError
+from api.ledger.log import only_slow
+from api.ledger.records import Ask
+from api.ledger.store import open_ledger
+from api.node import Node
+from api.permitted_keys import PermittedKeys
+from api.problems import Problem
+from api.recorder import Recorder
+from api.settings import Settings
+from api.shared_state import SharedState
+from api.signing import KeyNotPermitted, Keyring, Signer, jwks
+from api.snapshot import SNAPSHOT_NAME, Reader
+from api.supervision import Published
+from api.unknown_keys import UnknownKeys
+from failover.jobs import Jobs
+
+_log = logs.get("runtime")
+
+_FOLLOW_EVERY_S = 1.0
+#: The ledger counts as out of reach when it has answered nobody for so many seconds; it is polled every second.
+_REACHABLE_FOR_S = 5.0
+#: The same while polls only wait for a connection: longer than an admin's longest statement.
+_BUSY_FOR_S = 15.0
+_SUPERVISOR_PATIENCE_S = 3.0
+#: What a node opens in all, and what of it the supervisor needs.
+_CONNECTIONS, _SUPERVISORS = 5, 2
+_NOBODY = Ask(key_hash="")
+
+
+class Runtime:
+    """Made once per process, after any fork: it owns the connections, the lanes and the background jobs."""
+
+    def __init__(self, settings: Settings, instance: str | None = None) -> None:
+        """`instance`: the node's, where a supervisor of that name runs beside the workers; else one is run here."""
+        self.settings = settings
+        self.clock = Clock()
+        self.started = self.clock.monotonic()
+        self.node_state = Published(settings.data_dir)
+        self.node = Node(settings.node_id, settings.node_rank, instance or new_id(), self.node_state.read)
+        self._supervises = instance is None
+        self._settled = False
+        self._stop = threading.Event()
+        self.state = shared_state(settings.data_dir)
+        self.ledger = open_ledger(settings.database_url, new_id(), self.clock, pool_size=_pool_size(settings))
+        self.reader = Reader(settings.data_dir / SNAPSHOT_NAME, self.state, self.clock.monotonic)
+        self.recorder = Recorder(
+            self.ledger, self.node, self.clock, reader=self.reader, changed=self.state.license_changed
+        )
+        self.unknown_keys = UnknownKeys(
+            self.state, settings.workers, self.clock.monotonic, is_known=self.reader.has_key
+        )
+        self.jobs = Jobs()
+        self.published: dict[str, Any] = {"keys": []}
+        self._prepared = False
+        self._poll_failed = False
+        self._waiting_for = "the ledger"
+        self._signer: Signer | None = None
+        self._polling = threading.Lock()
+
+    def start(self) -> None:
+        """Starts the background jobs; the first poll of the ledger runs at once."""
+        threading.Thread(target=self._first_poll, name="first-poll", daemon=True).start()
+        self.jobs.every(_FOLLOW_EVERY_S, "ledger", self.poll)
+        self.jobs.start()
+        if self._supervises:
+            threading.Thread(target=self._supervise, name="supervisor", daemon=True).start()
+
+    def stop(self) -> None:
+        self._stop.set()
+        self.jobs.stop()
+        self.ledger.database.close()
+        self.reader.close()
+
+    @property
+    def signer(self) -> Signer:
+        """The key that signs now. Raises the problem `STARTING`, which says what this node waits for."""
+        if self._signer is None or not self._knows_its_part():
+            raise Problem("STARTING", f"waiting for {self.waiting_for}")
+        return self._signer
+
+    @property
+    def waiting_for(self) -> str | None:
+        """What keeps this node from giving verdicts, None when nothing does."""
+        if self._signer is None:
+            return self._waiting_for
+        if not self._knows_its_part():
+            return "the supervisor"
+        return None if self.ledger_reachable else "the ledger"
+
+    @property
+    def ledger_reachable(self) -> bool:
+        """Whether it answered lately. A poll for which this process had no connection free says nothing of it."""
+        answered_at = self.ledger.database.answered_at
+        patience_s = _REACHABLE_FOR_S if self._poll_failed else _BUSY_FOR_S
+        return answered_at is not None and self.clock.monotonic() - answered_at < patience_s
+
+    def require_ledger(self) -> None:
+        """Raises the problem `LEDGER_UNAVAILABLE` at once where it has not answered for a while; polls go on."""
+        if not self.ledger_reachable:
+            raise Problem("LEDGER_UNAVAILABLE")
+
+    def _knows_its_part(self) -> bool:
+        """Whether the supervisor has spoken. Serving does not depend on it, so it is waited for only at the start."""
+        if self._settled:
+            return True
+        said = self.node_state.read()
+        heard = said is not None and said.instance == self.node.instance and said.ledger_reachable
+        self._settled = heard or self.clock.monotonic() - self.started > _SUPERVISOR_PATIENCE_S
+        return self._settled
+
+    def require_started(self) -> None:
+        """Raises the problem `STARTING` until the ledger has been opened."""
+        _ = self.signer
+
+    def poll(self) -> None:
+        """Prepares the ledger where that is still to be done, and follows the permitted keys. Raises `LedgerError`."""
+        with self._polling:
+            try:
+                if not self._prepared:
+                    self._prepare()
+                self.ledger.look_up([_NOBODY])  # samples the ledger's clock
+                with self.ledger.database.reading() as connection, self.ledger.database.guarded(connection, 3.0):
+                    permitted = permitted_keys.load(connection)
+                self._poll_failed = False
+                self._adopt(permitted)
+            except LedgerError as error:
+                self._poll_failed = self._poll_failed or not only_slow(error)
+                self._say_waiting(f"the ledger ({error})")
+                raise
+
+    def _prepare(self) -> None:
+        database = self.ledger.database
+        if migrate.upgrade(database):
+            _log.info("schema migrated", extra={"revision": migrate.HEAD})
+        permitted_keys.found(database, self.settings.signing_keys, self.clock.now())
+        self._prepared = True
+
+    def _adopt(self, permitted: PermittedKeys) -> None:
+        keyring = Keyring(self.settings.signing_keys, permitted.statuses)
+        public = [permitted.jwks[kid] for kid in keyring.published()]
+        self.published = dict(jwks(public[0], public[1:])) if public else {"keys": []}
+        try:
+            key = keyring.signing_key()
+        except KeyNotPermitted as error:
+            self._signer = None
+            self._say_waiting(str(error))
+            return
+        if self._signer is None or self._signer.kid != key.kid:
+            _log.info("serving", extra={"kid": key.kid, "node": self.node.id})
+            self._signer = Signer(key)
+
+    def _say_waiting(self, reason: str) -> None:
+        if self._signer is None and reason != self._waiting_for:
+            _log.warning("waiting", extra={"for": reason})
+        self._waiting_for = reason
+
+    def _supervise(self) -> None:
+        from api.supervision.process import supervise
+
+        supervise(self.settings, self.node.instance, self._stop)
+
+    def _first_poll(self) -> None:
+        try:
+            self.poll()
+        except LedgerError:
+            return  # said by poll; the job tries again
+
+
+def _pool_size(settings: Settings) -> int:
+    return max(1, (_CONNECTIONS - _SUPERVISORS) // settings.workers)
+
+
+def shared_state(folder: Path) -> SharedState:
+    """What this node's processes share in `folder`; a state of this process alone where that cannot be written."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return SharedState(folder / "shared-state.bin")
+    except OSError as error:
+        _log.warning("this node's workers count failures apart", extra={"reason": str(error)})
+        return SharedState(None)

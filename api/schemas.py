@@ -1,0 +1,144 @@
+"""What clients send: one struct per call, strict, with everything refused here that a ledger could refuse later."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+from packaging.version import InvalidVersion, Version
+
+from api.licensing import Act, Call
+
+#: No control characters, NUL among them. Lone surrogates are no JSON text: the decoder refuses them.
+_PRINTABLE = r"^[^\x00-\x1f\x7f-\x9f]*\Z"
+
+Key = Annotated[str, msgspec.Meta(min_length=8, max_length=128, pattern=_PRINTABLE, description="The license key")]
+Nonce = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_-]{16,64}\Z", description="Made anew for each call")]
+Fingerprint = Annotated[str, msgspec.Meta(min_length=1, max_length=128, pattern=_PRINTABLE)]
+Text200 = Annotated[str, msgspec.Meta(max_length=200, pattern=_PRINTABLE)]
+ProductCode = Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=_PRINTABLE)]
+VersionText = Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=_PRINTABLE, description="PEP 440")]
+Entitlement = Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=_PRINTABLE)]
+Entitlements = Annotated[tuple[Entitlement, ...], msgspec.Meta(max_length=100)]
+Increment = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
+Ttl = Annotated[int, msgspec.Meta(ge=1, le=315_360_000, description="Seconds")]
+
+_CLIENT_LIMIT = 1024
+_REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{8,64}\Z")
+_PATH = re.compile(r" - at `(?:key in )?\$(.*?)`$")
+_QUOTED = re.compile(r"field `(.*?)`")
+
+Body = TypeVar("Body", bound="ClientBody")
+
+
+class FieldError(ValueError):
+    """A field that is not as it should be. `field` is its name, `$` for the body as a whole."""
+
+    def __init__(self, field: str, detail: str) -> None:
+        super().__init__(f"{field}: {detail}")
+        self.field = field
+        self.detail = detail
+
+
+class ClientBody(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """What every call carries. `client` is open, so that newer clients do not break on older nodes."""
+
+    key: Key
+    nonce: Nonce
+    client: dict[str, Any] | None = None
+
+
+class ValidateBody(ClientBody, kw_only=True):
+    product: ProductCode | None = None
+    fingerprint: Fingerprint | None = None
+    version: VersionText | None = None
+    entitlements: Entitlements | None = None
+
+
+class ActivateBody(ClientBody, kw_only=True):
+    fingerprint: Fingerprint
+    name: Text200 | None = None
+    platform: Text200 | None = None
+    product: ProductCode | None = None
+    version: VersionText | None = None
+
+
+class MachineBody(ClientBody, kw_only=True):
+    """Deactivate and ping."""
+
+    fingerprint: Fingerprint
+
+
+class CheckInBody(ClientBody, kw_only=True):
+    """Nothing but the key."""
+
+
+class UsageBody(ClientBody, kw_only=True):
+    increment: Increment = 1
+
+
+class CheckoutBody(ClientBody, kw_only=True):
+    fingerprint: Fingerprint
+    ttl: Ttl | None = None
+
+
+BODIES: dict[Act, type[ClientBody]] = {
+    Act.VALIDATE: ValidateBody,
+    Act.ACTIVATE: ActivateBody,
+    Act.DEACTIVATE: MachineBody,
+    Act.PING: MachineBody,
+    Act.CHECK_IN: CheckInBody,
+    Act.USAGE: UsageBody,
+    Act.CHECKOUT: CheckoutBody,
+}
+_DECODERS = {act: msgspec.json.Decoder(body) for act, body in BODIES.items()}
+
+
+def parse_call(act: Act, raw: bytes) -> ClientBody:
+    """The body of a call. Raises `FieldError`."""
+    try:
+        body = _DECODERS[act].decode(raw)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise field_error(error) from error
+    if body.client is not None and len(msgspec.json.encode(body.client)) > _CLIENT_LIMIT:
+        raise FieldError("client", "is larger than 1 KiB")
+    version = getattr(body, "version", None)
+    if version is not None and not is_version(version):
+        raise FieldError("version", "is not a PEP 440 version")
+    return body
+
+
+def call_of(act: Act, body: ClientBody) -> Call:
+    """What the decision needs of a body."""
+    fields = {name: getattr(body, name) for name in body.__struct_fields__ if name in Call.__struct_fields__}
+    if fields.get("entitlements", ()) is None:
+        del fields["entitlements"]
+    return Call(act=act, **fields)
+
+
+def is_version(text: str) -> bool:
+    try:
+        Version(text)
+    except InvalidVersion:
+        return False
+    return True
+
+
+def is_request_id(text: str) -> bool:
+    return _REQUEST_ID.match(text) is not None
+
+
+def field_error(error: Exception) -> FieldError:
+    """msgspec's message, with the field that it is about set apart."""
+    if isinstance(error, RecursionError):
+        return FieldError("$", "is nested too deeply")
+    if not isinstance(error, msgspec.ValidationError):
+        return FieldError("$", f"is not JSON: {error}")
+    message = str(error)
+    path = _PATH.search(message)
+    detail = message if path is None else message[: path.start()]
+    inner = _QUOTED.search(detail)
+    parts = [] if path is None else [path.group(1).lstrip(".")]
+    field = ".".join(part for part in [*parts, inner.group(1) if inner else ""] if part)
+    return FieldError(field or "$", detail[0].lower() + detail[1:])

@@ -1,0 +1,8 @@
+"""The server's processes: a master, Granian with its workers, and companions, kept running and ended in order.
+`serve(ServerOptions(...), worker_factory, companions)` is all the application needs."""
+
+from .master import serve
+from .options import Companion, ServerOptions, WorkerFactory
+from .phase import DRAINING
+
+__all__ = ["DRAINING", "Companion", "ServerOptions", "WorkerFactory", "serve"]

@@ -1,0 +1,59 @@
+"""The listening socket, made by the master and shared by all workers through the fork.
+So the port stays open while a worker, or all of Granian, is started again: connections wait in the queue."""
+
+import contextlib
+import ctypes
+import errno
+import socket
+import sys
+
+BACKLOG = 1024
+_SO_ATTACH_FILTER = 26
+# At a listening socket the packet begins with the TCP header; byte 13 holds its flags. Drop SYN without ACK.
+_DROP_NEW = ((0x30, 0, 0, 13), (0x54, 0, 0, 0x12), (0x15, 0, 1, 0x02), (0x06, 0, 0, 0), (0x06, 0, 0, 0xFFFFFFFF))
+
+
+class PortUnavailable(Exception):
+    """The address cannot be listened on; the message says which and why."""
+
+
+class _Instruction(ctypes.Structure):
+    _fields_ = (("code", ctypes.c_uint16), ("jt", ctypes.c_uint8), ("jf", ctypes.c_uint8), ("k", ctypes.c_uint32))
+
+
+class _Program(ctypes.Structure):
+    _fields_ = (("length", ctypes.c_ushort), ("instructions", ctypes.POINTER(_Instruction)))
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening TCP socket that the children inherit. Raises `PortUnavailable`."""
+    try:
+        family, kind, proto, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, kind, proto)
+    except OSError as error:
+        raise PortUnavailable(f"cannot listen on {host}: {error.strerror}") from error
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        listener.bind(address)
+        listener.listen(BACKLOG)
+    except OSError as error:
+        listener.close()
+        why = "it is in use by another process" if error.errno == errno.EADDRINUSE else error.strerror
+        raise PortUnavailable(f"cannot listen on {host}:{port}: {why}") from error
+    listener.set_inheritable(True)
+    return listener
+
+
+def turn_away(listener: socket.socket) -> None:
+    """Let no new connection begin, while those that have begun are still accepted (Linux; elsewhere nothing).
+
+    Closing a listener resets what waits in its queue. With this filter the queue can be emptied first; whoever
+    knocks meanwhile is not answered, tries again after a second and is then refused, having sent nothing.
+    """
+    if sys.platform != "linux":
+        return
+    instructions = (_Instruction * len(_DROP_NEW))(*(_Instruction(*each) for each in _DROP_NEW))
+    program = _Program(len(_DROP_NEW), instructions)
+    with contextlib.suppress(OSError):
+        listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, bytes(program))

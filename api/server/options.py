@@ -1,0 +1,54 @@
+"""What the server is told: where to listen, how many may work at once, how long to wait.
+Plain values, made by the settings; nothing here reads the environment."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from wsgiref.types import WSGIApplication
+
+WorkerFactory = Callable[[], WSGIApplication]
+"""Makes the WSGI application inside each worker, after the fork: engines and threads belong here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Companion:
+    """A process that lives beside the workers: started with them, started again when it dies.
+
+    `run` is called in the child, after the fork; its result (None or 0: well) is the exit status. SIGTERM ends it,
+    by default at once: a companion that must tidy up sets its own handler and has a second for it.
+    """
+
+    name: str
+    run: Callable[[], int | None]
+
+
+@dataclass(frozen=True, slots=True)
+class ServerOptions:
+    """Every time is in seconds; counts are per worker process unless said otherwise.
+
+    `threads` run requests; `places` of them (fewer) may be at work, the rest stay free to say 503 and to answer
+    `/livez`. `backpressure` is how many connections one worker holds open, idle ones included. `drain_notice` is how
+    long answers carry `Connection: close` before the port closes; `drain_timeout` how long what is in flight may
+    still take after that. A worker that is silent, or has a request at work, for `hang_timeout` is killed. A body
+    must arrive within `body_timeout`; `idle_timeout` bounds headers and idle keep-alive connections (longer than
+    the 60 s for which proxies keep theirs).
+    """
+
+    host: str = "0.0.0.0"  # noqa: S104 (the hosts' proxies reach us from outside)
+    port: int = 5000
+    workers: int = 2
+    threads: int = 80
+    places: int = 72
+    backpressure: int = 1024
+    drain_notice: float = 0.5
+    drain_timeout: float = 10.0
+    hang_timeout: float = 10.0
+    body_timeout: float = 10.0
+    body_limit: int = 64 * 1024
+    idle_timeout: float = 75.0
+
+    def __post_init__(self) -> None:
+        """Raise ValueError where the numbers contradict one another."""
+        if not 0 < self.places < self.threads:
+            raise ValueError("places must be at least 1 and fewer than threads")
+        if self.workers < 1:
+            raise ValueError("workers must be at least 1")

@@ -1,0 +1,83 @@
+"""The use case of every client call: request → decide and record → sign → answer."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+
+import msgspec
+
+from api.answers import Asked, answer
+from api.draft import Operation, Outcome
+from api.ids import new_id, retry_id
+from api.licensing import IDEMPOTENT_ACTS, Act, Code
+from api.problems import Problem
+from api.runtime import Runtime
+from api.schemas import ClientBody, call_of
+from api.signing import key_claim
+from api.unknown_keys import TooManyUnknown
+
+#: Members that differ from try to try of one call.
+_NOT_COMPARED = frozenset({"nonce", "client"})
+
+
+class Answered(msgspec.Struct, frozen=True):
+    """The JSON to send, and whether the key was one that nobody knows."""
+
+    body: bytes
+    unknown_key: bool
+
+
+def check(
+    runtime: Runtime,
+    act: Act,
+    body: ClientBody,
+    raw: bytes,
+    request_id: str | None,
+    before_waiting: Callable[[], None],
+) -> Answered:
+    """Decides, records and answers one call; `raw` is the body as it came. Raises what `problems.register` renders.
+
+    `before_waiting` is called before an unknown key waits its turn, and raises where this caller is not to.
+    """
+    signer = runtime.signer
+    runtime.require_ledger()
+    key_hash = key_claim(body.key)
+    operation = _operation(act, body, key_hash, request_id)
+    outcome = _outcome(runtime, operation, before_waiting)
+    asked = Asked(call=operation.call, key_hash=key_hash, nonce=body.nonce, body=raw)
+    unknown = outcome.verdict.code is Code.NOT_FOUND
+    return Answered(answer(asked, outcome, runtime.node, signer, runtime.clock.now()), unknown)
+
+
+def _operation(act: Act, body: ClientBody, key_hash: str, request_id: str | None) -> Operation:
+    call = call_of(act, body)
+    if act not in IDEMPOTENT_ACTS:
+        return Operation(call=call, key_hash=key_hash, event_id=new_id(), nonce=body.nonce)
+    event_id = new_id() if request_id is None else retry_id(act, key_hash, request_id)
+    return Operation(call=call, key_hash=key_hash, event_id=event_id, nonce=body.nonce, body_hash=_body_hash(body))
+
+
+def _outcome(runtime: Runtime, operation: Operation, before_waiting: Callable[[], None]) -> Outcome:
+    unknown_keys, key_hash = runtime.unknown_keys, operation.key_hash
+    remembered_at = unknown_keys.remembered(key_hash)
+    if remembered_at is not None:
+        return runtime.recorder.unknown(operation, remembered_at)
+    changes = runtime.state.key_changes
+    try:
+        place = unknown_keys.enter(key_hash, before_waiting)
+    except TooManyUnknown as error:
+        raise Problem("OVERLOADED", "too many unknown license keys are being asked for") from error
+    outcome = runtime.recorder.submit(operation)
+    if outcome.verdict.code is Code.NOT_FOUND:
+        unknown_keys.missed(key_hash, outcome.as_of, changes)
+    else:
+        unknown_keys.found(key_hash, place)
+    return outcome
+
+
+def _body_hash(body: ClientBody) -> str:
+    """What two tries of one call have in common: the body without what may differ, in one spelling."""
+    members = {name: value for name, value in msgspec.structs.asdict(body).items() if name not in _NOT_COMPARED}
+    members["key"] = key_claim(body.key)
+    return hashlib.sha256(msgspec.json.encode(members, order="deterministic")).hexdigest()

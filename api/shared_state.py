@@ -1,0 +1,116 @@
+"""A small file that the workers of one node share in memory: failure counts, and when what last changed.
+
+Workers come and go and any WSGI server may have made them, so this is a mapped file and not inherited memory. It
+holds nothing that must survive: a damaged or missing file is made anew.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import mmap
+import os
+import struct
+import threading
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+_HEADER = struct.Struct("<Q")
+#: tag of the key, start of its window (monotonic seconds), failures in it
+_SLOT = struct.Struct("<QdI")
+_SLOT_SIZE = 24
+_SLOTS = 16_384
+_PROBES = 8
+_OFFSET = 64
+#: When (monotonic) a license was last written by this node, by its key; keys that share a place share the moment.
+_MOMENT = struct.Struct("<d")
+_MOMENTS = 8_192
+_MOMENTS_AT = _OFFSET + _SLOTS * _SLOT_SIZE
+_EVERYTHING_AT = 8
+_SIZE = _MOMENTS_AT + _MOMENTS * _MOMENT.size
+
+
+class SharedState:
+    """Counts failures per key in windows that start with the first failure, and numbers changes of license keys."""
+
+    def __init__(self, path: Path | None, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._monotonic = monotonic
+        self._file = None if path is None else os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        if self._file is not None and os.fstat(self._file).st_size != _SIZE:
+            os.ftruncate(self._file, _SIZE)
+        self._map = mmap.mmap(-1 if self._file is None else self._file, _SIZE)
+        self._lock = threading.Lock()
+
+    def failures(self, key: str, window_s: float) -> tuple[int, float]:
+        """The failures of `key` in its present window, and the seconds until that ends (0, 0 where there is none)."""
+        offset, tag = self._find(key, window_s)
+        held, start, count = _SLOT.unpack_from(self._map, offset)
+        left = start + window_s - self._monotonic()
+        return (count, left) if held == tag and 0 < left <= window_s else (0, 0.0)
+
+    def failed(self, key: str, window_s: float) -> None:
+        """Counts one more failure of `key`."""
+        with self._alone():
+            offset, tag = self._find(key, window_s)
+            count, left = self.failures(key, window_s)
+            start = self._monotonic() if count == 0 else self._monotonic() + left - window_s
+            _SLOT.pack_into(self._map, offset, tag, start, count + 1)
+
+    @property
+    def key_changes(self) -> int:
+        """A number that rises whenever a license key was made on this node."""
+        return int(_HEADER.unpack_from(self._map, 0)[0])
+
+    def keys_changed(self) -> None:
+        with self._alone():
+            _HEADER.pack_into(self._map, 0, (self.key_changes + 1) % 2**64)
+
+    def license_changed(self, key_hash: str) -> None:
+        """To be called after a write to the license of this key, before it is answered."""
+        _MOMENT.pack_into(self._map, _moment_at(key_hash), self._monotonic())
+
+    def everything_changed(self) -> None:
+        """To be called after an admin's change, before it is answered: it may touch any license."""
+        _MOMENT.pack_into(self._map, _EVERYTHING_AT, self._monotonic())
+
+    def changed_at(self, key_hash: str) -> float:
+        """When (monotonic) this node last wrote what the license of this key is; 0 where it never did."""
+        own: float = _MOMENT.unpack_from(self._map, _moment_at(key_hash))[0]
+        everything: float = _MOMENT.unpack_from(self._map, _EVERYTHING_AT)[0]
+        return max(own, everything)
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """No other thread and no other worker changes anything meanwhile."""
+        with self._lock:
+            if self._file is not None:
+                fcntl.flock(self._file, fcntl.LOCK_EX)
+            try:
+                yield
+            finally:
+                if self._file is not None:
+                    fcntl.flock(self._file, fcntl.LOCK_UN)
+
+    def _find(self, key: str, window_s: float) -> tuple[int, int]:
+        """The slot of `key`, else a free one, else the one with the fewest failures; and the key's tag."""
+        digest = hashlib.blake2b(key.encode("utf-8", "replace"), digest_size=16).digest()
+        tag, home = struct.unpack("<QQ", digest)
+        now = self._monotonic()
+        best, fewest = 0, float("inf")
+        for probe in range(_PROBES):
+            offset = _OFFSET + ((home + probe) % _SLOTS) * _SLOT_SIZE
+            held, start, count = _SLOT.unpack_from(self._map, offset)
+            live = 0 < start + window_s - now <= window_s
+            if held == tag and live:
+                return offset, tag
+            weight = count if live else 0
+            if weight < fewest:
+                best, fewest = offset, weight
+        return best, tag
+
+
+def _moment_at(key_hash: str) -> int:
+    return _MOMENTS_AT + zlib.crc32(key_hash.encode()) % _MOMENTS * _MOMENT.size

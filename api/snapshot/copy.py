@@ -1,0 +1,221 @@
+"""The snapshot: this node's own SQLite copy of what decisions need, read by its workers, written by its follower.
+
+It can always be made anew, so nothing waits for the disk. A row is replaced only by one with a greater `seq`: a
+worker's own write may run ahead of the follower, and what the follower read before it must not undo it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import msgspec
+from sqlalchemy import Column, Table
+from sqlalchemy.dialects import sqlite
+
+from api import logs
+from api.ledger import tables
+from api.ledger.records import Ask, Known
+from api.ledger.rows import CHECK_COLUMNS, known_from
+
+_log = logs.get("snapshot")
+
+#: The file's name in `DATA_DIR`.
+SNAPSHOT_NAME = "snapshot.db"
+
+#: The tables that are followed, in the order in which their rows may refer to one another.
+FOLLOWED: tuple[Table, ...] = (
+    tables.policies,
+    tables.licenses,
+    tables.machines,
+    tables.tokens,
+    tables.signing_keys,
+)
+
+_POSITION = """
+CREATE TABLE IF NOT EXISTS position (
+    id INTEGER PRIMARY KEY CHECK (id = 1), ledger_id TEXT NOT NULL, generation INTEGER NOT NULL,
+    seq INTEGER NOT NULL, event_id TEXT, as_of REAL NOT NULL, polled_at REAL NOT NULL, complete INTEGER NOT NULL
+)
+"""
+# Not unique: two keys that change hands within one poll meet here for a moment. The ledger is what keeps them unique.
+_INDEXES = (
+    "CREATE INDEX IF NOT EXISTS licenses_by_key ON licenses (key_hash)",
+    "CREATE INDEX IF NOT EXISTS machines_by_fingerprint ON machines (license_id, fingerprint)",
+)
+#: Raise it with every change of these tables, the followed ones included: an older file is then made anew.
+_FORMAT = 1
+_OTHER_FORMAT = -1
+_LOOK_UP = f"""
+SELECT 0, 0, {CHECK_COLUMNS} FROM licenses l JOIN policies p ON p.id = l.policy
+LEFT JOIN machines m ON m.license_id = l.id AND m.fingerprint = ?
+WHERE l.key_hash = ?
+"""  # noqa: S608 - constants only
+
+
+class Position(msgspec.Struct, frozen=True):
+    """Up to where which ledger has been copied. `as_of`: when it was last looked at, in ledger time.
+
+    `polled_at`: the same moment or a little before it, on the monotonic clock that this machine's processes share.
+    """
+
+    ledger_id: str
+    generation: int
+    seq: int
+    event_id: str | None
+    as_of: float
+    polled_at: float
+    complete: bool
+
+
+def open_snapshot(path: Path) -> Snapshot:
+    """The snapshot at `path`, for its one writer; one that is damaged, or of another format, is made anew.
+
+    Raises OSError and `sqlite3.Error`: a file that is only busy, or a disk that is full, is nobody's damage.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        return Snapshot(path)
+    except sqlite3.DatabaseError as error:
+        if error.sqlite_errorcode not in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, _OTHER_FORMAT):
+            raise
+        _log.error("the snapshot is of no use and is made anew", extra={"reason": str(error)})
+    for suffix in ("", "-wal", "-shm"):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
+    return Snapshot(path)
+
+
+class Snapshot:
+    """One process's hold on the file. Safe from any thread."""
+
+    def __init__(self, path: Path, *, reading: bool = False) -> None:
+        """`reading`: never creates, changes or mends anything. Raises `sqlite3.Error`."""
+        mode = "ro" if reading else "rwc"
+        self._connection = sqlite3.connect(
+            f"file:{quote(str(path))}?mode={mode}", uri=True, check_same_thread=False, isolation_level=None, timeout=5.0
+        )
+        self._lock = threading.Lock()
+        try:
+            self._prepare(reading)
+        except BaseException:
+            self._connection.close()
+            raise
+
+    def close(self) -> None:
+        with self._lock:
+            self._connection.close()
+
+    def look_up(self, ask: Ask) -> Known:
+        """What the copy knows of the license with this key and of the machine."""
+        with self._lock:
+            rows = self._connection.execute(_LOOK_UP, (ask.fingerprint, ask.key_hash)).fetchall()
+        return known_from(rows, [ask.fingerprint])[0]
+
+    def has_key(self, key_hash: str) -> bool:
+        """Whether a license with this key was there at the last look."""
+        with self._lock:
+            found = self._connection.execute("SELECT 1 FROM licenses WHERE key_hash = ?", (key_hash,)).fetchone()
+        return found is not None
+
+    def position(self) -> Position | None:
+        """Where the copy stands; None for one that was never begun."""
+        with self._lock:
+            row = self._connection.execute(
+                "SELECT ledger_id, generation, seq, event_id, as_of, polled_at, complete FROM position"
+            ).fetchone()
+        if row is None:
+            return None
+        return msgspec.convert(dict(zip(Position.__struct_fields__, row, strict=True)), Position, strict=False)
+
+    def count(self, table: Table) -> int:
+        with self._lock:
+            return int(self._connection.execute(f"SELECT count(*) FROM {table.name}").fetchone()[0])  # noqa: S608
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[SnapshotWriter]:
+        """One transaction: readers see all of it or nothing."""
+        with self._lock:
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield SnapshotWriter(self._connection)
+            except BaseException:
+                self._connection.execute("ROLLBACK")
+                raise
+            self._connection.execute("COMMIT")
+
+    def _prepare(self, reading: bool) -> None:
+        for pragma in ("mmap_size=268435456", "cache_size=-1024"):
+            self._connection.execute(f"PRAGMA {pragma}")
+        format = self._connection.execute("PRAGMA user_version").fetchone()[0]
+        empty = self._connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0
+        if format != _FORMAT and not (empty and not reading):
+            error = sqlite3.DatabaseError(f"its format is {format}, and {_FORMAT} is needed")
+            error.sqlite_errorcode = _OTHER_FORMAT
+            raise error
+        if not reading:
+            for pragma in ("journal_mode=WAL", "synchronous=OFF"):
+                self._connection.execute(f"PRAGMA {pragma}")
+            self._make_tables()
+
+    def _make_tables(self) -> None:
+        with self.writing():
+            self._connection.execute(_POSITION)
+            for table in FOLLOWED:
+                names = ", ".join(_column(column) for column in table.columns)
+                self._connection.execute(f"CREATE TABLE IF NOT EXISTS {table.name} ({names})")
+            for index in _INDEXES:
+                self._connection.execute(index)
+            self._connection.execute(f"PRAGMA user_version = {_FORMAT}")
+
+
+class SnapshotWriter:
+    """What may be done within `Snapshot.writing`."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def put(self, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Takes rows in, each unless a newer one is there."""
+        if not rows:
+            return
+        names = [column.name for column in table.columns]
+        key = _key(table)
+        changes = ", ".join(f"{name} = excluded.{name}" for name in names if name != key)
+        self._connection.executemany(
+            f"INSERT INTO {table.name} ({', '.join(names)}) VALUES ({', '.join('?' * len(names))}) "  # noqa: S608
+            f"ON CONFLICT ({key}) DO UPDATE SET {changes} WHERE excluded.seq > {table.name}.seq",
+            [tuple(row[name] for name in names) for row in rows],
+        )
+
+    def remove(self, table: Table, id: str) -> None:
+        self._connection.execute(f"DELETE FROM {table.name} WHERE {_key(table)} = ?", (id,))  # noqa: S608
+        if table is tables.licenses:
+            self._connection.execute("DELETE FROM machines WHERE license_id = ?", (id,))
+
+    def clear(self) -> None:
+        """Forgets everything: the ledger is not the one that was copied."""
+        for table in FOLLOWED:
+            self._connection.execute(f"DELETE FROM {table.name}")  # noqa: S608
+        self._connection.execute("DELETE FROM position")
+
+    def move_to(self, position: Position) -> None:
+        self._connection.execute(
+            "INSERT OR REPLACE INTO position (id, ledger_id, generation, seq, event_id, as_of, polled_at, complete) "
+            "VALUES (1, ?, ?, ?, ?, ?, ?, ?)",
+            msgspec.structs.astuple(position),
+        )
+
+
+def _key(table: Table) -> str:
+    return str(table.primary_key.columns.values()[0].name)
+
+
+def _column(column: Column[Any]) -> str:
+    """As in the ledger, without its constraints: those are the ledger's to keep."""
+    kind = column.type.compile(dialect=sqlite.dialect())
+    return f"{column.name} {kind}{' PRIMARY KEY' if column.primary_key else ''}"

@@ -1,0 +1,144 @@
+"""The follower: brings the snapshot to where the ledger's log is, and notices when the ledger is another one.
+
+Changed rows carry the `seq` of their last change, so one poll reads exactly the rows that changed since its cursor.
+The event at the cursor is checked on every poll: after a restore from a backup, places in the log are used again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+from sqlalchemy import Connection, Table, literal_column, null, select
+
+from api.clock import Clock
+from api.ledger import tables
+from api.ledger.database import Database
+from api.snapshot.copy import FOLLOWED, Position, Snapshot
+
+_CHUNK = 5_000
+_GUARD_S = 20.0
+#: SQLite has no clock but this machine's.
+_NOW = "extract(epoch FROM clock_timestamp())::float8"
+_DELETED: dict[str, Table] = {
+    "license.deleted": tables.licenses,
+    "policy.deleted": tables.policies,
+}
+
+
+class Head(msgspec.Struct, frozen=True):
+    """Where the ledger is at `at` (its own time): its identity, and the last place of its log with the event there."""
+
+    at: float | None
+    ledger_id: str
+    generation: int
+    seq: int
+    event_id: str | None
+
+
+class Follower:
+    """The writer of a node's snapshot. `poll` raises `LedgerError`."""
+
+    def __init__(self, database: Database, snapshot: Snapshot, clock: Clock) -> None:
+        self._database = database
+        self._snapshot = snapshot
+        self._clock = clock
+
+    def poll(self) -> bool:
+        """Catches up once; gives whether it had to begin anew."""
+        sent = self._clock.monotonic()
+        with self._reading() as connection:
+            head = _head(connection)
+            if head.at is not None:
+                self._clock.sample(head.at, sent, self._clock.monotonic())
+            as_of = head.at or self._clock.now()
+            position = self._snapshot.position()
+            if position is not None and position.complete and _same_ledger(connection, position, head):
+                self._catch_up(connection, position, head, as_of, sent)
+                return False
+        self._begin_anew(head, as_of, sent)
+        return True
+
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[Connection]:
+        with self._database.reading() as connection, self._database.guarded(connection, _GUARD_S):
+            yield connection
+
+    def _catch_up(self, connection: Connection, position: Position, head: Head, as_of: float, polled_at: float) -> None:
+        changed = (
+            [(table, _rows_between(connection, table, position.seq, head.seq)) for table in FOLLOWED]
+            if head.seq > position.seq
+            else []
+        )
+        gone = _deleted_between(connection, position.seq, head.seq) if changed else []
+        with self._snapshot.writing() as writer:
+            # First what is gone: its key may be another license's by now.
+            for table, id in gone:
+                writer.remove(table, id)
+            for table, rows in changed:
+                writer.put(table, rows)
+            writer.move_to(_position(head, as_of, polled_at, complete=True))
+
+    def _begin_anew(self, head: Head, as_of: float, polled_at: float) -> None:
+        """Copies all rows in chunks. What changes meanwhile has a `seq` above the head that was read first."""
+        with self._snapshot.writing() as writer:
+            writer.clear()
+            writer.move_to(_position(head, as_of, polled_at, complete=False))
+        for table in FOLLOWED:
+            self._copy(table)
+        with self._snapshot.writing() as writer:
+            writer.move_to(_position(head, as_of, polled_at, complete=True))
+
+    def _copy(self, table: Table) -> None:
+        key = table.primary_key.columns.values()[0]
+        last = ""
+        while True:
+            query = select(table).where(key > last).order_by(key).limit(_CHUNK)
+            # Between two chunks the connection is free: whoever shares it, the heartbeat above all, must get through.
+            with self._reading() as connection:
+                rows: list[Any] = list(connection.execute(query).mappings())
+            with self._snapshot.writing() as writer:
+                writer.put(table, rows)
+            if len(rows) < _CHUNK:
+                return
+            last = rows[-1][key.name]
+
+
+def _head(connection: Connection) -> Head:
+    ledger, log_head, events = tables.ledger, tables.log_head, tables.events
+    at: Any = literal_column(_NOW) if connection.dialect.name == "postgresql" else null()
+    query = select(at, ledger.c.ledger_id, ledger.c.generation, log_head.c.seq, events.c.event_id).select_from(
+        ledger.join(log_head, ledger.c.id == log_head.c.id).outerjoin(events, events.c.seq == log_head.c.seq)
+    )
+    return Head(*connection.execute(query).one())
+
+
+def _same_ledger(connection: Connection, position: Position, head: Head) -> bool:
+    if (position.ledger_id, position.generation) != (head.ledger_id, head.generation) or position.seq > head.seq:
+        return False
+    if position.seq == head.seq or position.event_id is None:
+        return position.event_id == head.event_id or position.event_id is None
+    at_cursor = select(tables.events.c.event_id).where(tables.events.c.seq == position.seq)
+    return bool(connection.execute(at_cursor).scalar() == position.event_id)
+
+
+def _rows_between(connection: Connection, table: Table, after: int, to: int) -> list[Any]:
+    query = select(table).where(table.c.seq > after, table.c.seq <= to).order_by(table.c.seq)
+    return list(connection.execute(query).mappings())
+
+
+def _deleted_between(connection: Connection, after: int, to: int) -> list[tuple[Table, str]]:
+    events = tables.events
+    query = select(events.c.type, events.c.license_id, events.c.machine_id, events.c.data).where(
+        events.c.seq > after, events.c.seq <= to, events.c.type.in_(_DELETED)
+    )
+    return [
+        (_DELETED[row.type], row.machine_id or row.license_id or msgspec.json.decode(row.data)["id"])
+        for row in connection.execute(query)
+    ]
+
+
+def _position(head: Head, as_of: float, polled_at: float, complete: bool) -> Position:
+    return Position(head.ledger_id, head.generation, head.seq, head.event_id, as_of, polled_at, complete)

@@ -1,0 +1,126 @@
+"""The cluster as the ledger has it: who holds the lease, who led before, and handing it to a node on command."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from sqlalchemy import Connection, func, select
+
+from api.answers import timestamp
+from api.ledger import tables
+from api.ledger.database import Database
+from api.problems import Problem
+from api.supervision.published import NodeState
+from failover import SqlLeaseStore
+from failover.heartbeat import Beat, SqlHeartbeatStore
+from failover.model import Kind
+
+_LISTED = 20
+
+NO_LEASE = {"holder": None, "epoch": 0, "expires_in_s": None, "acquired_at": None}
+
+
+def lease(connection: Connection, now: float) -> dict[str, Any]:
+    """The lease in the shape of `/stats`; `now` is ledger time. A lease that is over has no holder."""
+    row = connection.execute(select(tables.lease)).first()
+    if row is None:
+        return dict(NO_LEASE)
+    left = row.expires_at - now
+    return {
+        "holder": row.node if left > 0 else None,
+        "epoch": row.epoch,
+        "expires_in_s": round(left, 1) if left > 0 else None,
+        "acquired_at": timestamp(row.acquired_at),
+    }
+
+
+def seen_from_outside(database: Database) -> NodeState:
+    """What a process that is no node of the cluster can say of it: a standby's view. Raises `LedgerError`."""
+    held = SqlLeaseStore(database).watch()
+    return NodeState(
+        at=time.monotonic(),
+        instance="",
+        role="standby",
+        state="STANDBY",
+        epoch=0 if held is None else held.epoch,
+        ledger_reachable=True,
+        lease_rank=held.holder.rank if held is not None and held.expires_in > 0 else None,
+    )
+
+
+def sync(connection: Connection) -> dict[str, Any]:
+    """The events that came in while rank 1 did not lead, and how far rank 1 has taken them in; as in `/stats`."""
+    events, beats, findings = tables.events.c, tables.heartbeats.c, tables.replay_findings.c
+    applied = connection.scalar(
+        select(beats.applied_seq).where(beats.rank == 1).order_by(beats.beat_at.desc()).limit(1)
+    )
+    not_normal = select(func.count()).where(events.mode != "normal")
+    total = connection.scalar(not_normal) or 0
+    pending = connection.scalar(not_normal.where(events.seq > (applied or 0))) or 0
+    found = dict(
+        connection.execute(select(findings.kind == "dead", func.count()).group_by(findings.kind == "dead")).all()
+    )
+    return {
+        "total": total,
+        "pending": pending,
+        "synced": total - pending,
+        "dead": found.get(True, 0),
+        "conflicts": found.get(False, 0),
+        # Nothing is queued while there is no queue: without its ledger a node does not answer yet.
+        "queue": {"pending": 0, "bytes": 0, "oldest_s": None},
+    }
+
+
+NO_SYNC: dict[str, Any] = {
+    **dict.fromkeys(("total", "pending", "synced", "dead", "conflicts")),
+    "queue": {"pending": 0, "bytes": 0, "oldest_s": None},
+}
+
+
+def failovers(connection: Connection) -> list[dict[str, Any]]:
+    """The last changes of hands, newest first, in the shape of `/stats`."""
+    rows = connection.execute(select(tables.failovers).order_by(tables.failovers.c.epoch.desc()).limit(_LISTED))
+    return [
+        {
+            "at": timestamp(row.at),
+            "from": row.from_node,
+            "to": row.to_node,
+            "kind": row.kind,
+            "epoch": row.epoch,
+            "gap_s": None if row.gap_s is None else round(row.gap_s, 1),
+        }
+        for row in rows
+    ]
+
+
+def hand_to(database: Database, node: str, timeout: float, *, promote: bool) -> dict[str, Any]:
+    """Moves the lease to `node` in one transaction, whoever has it; what the former leader still does is fenced out.
+
+    A switchover asks for a node that beats and for a leader to take it from; `promote` takes a lease that nobody holds
+    as well. Gives `{"to", "epoch"}`. Raises `RESOURCE_NOT_FOUND`, `CONFLICT` and `LedgerError`.
+    """
+    to = _beating(database, node, timeout)
+    store = SqlLeaseStore(database)
+    held = store.watch()
+    if held is not None and held.expires_in > 0:
+        if held.holder == to.who:
+            raise Problem("CONFLICT", f"{node} has the lease already")
+        epoch = store.hand_over(held, to.who, timeout, Kind.SWITCHOVER)
+    elif promote:
+        epoch = store.acquire(to.who, timeout, 0 if held is None else held.epoch)
+    else:
+        raise Problem("CONFLICT", "nobody has the lease just now: there is nothing to hand over")
+    if epoch is None:
+        raise Problem("CONFLICT", "the lease changed hands in the same moment")
+    return {"to": node, "epoch": epoch}
+
+
+def _beating(database: Database, node: str, timeout: float) -> Beat:
+    beats = [beat for beat in SqlHeartbeatStore(database).read() if beat.who.node == node]
+    if not beats:
+        raise Problem("RESOURCE_NOT_FOUND", f"no node {node} has ever beaten here")
+    fresh = [beat for beat in beats if beat.age_s <= timeout]
+    if not fresh:
+        raise Problem("CONFLICT", f"{node} does not beat")
+    return max(fresh, key=lambda beat: beat.started_at)

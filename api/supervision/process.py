@@ -1,0 +1,206 @@
+"""The supervisor's process: one per node, whatever the number of workers. It holds the lease and says so.
+
+A lock on a file in `DATA_DIR` makes it the only one; the system drops the lock with the process. Beside our own
+server it is a companion of the workers; under any other WSGI server the worker that gets the lock runs it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+from sqlalchemy import select
+
+from api import logs
+from api.clock import Clock
+from api.ledger import migrate, tables
+from api.ledger.database import Database
+from api.ledger.errors import LedgerError, LedgerUnavailable
+from api.settings import Settings
+from api.snapshot import SNAPSHOT_NAME, Follower, open_snapshot
+from api.supervision.published import NodeState, Published, SnapshotState
+from api.version import VERSION
+from failover import Config, Hooks, Identity, SqlLeaseStore, Status, Supervisor
+from failover.database import Database as LeaseDatabase
+from failover.heartbeat import SqlHeartbeatStore
+from failover.jobs import Jobs
+
+_log = logs.get("supervision")
+
+_PUBLISH_EVERY_S = 0.2
+_FOLLOW_EVERY_S = 0.25
+_LOCK_NAME = "supervisor.lock"
+_LOCK_RETRY_S = 0.5
+_SCHEMA_LOOK_S, _SCHEMA_RETRY_S = 0.03, 0.5
+
+
+def run(settings: Settings, instance: str) -> int:
+    """The life of a companion process: until SIGTERM, upon which the lease is resigned at once. Gives 0."""
+    stop = threading.Event()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Waited for by a thread: a handler that interrupts this one inside the event's own lock could not set it.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    threading.Thread(target=_set_when_told, args=(stop,), name="sigterm", daemon=True).start()
+    logs.configure(settings.log_level, settings.log_format)
+    supervise(settings, instance, stop)
+    return 0
+
+
+def _set_when_told(stop: threading.Event) -> None:
+    signal.sigwait({signal.SIGTERM})
+    stop.set()
+
+
+def supervise(settings: Settings, instance: str, stop: threading.Event) -> None:
+    """Waits to be the node's only supervisor, then leads or follows until `stop` is set."""
+    with _alone(settings.data_dir, stop) as alone:
+        if not alone:
+            return
+        rest = Database(settings.database_url, pool_size=1)
+        _await_schema(rest, stop)
+        copy = _Copy(settings, rest)
+        # A connection of its own: a job that hangs must not lose the lease.
+        leases = LeaseDatabase(settings.database_url)
+        supervisor = _supervisor(settings, instance, leases, rest, copy)
+        jobs = Jobs()
+        jobs.every(_FOLLOW_EVERY_S, "follow", copy.follow)
+        published = Published(settings.data_dir)
+        supervisor.start()
+        jobs.start()
+        try:
+            while not stop.wait(_PUBLISH_EVERY_S):
+                _publish(published, supervisor, copy, jobs)
+        finally:
+            jobs.stop()
+            supervisor.stop()
+            _publish(published, supervisor, copy, jobs)
+            leases.close()
+            rest.close()
+
+
+def _await_schema(database: Database, stop: threading.Event) -> None:
+    """Until a worker has made the tables: the first look at the lease is to find it.
+
+    A ledger that is away is not waited for: that this node is isolated is the supervisor's to say.
+    """
+    wait = _SCHEMA_LOOK_S
+    while not stop.is_set():
+        try:
+            if migrate.revision(database) is not None:
+                return
+        except LedgerUnavailable:
+            return
+        except LedgerError as error:
+            _log.debug("the schema is not there yet", extra={"reason": str(error)})
+        stop.wait(wait)
+        wait = min(2 * wait, _SCHEMA_RETRY_S)
+
+
+def _supervisor(settings: Settings, instance: str, leases: LeaseDatabase, rest: Database, copy: _Copy) -> Supervisor:
+    me = Identity(instance, settings.node_id, settings.node_rank)
+    return Supervisor(
+        me,
+        config_of(settings),
+        SqlLeaseStore(leases),
+        SqlHeartbeatStore(rest),
+        hooks=Hooks(applied_seq=copy.seq, head_seq=copy.head),
+        url=settings.node_url,
+        version=VERSION,
+    )
+
+
+def config_of(settings: Settings) -> Config:
+    """The durations that the settings give; the rest are the package's own."""
+    return Config(
+        heartbeat_interval=settings.heartbeat_interval,
+        heartbeat_timeout=settings.heartbeat_timeout,
+        failback_delay=settings.failback_delay,
+        poll=min(0.5, settings.heartbeat_interval),
+        # Half a second by default; every time-out that the settings take leaves room for two renewals.
+        margin=min(0.5, settings.heartbeat_timeout / 12),
+    )
+
+
+class _Copy:
+    """The node's snapshot, kept up with the log by a job of this process."""
+
+    def __init__(self, settings: Settings, database: Database) -> None:
+        self._database = database
+        self._snapshot = open_snapshot(settings.data_dir / SNAPSHOT_NAME)
+        self._follower = Follower(database, self._snapshot, Clock())
+        self._licenses: int | None = None
+
+    def follow(self) -> None:
+        before = self.seq()
+        if self._follower.poll() or self._licenses is None or self.seq() != before:
+            self._licenses = self._snapshot.count(tables.licenses)
+
+    def head(self) -> int:
+        """Where the log is. Raises `LedgerError`."""
+        with self._database.reading() as connection:
+            return int(connection.scalar(select(tables.log_head.c.seq)) or 0)
+
+    def seq(self) -> int:
+        """Up to where the log has been taken in; 0 while the copy is being made."""
+        position = self._snapshot.position()
+        return position.seq if position is not None and position.complete else 0
+
+    def state(self) -> SnapshotState | None:
+        position = self._snapshot.position()
+        if position is None or not position.complete or self._licenses is None:
+            return None
+        return SnapshotState(position.seq, position.as_of, self._licenses)
+
+    def close(self) -> None:
+        self._snapshot.close()
+
+
+def _publish(published: Published, supervisor: Supervisor, copy: _Copy, jobs: Jobs) -> None:
+    status = supervisor.status()
+    state = NodeState(
+        at=time.monotonic(),
+        instance=supervisor.me.instance,
+        role=status.role.value,
+        state=status.state.value,
+        epoch=status.epoch,
+        ledger_reachable=status.ledger_reachable,
+        lease_rank=_lease_rank(supervisor, status),
+        snapshot=copy.state(),
+        jobs=status.jobs | jobs.last_success_s(),
+    )
+    try:
+        published.write(state)
+    except OSError as error:
+        _log.error("the node's state cannot be written", extra={"reason": str(error)})
+
+
+def _lease_rank(supervisor: Supervisor, status: Status) -> int | None:
+    """The rank that leads. What this node has just taken is known before the lease is read the next time."""
+    lease = supervisor.elector.lease
+    if status.leading:
+        return supervisor.me.rank
+    return lease.holder.rank if lease is not None and (status.lease_expires_in_s or 0.0) > 0 else None
+
+
+@contextlib.contextmanager
+def _alone(folder: Path, stop: threading.Event) -> Iterator[bool]:
+    """Waits for the lock; gives False when told to stop before it came."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / _LOCK_NAME)
+    while not stop.is_set():
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            stop.wait(_LOCK_RETRY_S)
+            continue
+        try:
+            yield True
+        finally:
+            lock.release()
+        return
+    yield False

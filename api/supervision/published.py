@@ -1,0 +1,82 @@
+"""What a node's supervisor knows, in a small file that all its workers read, so that all of them say the same."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from api.ledger.records import Mode
+
+FILE_NAME = "node-state.json"
+#: How often the file is looked at by a worker that is asked all the time.
+_LOOK_EVERY_S = 0.1
+#: A supervisor that has said nothing for so long says nothing any more. It speaks five times a second.
+_STALE_AFTER_S = 6.0
+
+
+class SnapshotState(msgspec.Struct, frozen=True):
+    """How far the node's copy of the ledger is: its place in the log, the ledger time of its last look, its size."""
+
+    seq: int
+    as_of: float
+    licenses: int
+
+
+class NodeState(msgspec.Struct, frozen=True, kw_only=True):
+    """The node's part at one moment. `at`: that moment on this machine's monotonic clock, which its processes share.
+
+    `lease_rank`: the rank that holds a valid lease, as last read; None for nobody's.
+    """
+
+    at: float
+    instance: str
+    role: str
+    state: str
+    epoch: int
+    ledger_reachable: bool
+    lease_rank: int | None
+    snapshot: SnapshotState | None = None
+    jobs: dict[str, float | None] = msgspec.field(default_factory=dict)
+
+    @property
+    def mode(self) -> Mode:
+        """The mode of events that go to the ledger now."""
+        return "normal" if self.lease_rank == 1 else "backup"
+
+
+class Published:
+    """The file, for its one writer and its many readers."""
+
+    def __init__(self, folder: Path, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._path = folder / FILE_NAME
+        self._monotonic = monotonic
+        self._lock = threading.Lock()
+        self._looked_at = float("-inf")
+        self._state: NodeState | None = None
+        self._decode = msgspec.json.Decoder(NodeState).decode
+
+    def write(self, state: NodeState) -> None:
+        """Replaces the file as one step: a reader has the old state or the new one. Raises OSError."""
+        fresh = self._path.with_suffix(".new")
+        fresh.write_bytes(msgspec.json.encode(state))
+        os.replace(fresh, self._path)  # noqa: PTH105 - as a path's method it says less
+
+    def read(self) -> NodeState | None:
+        """What was last said, at most 0.1 s late; None where nothing readable is there, or nothing that is fresh."""
+        now = self._monotonic()
+        if now - self._looked_at >= _LOOK_EVERY_S and self._lock.acquire(blocking=False):
+            try:
+                self._state = self._decode(self._path.read_bytes())
+            except (OSError, msgspec.MsgspecError):
+                self._state = None
+            finally:
+                self._looked_at = now
+                self._lock.release()
+        state = self._state
+        # Moments to come are another boot's: the clock began again.
+        return state if state is not None and -1.0 < now - state.at < _STALE_AFTER_S else None
