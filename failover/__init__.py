@@ -1,0 +1,88 @@
+"""Failover for two or three processes that share a database: every one works, one leads, nothing taken is lost.
+
+What it promises
+================
+One process at a time holds the *lease*, with an *epoch* that only ever rises. Whoever holds it runs what must run
+once. Serving needs no lease, and losing it never stops a process. Nothing here knows what is served.
+
+The states of one process
+=========================
+::
+
+                    not ready                    ┌───────────────── the database is away ─────────────┐
+                   ┌────┐                        │          (from any state that does not lead)       ▼
+    start ──► STARTING ─┴──► STANDBY ──► CANDIDATE ──► LEADING ◄──► DRAINING                      ISOLATED
+                               ▲ ▲  lease   │  acquired   │  rank 1 is     │ handed over              │
+                               │ │  free    │             │  healthy       │                          │ it answers
+                               │ └──────────┘             │                │                          ▼
+                               │    lost the race         ▼ lost           │           rows wait: REPLAYING
+                               └──────────────────────────┴────────────────┴──────────────────────────┘
+    any state ──► STOPPING (resigns at once, and is final)
+
+`decide` is the whole of it: a table read from the top, without I/O and without a clock. `Elector` gathers an
+`Observation`, asks `decide` and acts; `Supervisor` gives it a thread, a connection and jobs.
+
+Time and the trust window
+=========================
+The lease ends by the *database's* clock, read at the statement. A process trusts its lease until the monotonic moment
+at which it *sent* the last good renewal, plus the time-out, less a margin. A renewal that succeeds slowly does not
+extend that, and one that fails does not shorten it. Leading is computed from this at the point of use (`is_leader`),
+and is never kept as a flag: a process that was frozen wakes up and does not lead.
+
+What trust cannot give, the fence does: a transaction that only the leader may commit begins with `fence`, which locks
+the lease's key against a change of hands until it is committed. A leader that is frozen inside one is freed by the
+database after 2 s and cannot commit when it wakes.
+
+When things fail
+================
+- The leader dies: the lease ends after `heartbeat_timeout`; rank 2 tries at its next look, rank 3 `stagger` later,
+  rank 1 without any wait. The epoch is one above the highest that was ever seen.
+- The leader stops: it resigns, which ends the lease and keeps its row, so the next look of another finds it free.
+- The database is away: trust runs out by itself; events go to the queue. When it answers again, whoever still has
+  the lease's row goes on with it, and a lease that is free is left to rank 1 for `probe_interval`.
+- A renewal changes no row: the lease is another's, and trust ends at once.
+- Rank 1 returns: when it has been healthy for `failback_delay`, and the backup has led for as long, nothing is pending
+  and the last failback is as long ago, the backup moves the lease to it in one transaction. To rank 1 only.
+- The database comes back older: the epochs seen are remembered, and none is used again.
+- The queue's file is damaged: it is set aside, its sound rows are saved, and it is said at level ERROR.
+- The queue is full: `QueueFull`, and nothing is dropped in silence.
+- The heartbeat table is emptied: every process writes its row again at its next beat; meanwhile nobody fails back.
+- A transaction pooler stands in between: nothing here lives in a session.
+
+Any loop can use it: `AutoFailover` is the short way in, `supervise` the full one.
+"""
+
+from failover.auto import AutoFailover, SyncManager
+from failover.config import Config
+from failover.decide import decide
+from failover.elector import Elector
+from failover.lease import SqlLeaseStore, fence
+from failover.model import Action, Decision, Identity, Lease, Observation, Role, State
+from failover.queue import Event, EventQueue, QueueLimits
+from failover.replay import Replay
+from failover.supervisor import Hooks, Status, Supervisor, supervise
+
+__all__ = [
+    "Action",
+    "AutoFailover",
+    "Config",
+    "Decision",
+    "Elector",
+    "Event",
+    "EventQueue",
+    "Hooks",
+    "Identity",
+    "Lease",
+    "Observation",
+    "QueueLimits",
+    "Replay",
+    "Role",
+    "SqlLeaseStore",
+    "State",
+    "Status",
+    "Supervisor",
+    "SyncManager",
+    "decide",
+    "fence",
+    "supervise",
+]

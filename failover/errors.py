@@ -1,0 +1,87 @@
+"""What can go wrong in here, split by what the caller can do next.
+
+FailoverError
+├── ConfigError         the settings contradict each other: all faults at once
+├── StoreUnavailable    the database cannot be reached or did not answer in time: later
+├── StoreBusy           it answered that others hold the rows: the same again, a moment later
+├── NotLeading          the fence is closed: another leads, or nobody; nothing of the transaction may commit
+├── Refused             raised by a replay's handler: it will never take this event, however often it is sent
+└── QueueError
+    ├── QueueFull       the queue is at its limit: nothing was taken, say so
+    │   └── ShareFull   only for this key: others may still write
+    ├── QueueBusy       another process is writing: the same again, a moment later
+    └── QueueUnavailable  the disk is full, read only or gone
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+
+import psycopg2
+from psycopg2 import errorcodes
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+
+class FailoverError(Exception):
+    """Something this package could not do."""
+
+
+class ConfigError(FailoverError):
+    """The settings contradict each other. `faults` has every one of them as a sentence."""
+
+    def __init__(self, faults: Sequence[str]) -> None:
+        super().__init__("; ".join(faults))
+        self.faults = tuple(faults)
+
+
+class StoreUnavailable(FailoverError):
+    """The database cannot be reached, or did not answer in time."""
+
+
+class StoreBusy(FailoverError):
+    """Others hold what this needs. Nothing was changed; the same may be sent again."""
+
+
+class NotLeading(FailoverError):
+    """This holder does not have the lease with this epoch."""
+
+
+class Refused(FailoverError):
+    """The event itself is at fault: it will never be taken. Raised by a replay's handler."""
+
+
+class QueueError(FailoverError):
+    """The queue did not take or give something."""
+
+
+class QueueFull(QueueError):
+    """The queue is at its limit. Nothing was taken."""
+
+
+class ShareFull(QueueFull):
+    """This key's events fill the share of the queue that one key may have. Nothing was taken."""
+
+
+class QueueBusy(QueueError):
+    """Another process has been writing for too long."""
+
+
+class QueueUnavailable(QueueError):
+    """The queue's disk is full, read only or gone."""
+
+
+#: What a driver may raise, below `FailoverError`.
+DRIVER_ERRORS = (DBAPIError, PoolTimeout, psycopg2.Error, sqlite3.Error, OSError)
+
+_BUSY = {errorcodes.LOCK_NOT_AVAILABLE, errorcodes.DEADLOCK_DETECTED, errorcodes.SERIALIZATION_FAILURE}
+
+
+def translate(error: BaseException) -> FailoverError:
+    """The `StoreBusy` or `StoreUnavailable` that a driver's error means."""
+    cause = getattr(error, "orig", None) or error
+    locked = isinstance(cause, sqlite3.OperationalError) and "locked" in str(cause)
+    if locked or getattr(cause, "pgcode", None) in _BUSY:
+        return StoreBusy("others hold what this needs")
+    return StoreUnavailable(f"{type(cause).__name__}: {str(cause).strip()}")

@@ -1,0 +1,117 @@
+"""Heartbeats: each process writes its own row and reads everybody's, with ages by the database's clock."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from failover import sql
+from failover.database import Storage
+from failover.model import Identity
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What a process says about itself. `queue_oldest_s`: age of the oldest row in its queue; None: no row."""
+
+    role: str
+    state: str
+    url: str | None = None
+    version: str = ""
+    applied_seq: int = 0
+    queue: int = 0
+    queue_oldest_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Beat:
+    """What a process was last heard to say, `age_s` seconds ago by the database's clock."""
+
+    who: Identity
+    age_s: float
+    started_at: float
+    report: Report
+
+
+class HeartbeatStore(Protocol):
+    """Where heartbeats are kept. Every method may raise `StoreUnavailable` or `StoreBusy`."""
+
+    def write(self, who: Identity, report: Report) -> None:
+        """Beats: now is when `who` was last heard of."""
+
+    def read(self) -> Sequence[Beat]:
+        """Everybody's last beat, by rank, the freshest first."""
+
+    def forget(self, older_than_s: float) -> None:
+        """Removes the rows of processes that have long gone."""
+
+
+class SqlHeartbeatStore:
+    """Heartbeats as rows of table `heartbeats`, one per process."""
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+
+    def write(self, who: Identity, report: Report) -> None:
+        """Inserts or updates this process's row; a table that someone emptied is filled again."""
+        said = {name: getattr(report, name) for name in Report.__dataclass_fields__}
+        with self._storage.writing() as connection:
+            statement = sql.statement(sql.BEAT, self._storage.is_sqlite)
+            connection.execute(statement, {"instance": who.instance, "node": who.node, "rank": who.rank, **said})
+
+    def read(self) -> Sequence[Beat]:
+        """All rows, by rank, the freshest first."""
+        with self._storage.reading() as connection:
+            found = connection.execute(sql.statement(sql.BEATS, self._storage.is_sqlite)).mappings().all()
+        return [
+            Beat(
+                who=Identity(row["instance"], row["node"], row["rank"]),
+                age_s=float(row["age_s"]),
+                started_at=row["started_at"],
+                report=Report(**{name: row[name] for name in Report.__dataclass_fields__}),
+            )
+            for row in found
+        ]
+
+    def forget(self, older_than_s: float) -> None:
+        """Deletes rows whose last beat is older."""
+        with self._storage.writing() as connection:
+            connection.execute(sql.statement(sql.FORGET_BEATS, self._storage.is_sqlite), {"older_than_s": older_than_s})
+
+
+class PrimaryHealth:
+    """Since when rank 1 has been beating without a gap, as this node saw it. A new process starts anew."""
+
+    def __init__(self, timeout: float) -> None:
+        self._timeout = timeout
+        self._primary: Identity | None = None
+        self._since: float | None = None
+        self._beat_at: float | None = None
+        self.rivals = 0
+
+    def saw(self, beats: Sequence[Beat], now: float) -> None:
+        """Takes in the beats as read at `now` (monotonic)."""
+        fresh = [beat for beat in beats if beat.who.rank == 1 and beat.age_s <= self._timeout]
+        self.rivals = max(0, len({beat.who.node for beat in fresh}) - 1)
+        if not fresh:
+            self._primary = self._since = self._beat_at = None
+            return
+        newest = max(fresh, key=lambda beat: (beat.started_at, beat.who.instance))
+        if newest.who != self._primary:
+            self._primary, self._since = newest.who, now
+        self._beat_at = now - newest.age_s
+
+    @property
+    def primary(self) -> Identity | None:
+        """The process of rank 1 that was heard of; the youngest, while a deploy runs two."""
+        return self._primary
+
+    @property
+    def healthy_since(self) -> float | None:
+        """Since when (monotonic); None while it is not heard of."""
+        return self._since
+
+    def age(self, now: float) -> float:
+        """Seconds since it was last heard of at `now`; infinite when never."""
+        return float("inf") if self._beat_at is None else now - self._beat_at

@@ -1,0 +1,261 @@
+"""The queue of events that could not go to the ledger: a file of this node, fsynced before anything is answered."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sqlite3
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock
+from filelock import Timeout as LockTimeout
+
+from failover.errors import QueueBusy, QueueFull, QueueUnavailable, ShareFull
+from failover.queue_file import DEAD, PENDING, SYNCED, checksum, open_file, recount
+
+_log = logging.getLogger("protecao.failover.queue")
+_LOCK_TIMEOUT_S = 5.0
+_DAY_S = 86_400.0
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One thing that happened. `body` is text (JSON); `key` is whose share of the queue it fills, and order's scope."""
+
+    event_id: str
+    kind: str
+    body: str
+    occurred_at: float
+    key: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Queued:
+    """An event in the queue: its place there, how often it was refused, when it was queued (Unix seconds)."""
+
+    position: int
+    event: Event
+    tries: int
+    queued_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class QueueStats:
+    """`pending` rows, `bytes` that count (the dead's too), the oldest's age; `synced`, `dead` since the file began."""
+
+    pending: int
+    bytes: int
+    oldest_s: float | None
+    synced: int
+    dead: int
+
+    @property
+    def total(self) -> int:
+        """Every event that was ever taken."""
+        return self.pending + self.synced + self.dead
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueLimits:
+    """What the queue holds at most; one key at most `share` of `events`. Acknowledged rows stay `keep_s` seconds."""
+
+    events: int = 100_000
+    bytes: int = 256 * 1024 * 1024
+    share: float = 0.05
+    keep_s: float = _DAY_S
+
+
+class EventQueue:
+    """`sync_queue.db`. Threads and processes of one node may share it; each call is one transaction under a file lock.
+
+    All methods raise `QueueBusy` where another process writes for too long, `QueueUnavailable` where the disk fails.
+    """
+
+    def __init__(self, path: Path, limits: QueueLimits | None = None, now: Callable[[], float] = time.time) -> None:
+        self.path = Path(path)
+        self.limits = limits or QueueLimits()
+        self._now = now
+        self._thread_lock = threading.RLock()
+        self._lock = FileLock(f"{self.path}.lock", timeout=_LOCK_TIMEOUT_S, poll_interval=0.001, thread_local=False)
+        self._connection: sqlite3.Connection | None = None
+        self._inode = 0
+        with self._opened() as connection:
+            recount(connection)
+            self.origin: str = connection.execute("SELECT origin FROM about").fetchone()[0]
+
+    def append(self, events: Sequence[Event]) -> list[int]:
+        """Takes all of `events` with one fsync, or none; gives their places. The same event again is the same row.
+
+        Raises `QueueFull` at the queue's limit, `ShareFull` at that of one key.
+        """
+        with self._writing() as connection:
+            self._check_room(connection, events)
+            return [self._insert(connection, event) for event in events]
+
+    def pending(self, limit: int, after: int = 0) -> list[Queued]:
+        """Up to `limit` events behind place `after` that are not acknowledged, in order.
+
+        A row whose checksum does not hold any more is set aside, said loudly and left out.
+        """
+        with self._opened() as connection:
+            found = connection.execute(
+                "SELECT position, tries, queued_at, checksum, event_id, kind, body, occurred_at, key FROM events "
+                "WHERE state = 'pending' AND position > ? ORDER BY position LIMIT ?",
+                (after, limit),
+            ).fetchall()
+        rows = [(Queued(row[0], Event(*row[4:]), row[1], row[2]), row[3]) for row in found]
+        for queued, kept in rows:
+            if _sum(queued.event) != kept:
+                self.set_aside(queued.position, "checksum")
+        return [queued for queued, kept in rows if _sum(queued.event) == kept]
+
+    def acknowledge(self, positions: Sequence[int]) -> None:
+        """These are in the ledger. Done twice, it counts once."""
+        with self._writing() as connection:
+            for position in positions:
+                self._settle(connection, position, SYNCED, None)
+
+    def count_try(self, position: int, reason: str) -> int:
+        """This event was refused once more; gives how often by now."""
+        with self._writing() as connection:
+            connection.execute("UPDATE events SET tries = tries + 1, reason = ? WHERE position = ?", (reason, position))
+            found = connection.execute("SELECT tries FROM events WHERE position = ?", (position,)).fetchone()
+            return int(found[0]) if found else 0
+
+    def set_aside(self, position: int, reason: str) -> None:
+        """This event will never be taken: it stays in the file as `dead`, and counts towards the limits."""
+        with self._writing() as connection:
+            self._settle(connection, position, DEAD, reason)
+        _log.error("an event was set aside", extra={"position": position, "reason": reason, "origin": self.origin})
+
+    def dead(self) -> list[Queued]:
+        """The events that were set aside, in order."""
+        with self._opened() as connection:
+            found = connection.execute(
+                "SELECT position, tries, queued_at, event_id, kind, body, occurred_at, key FROM events "
+                "WHERE state = 'dead' ORDER BY position"
+            ).fetchall()
+        return [Queued(row[0], Event(*row[3:]), row[1], row[2]) for row in found]
+
+    def trim(self) -> int:
+        """Removes acknowledged rows that have been kept long enough, or that are more than the queue may hold."""
+        with self._writing() as connection:
+            old = connection.execute(
+                "DELETE FROM events WHERE state = 'synced' AND settled_at < ?", (self._now() - self.limits.keep_s,)
+            ).rowcount
+            many = connection.execute(
+                "DELETE FROM events WHERE position IN (SELECT position FROM events WHERE state = 'synced' "
+                "ORDER BY settled_at DESC, position DESC LIMIT -1 OFFSET ?)",
+                (self.limits.events,),
+            ).rowcount
+            return int(old + many)
+
+    def stats(self) -> QueueStats:
+        """Counts, bytes and the oldest row's age in seconds."""
+        with self._opened() as connection:
+            pending, size, synced, dead = connection.execute(
+                "SELECT pending, bytes, synced, dead FROM about"
+            ).fetchone()
+            oldest = connection.execute(
+                "SELECT queued_at FROM events WHERE state = 'pending' ORDER BY position LIMIT 1"
+            ).fetchone()
+        return QueueStats(pending, size, max(0.0, self._now() - oldest[0]) if oldest else None, synced, dead)
+
+    def close(self) -> None:
+        """Closes the file; the next call opens it again."""
+        with self._thread_lock:
+            if self._connection is not None:
+                self._connection.close()
+                self._connection = None
+
+    def _check_room(self, connection: sqlite3.Connection, events: Sequence[Event]) -> None:
+        pending, size, dead = connection.execute("SELECT pending, bytes, dead FROM about").fetchone()
+        if pending + dead + len(events) > self.limits.events or size + sum(map(_size, events)) > self.limits.bytes:
+            raise QueueFull(f"{pending + dead} events, {size} bytes")
+        share = int(self.limits.events * self.limits.share)
+        for key, count in Counter(event.key for event in events if event.key).items():
+            query = "SELECT count(*) FROM events WHERE key = ? AND state != 'synced'"
+            if connection.execute(query, (key,)).fetchone()[0] + count > share:
+                raise ShareFull(f"one key may have {share} events")
+
+    def _insert(self, connection: sqlite3.Connection, event: Event) -> int:
+        digest = _sum(event)
+        cursor = connection.execute(
+            "INSERT OR IGNORE INTO events (event_id, kind, key, occurred_at, body, checksum, queued_at) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (event.event_id, event.kind, event.key, event.occurred_at, event.body, digest, self._now()),
+        )
+        if cursor.rowcount:
+            connection.execute("UPDATE about SET pending = pending + 1, bytes = bytes + ?", (_size(event),))
+            return int(cursor.lastrowid or 0)
+        query = "SELECT position FROM events WHERE event_id = ? AND checksum = ?"
+        return int(connection.execute(query, (event.event_id, digest)).fetchone()[0])
+
+    def _settle(self, connection: sqlite3.Connection, position: int, state: str, reason: str | None) -> None:
+        changed = connection.execute(
+            "UPDATE events SET state = ?, reason = coalesce(?, reason), settled_at = ? "
+            "WHERE position = ? AND state = ?",
+            (state, reason, self._now(), position, PENDING),
+        ).rowcount
+        if not changed:
+            return
+        if state == DEAD:
+            connection.execute("UPDATE about SET pending = pending - 1, dead = dead + 1")
+            return
+        connection.execute(
+            "UPDATE about SET pending = pending - 1, synced = synced + 1, "
+            "bytes = bytes - (SELECT length(CAST(body AS BLOB)) FROM events WHERE position = ?)",
+            (position,),
+        )
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[sqlite3.Connection]:
+        with self._opened() as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield connection
+                connection.execute("COMMIT")
+            except BaseException:
+                # A disk that is full may have ended the transaction already.
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                raise
+
+    @contextlib.contextmanager
+    def _opened(self) -> Iterator[sqlite3.Connection]:
+        """The file as it is now, under the locks; another process may have set the old one aside."""
+        try:
+            with self._thread_lock, self._lock:
+                yield self._current()
+        except LockTimeout as error:
+            raise QueueBusy("another process is writing") from error
+        except (sqlite3.Error, OSError) as error:
+            self.close()
+            raise QueueUnavailable(f"{type(error).__name__}: {error}") from error
+
+    def _current(self) -> sqlite3.Connection:
+        if self._connection is None or not self._is_the_same_file():
+            self.close()
+            self._connection = open_file(self.path)
+            self._inode = self.path.stat().st_ino
+            self.origin = self._connection.execute("SELECT origin FROM about").fetchone()[0]
+        return self._connection
+
+    def _is_the_same_file(self) -> bool:
+        try:
+            return self.path.stat().st_ino == self._inode
+        except FileNotFoundError:
+            return False
+
+
+def _sum(event: Event) -> str:
+    return checksum(event.event_id, event.kind, event.key, event.occurred_at, event.body)
+
+
+def _size(event: Event) -> int:
+    return len(event.body.encode())

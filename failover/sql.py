@@ -1,0 +1,82 @@
+"""Every statement on the lease, the heartbeats and the failovers, by name, for SQLite and for Postgres.
+
+Time is the database's at the statement: on Postgres `clock_timestamp()`, for `now()` is the transaction's start. There
+is no RETURNING, no session setting and no session lock: transaction poolers break the last two.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import TextClause, text
+
+_NOW = {
+    True: "((julianday('now') - 2440587.5) * 86400.0)",
+    False: "CAST(extract(epoch FROM clock_timestamp()) AS double precision)",
+}
+_SHARE = {True: "", False: "FOR KEY SHARE"}
+
+#: A plain SELECT: an upsert that does nothing would still lock the row and wait for fenced writers.
+WATCH = """
+SELECT holder, node, rank, epoch, acquired_at, expires_at - @now AS expires_in, expires_at < acquired_at AS resigned
+FROM lease WHERE name = :name
+"""
+
+#: The new expiry is an expression of the update, not EXCLUDED's: this may have waited for a fence.
+ACQUIRE = """
+INSERT INTO lease (name, holder, node, rank, epoch, acquired_at, expires_at)
+VALUES (:name, :holder, :node, :rank, :epoch, @now, @now + :timeout)
+ON CONFLICT (name) DO UPDATE SET holder = excluded.holder, node = excluded.node, rank = excluded.rank,
+    epoch = excluded.epoch, acquired_at = @now, expires_at = @now + :timeout
+WHERE lease.expires_at < @now AND lease.epoch = :epoch_read
+"""
+
+RENEW = "UPDATE lease SET expires_at = @now + :timeout WHERE name = :name AND holder = :holder AND epoch = :epoch"
+
+#: The row stays, or the epoch would start again. That it ended before it was acquired says that it was resigned.
+RESIGN = """
+UPDATE lease SET acquired_at = @now, expires_at = @now - 0.001
+WHERE name = :name AND holder = :holder AND epoch = :epoch AND expires_at > @now
+"""
+
+HAND_OVER = """
+UPDATE lease SET holder = :to_holder, node = :node, rank = :rank, epoch = :epoch, acquired_at = @now,
+    expires_at = @now + :timeout
+WHERE name = :name AND holder = :holder AND epoch = :epoch_read
+"""
+
+#: KEY SHARE: ACQUIRE and HAND_OVER change the key (name, epoch) and wait for it, RENEW does not.
+FENCE = """
+SELECT 1 FROM lease WHERE name = :name AND holder = :holder AND epoch = :epoch AND expires_at > @now @share
+"""
+
+#: In the transaction that took the lease, so the epoch is the lease's own; a copy restored from a backup may have it.
+RECORD = """
+INSERT INTO failovers (epoch, at, from_node, to_node, kind, gap_s)
+VALUES (:epoch, @now, :from_node, :to_node, :kind, :gap_s) ON CONFLICT (epoch) DO NOTHING
+"""
+
+LAST_FAILBACK = "SELECT @now - max(at) FROM failovers WHERE kind = 'failback'"
+
+BEAT = """
+INSERT INTO heartbeats (instance, node, rank, role, state, url, version, started_at, beat_at, applied_seq, queue,
+    queue_oldest_at)
+VALUES (:instance, :node, :rank, :role, :state, :url, :version, @now, @now, :applied_seq, :queue,
+    @now - :queue_oldest_s)
+ON CONFLICT (instance) DO UPDATE SET node = excluded.node, rank = excluded.rank, role = excluded.role,
+    state = excluded.state, url = excluded.url, version = excluded.version, beat_at = excluded.beat_at,
+    applied_seq = excluded.applied_seq, queue = excluded.queue, queue_oldest_at = excluded.queue_oldest_at
+"""
+
+BEATS = """
+SELECT instance, node, rank, role, state, url, version, started_at, @now - beat_at AS age_s, applied_seq, queue,
+    @now - queue_oldest_at AS queue_oldest_s
+FROM heartbeats ORDER BY rank, beat_at DESC
+"""
+
+FORGET_BEATS = "DELETE FROM heartbeats WHERE beat_at < @now - :older_than_s"
+
+NOW = "SELECT @now"
+
+
+def statement(sql: str, sqlite: bool) -> TextClause:
+    """`sql` with the clock and the lock of its dialect."""
+    return text(sql.replace("@now", _NOW[sqlite]).replace("@share", _SHARE[sqlite]))

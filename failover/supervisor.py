@@ -1,0 +1,274 @@
+"""Runs failover in any Python process: the lease on a thread and a connection of its own, the rest on APScheduler."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from failover.config import Config
+from failover.database import Database
+from failover.elector import Elector, Surroundings
+from failover.heartbeat import Beat, HeartbeatStore, PrimaryHealth, Report, SqlHeartbeatStore
+from failover.jobs import Jobs
+from failover.lease import LeaseStore, SqlLeaseStore
+from failover.model import Action, Decision, Identity, Kind, Role, State
+from failover.queue import EventQueue, QueueStats
+from failover.replay import Handler, Replay
+
+_log = logging.getLogger("protecao.failover")
+#: Rows younger than this do not hold up a failback: intake goes on meanwhile.
+_QUEUE_GRACE_S = 2.0
+_FORGET_AFTER_S = 7 * 86_400.0
+
+
+def _nothing_applied() -> int:
+    return 0
+
+
+def _always_ready() -> bool:
+    return True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hooks:
+    """What the host process knows: whether it can work, how far it has applied the log, and where the log's head is."""
+
+    ready: Callable[[], bool] = _always_ready
+    applied_seq: Callable[[], int] = _nothing_applied
+    #: Asked at each beat, on the scheduler; may raise while the database is away.
+    head_seq: Callable[[], int] = _nothing_applied
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """This node as it is at one moment. Ages in seconds; `jobs`: seconds since each last succeeded, None: never."""
+
+    me: Identity
+    role: Role
+    state: State
+    leading: bool
+    epoch: int
+    ledger_reachable: bool
+    trouble: str | None
+    lease_holder: str | None
+    lease_expires_in_s: float | None
+    pending: int
+    queue: QueueStats
+    beats: tuple[Beat, ...]
+    rivals: int
+    jobs: dict[str, float | None]
+
+
+class Supervisor:
+    """One node's failover. `start` it, ask `is_leader()`, `role` and `status()` from any thread, `stop` it."""
+
+    def __init__(
+        self,
+        me: Identity,
+        config: Config,
+        leases: LeaseStore,
+        heartbeats: HeartbeatStore,
+        *,
+        queue: EventQueue | None = None,
+        replay: Replay | None = None,
+        hooks: Hooks | None = None,
+        url: str | None = None,
+        version: str = "",
+        epoch_seen: int = 0,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.me = me
+        self.config = config
+        self._leases, self._heartbeats, self._queue, self._replay = leases, heartbeats, queue, replay
+        self._hooks = hooks or Hooks()
+        self._url, self._version = url, version
+        self._monotonic = monotonic
+        self._health = PrimaryHealth(config.heartbeat_timeout)
+        self._surroundings = Surroundings(ready=False)
+        self._beats: tuple[Beat, ...] = ()
+        self._head = self._pending = 0
+        self._queue_stats = QueueStats(0, 0, None, 0, 0)
+        self._decision = Decision(State.STARTING)
+        self._hand_over_to: Identity | None = None
+        self._stop = threading.Event()
+        self._wake = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._jobs = Jobs(monotonic)
+        self.elector = Elector(me, config, leases, monotonic, self._look_around, epoch_seen)
+
+    def start(self) -> None:
+        """Starts the lease's thread and the jobs. Call it after a fork, never before."""
+        if self._thread is not None:
+            raise RuntimeError("this supervisor has been started")
+        self._thread = threading.Thread(target=self._keep_the_lease, name="failover-lease", daemon=True)
+        self._thread.start()
+        self._jobs.every(self.config.heartbeat_interval, "beat", self.beat)
+        if self._replay is not None:
+            self._jobs.every(self.config.poll, "replay", self.replay)
+        if self._queue is not None:
+            self._jobs.every(60.0, "trim", self._trim)
+        self._jobs.every(3600.0, "forget", lambda: self._heartbeats.forget(_FORGET_AFTER_S))
+        self._jobs.start()
+
+    def stop(self, timeout: float = 5.0) -> bool:
+        """Resigns at once, then ends the jobs; gives False if that took longer than `timeout` seconds."""
+        self._stop.set()
+        self._wake.set()
+        self._jobs.stop()
+        if self._thread is None:
+            return True
+        self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    def is_leader(self) -> bool:
+        """Whether this node may act as the leader at this moment."""
+        return self.elector.is_leader()
+
+    @property
+    def role(self) -> Role:
+        """The part this node plays at this moment."""
+        return self.elector.role
+
+    @property
+    def state(self) -> State:
+        """Where this node is in its life."""
+        return self.elector.state
+
+    def status(self) -> Status:
+        """Everything there is to show, without asking the database."""
+        elector, lease = self.elector, self.elector.lease
+        ends_at = elector.observe().lease_expires_at
+        return Status(
+            me=self.me,
+            role=self.role,
+            state=elector.state,
+            leading=elector.is_leader(),
+            epoch=elector.epoch_seen,
+            ledger_reachable=elector.ledger_since is not None,
+            trouble=elector.trouble,
+            lease_holder=lease.holder.node if lease else None,
+            lease_expires_in_s=None if ends_at is None else ends_at - self._monotonic(),
+            pending=self._pending,
+            queue=self._queue_stats,
+            beats=self._beats,
+            rivals=self._health.rivals,
+            jobs=self._jobs.last_success_s(),
+        )
+
+    def switch_over(self, node: str) -> bool:
+        """Asks the leader's own supervisor, this one, to hand the lease to `node`. False: that does not beat."""
+        fresh = [b.who for b in self._beats if b.who.node == node and b.age_s <= self.config.heartbeat_timeout]
+        if not fresh or not self.is_leader():
+            return False
+        self._hand_over_to = fresh[0]
+        self._wake.set()
+        return True
+
+    def promote(self) -> bool:
+        """Takes the lease for this node, whoever holds it; the other's writes are fenced out. False: lost a race."""
+        lease = self._leases.watch()
+        timeout = self.config.heartbeat_timeout
+        if lease is None or lease.expires_in < 0:
+            taken = self._leases.acquire(self.me, timeout, self.elector.epoch_seen)
+        else:
+            taken = self._leases.hand_over(lease, self.me, timeout, Kind.SWITCHOVER)
+        self._wake.set()
+        return taken is not None
+
+    def beat(self) -> None:
+        """Says how this node is and reads how the others are. Raises what the store raises."""
+        self._count_queue()
+        self._heartbeats.write(self.me, self._report())
+        # The head as it was one beat ago: what came since cannot have been applied by everybody.
+        head, self._head = self._head, self._hooks.head_seq()
+        beats, rivals = tuple(self._heartbeats.read()), self._health.rivals
+        self._health.saw(beats, self._monotonic())
+        self._beats, self._pending = beats, pending(beats, head, self._health.primary, self.config.heartbeat_timeout)
+        if self._health.rivals > rivals:
+            _log.error("two live nodes have rank 1", extra={"rivals": self._health.rivals})
+
+    def replay(self) -> None:
+        """Sends the queue's rows on where the decision says so. Raises what the handler raises."""
+        self._count_queue()
+        if self._replay is not None and Action.REPLAY in self._decision.actions:
+            done = self._replay.run()
+            _log.info("replayed", extra={"synced": done.synced, "refused": done.refused, "set_aside": done.dead})
+            self._count_queue()
+
+    def _count_queue(self) -> None:
+        if self._queue is not None:
+            self._queue_stats = self._queue.stats()
+
+    def _trim(self) -> None:
+        if self._queue is not None:
+            self._queue.trim()
+
+    def _report(self) -> Report:
+        return Report(
+            role=self.role.value,
+            state=self.state.value,
+            url=self._url,
+            version=self._version,
+            applied_seq=self._hooks.applied_seq(),
+            queue=self._queue_stats.pending,
+            queue_oldest_s=self._queue_stats.oldest_s,
+        )
+
+    def _look_around(self) -> Surroundings:
+        if not self.is_leader():
+            self._hand_over_to = None
+        return Surroundings(
+            ready=self._hooks.ready(),
+            stop_requested=self._stop.is_set(),
+            primary=self._health.primary,
+            primary_beat_age=self._health.age(self._monotonic()),
+            primary_healthy_since=self._health.healthy_since,
+            hand_over_to=self._hand_over_to,
+            pending=self._pending,
+            own_pending=self._queue_stats.pending,
+        )
+
+    def _keep_the_lease(self) -> None:
+        while True:
+            stopping = self._stop.is_set()
+            try:
+                self._decision = self.elector.tick()
+            except Exception:
+                # Trust ends by itself; this thread must outlive a hook's fault.
+                _log.exception("a tick failed")
+            if stopping:
+                return
+            self._wake.wait(self.config.poll)
+            self._wake.clear()
+
+
+def pending(beats: Sequence[Beat], head: int, primary: Identity | None, timeout: float) -> int:
+    """What a failback waits for: rows that fresh nodes have had queued for a while, and events rank 1 has not applied.
+
+    A dead node's queue does not block.
+    """
+    fresh = [beat for beat in beats if beat.age_s <= timeout]
+    queued = sum(b.report.queue for b in fresh if (b.report.queue_oldest_s or 0.0) > _QUEUE_GRACE_S)
+    applied = max((beat.report.applied_seq for beat in fresh if beat.who == primary), default=head)
+    return queued + max(0, head - applied)
+
+
+def supervise(
+    url: str,
+    me: Identity,
+    config: Config | None = None,
+    *,
+    queue: EventQueue | None = None,
+    handler: Handler | None = None,
+    create_tables: bool = False,
+) -> Supervisor:
+    """A supervisor on the database at `url`, with a connection for the lease and one for all else. Not started."""
+    leases, rest = Database(url), Database(url)
+    if create_tables:
+        rest.create_tables()
+    replay = Replay(queue, handler) if queue and handler else None
+    stores = SqlLeaseStore(leases), SqlHeartbeatStore(rest)
+    return Supervisor(me, config or Config(), *stores, queue=queue, replay=replay)

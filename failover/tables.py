@@ -1,0 +1,68 @@
+"""The three tables of failover, as functions of a MetaData: whoever owns the database says where they are.
+
+Times are Unix seconds by the database's clock, in double precision.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import BigInteger, Column, Double, Integer, MetaData, String, Table, UniqueConstraint
+
+_ID = String(36)
+
+
+def heartbeats(metadata: MetaData) -> Table:
+    """One row per process that beats: who it is, what it plays, when it was last heard of."""
+    return Table(
+        "heartbeats",
+        metadata,
+        Column("instance", _ID, primary_key=True),
+        Column("node", String(128), nullable=False),
+        Column("rank", Integer, nullable=False),
+        Column("role", String(16), nullable=False),
+        Column("state", String(16), nullable=False),
+        Column("url", String(400)),
+        Column("version", String(40), nullable=False),
+        Column("started_at", Double, nullable=False),
+        Column("beat_at", Double, nullable=False, index=True),
+        Column("applied_seq", BigInteger, nullable=False, server_default="0"),
+        Column("queue", BigInteger, nullable=False, server_default="0"),
+        Column("queue_oldest_at", Double),
+    )
+
+
+def lease(metadata: MetaData) -> Table:
+    """One row per lease. `(name, epoch)` is unique so that ACQUIRE changes a key column and waits for a fence."""
+    return Table(
+        "lease",
+        metadata,
+        Column("name", String(40), primary_key=True),
+        Column("holder", _ID, nullable=False),
+        Column("node", String(128), nullable=False),
+        Column("rank", Integer, nullable=False),
+        Column("epoch", BigInteger, nullable=False),
+        Column("acquired_at", Double, nullable=False),
+        Column("expires_at", Double, nullable=False),
+        UniqueConstraint("name", "epoch"),
+    )
+
+
+def failovers(metadata: MetaData) -> Table:
+    """One row each time another node came to lead. `kind`: takeover, switchover or failback; `gap_s`: nobody led."""
+    return Table(
+        "failovers",
+        metadata,
+        Column("epoch", BigInteger, primary_key=True, autoincrement=False),
+        Column("at", Double, nullable=False),
+        Column("from_node", String(128)),
+        Column("to_node", String(128), nullable=False),
+        Column("kind", String(16), nullable=False),
+        Column("gap_s", Double),
+    )
+
+
+def all_tables() -> MetaData:
+    """A MetaData with these three tables and nothing else, for a database of failover's own."""
+    metadata = MetaData()
+    for table in (heartbeats, lease, failovers):
+        table(metadata)
+    return metadata
