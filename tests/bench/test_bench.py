@@ -1,0 +1,69 @@
+"""The benchmark itself, in its tiniest form: that it measures and says what it should, not how fast anything is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.bench.report import BEGIN, END, render, targets, write_readme
+from tests.bench.run import SUBJECTS, Plan, Results, Sample, run
+
+_TINIEST = Plan(licenses=10, connections=(1, 4), rounds=1, seconds=0.3, warm_up_s=0.3, starts=1, delay_ms=2.0, syncs=5)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("postgres_server")
+def test_a_tiny_run_measures_everything_and_every_answered_check_is_in_the_log() -> None:
+    results = run(_TINIEST)
+    assert set(results.samples) == {(n, name) for n in (1, 4) for name in SUBJECTS}
+    samples = [sample for each in results.samples.values() for sample in each] + results.delayed
+    assert len(samples) == 7
+    for sample in samples:
+        assert sample.rps > 0
+        assert 0 < sample.p50 <= sample.p99
+        assert sample.refused == 0
+    assert results.fsync_ms > 0
+    assert results.pss_mb > 1
+    assert results.starts_s[0] > 0
+    assert results.round_trip_ms >= 2 * _TINIEST.delay_ms
+    assert 0 < results.answered <= results.logged
+    assert "Postgres" in results.machine
+
+
+def test_the_report_has_a_row_for_each_subject_and_a_line_for_each_target() -> None:
+    text = render(_made_up(ours=460.0))
+    assert text.count("| **ours** |") == 2
+    assert text.count("reached: ") == 6
+    assert "| 64 | **ours** | 460 |" in text
+
+
+def test_a_target_that_is_missed_is_said_to_be() -> None:
+    reached, missed = targets(_made_up(ours=460.0)), targets(_made_up(ours=440.0))
+    assert reached[0] == "- reached: 0.46 × bare Flask at 64 connections (at least 0.45)"
+    assert missed[0] == "- NOT reached: 0.44 × bare Flask at 64 connections (at least 0.45)"
+
+
+def test_the_readme_keeps_all_but_what_is_between_the_markers(tmp_path: Path) -> None:
+    readme = tmp_path / "README.md"
+    readme.write_text(f"# Before\n{BEGIN}\nold\n{END}\nafter\n", encoding="utf-8")
+    write_readme(readme, "new \\1\n")
+    write_readme(readme, "newer \\1\n")
+    assert readme.read_text(encoding="utf-8") == f"# Before\n{BEGIN}\nnewer \\1\n{END}\nafter\n"
+
+
+def test_a_readme_without_markers_is_left_alone(tmp_path: Path) -> None:
+    readme = tmp_path / "README.md"
+    readme.write_text("# Before\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"README\.md needs one"):
+        write_readme(readme, "new\n")
+    assert readme.read_text(encoding="utf-8") == "# Before\n"
+
+
+def _made_up(ours: float) -> Results:
+    def sample(rps: float) -> Sample:
+        return Sample(rps=rps, p50=1.0, p99=2.0, server_cpu=0.5, postgres_cpu=0.1, refused=0)
+
+    rates = {"bare": 1000.0, "naive": 50.0, "ours": ours}
+    samples = {(n, name): [sample(rates[name])] for n in (16, 64) for name in SUBJECTS}
+    return Results(samples=samples, pss_mb=100, starts_s=[1.0], delayed=[sample(600.0)], round_trip_ms=25.0)

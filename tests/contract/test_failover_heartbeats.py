@@ -1,0 +1,95 @@
+"""What every heartbeat store does, and what is read from the beats."""
+
+from __future__ import annotations
+
+import pytest
+
+from failover.heartbeat import PrimaryHealth, Report
+from failover.model import Identity
+from failover.supervisor import pending
+from tests.support.failover_stores import Stores, in_database, in_memory
+
+ONE, TWO = Identity.new("n1", 1), Identity.new("n2", 2)
+REPORT = Report(role="standby", state="STANDBY", url="http://127.0.0.1:1", version="1.2", applied_seq=9)
+
+
+@pytest.fixture(params=["memory", "sqlite", "postgres"])
+def stores(request: pytest.FixtureRequest) -> Stores:
+    if request.param == "memory":
+        return in_memory()
+    return in_database(request.getfixturevalue(f"{request.param}_url"))
+
+
+def test_what_is_said_is_read_with_its_age(stores: Stores) -> None:
+    stores.heartbeats.write(ONE, REPORT)
+    stores.pass_time(3)
+    [beat] = stores.heartbeats.read()
+    assert (beat.who, beat.report) == (ONE, REPORT)
+    assert 3 <= beat.age_s < 20
+
+
+def test_a_second_beat_replaces_the_first_and_keeps_the_start(stores: Stores) -> None:
+    stores.heartbeats.write(ONE, REPORT)
+    [first] = stores.heartbeats.read()
+    stores.heartbeats.write(ONE, Report(role="primary", state="LEADING", queue=4, queue_oldest_s=2.0))
+    [second] = stores.heartbeats.read()
+    assert second.started_at == first.started_at
+    assert (second.report.role, second.report.url, second.report.queue) == ("primary", None, 4)
+    assert 2.0 <= (second.report.queue_oldest_s or 0) < 10
+
+
+def test_beats_come_by_rank_and_the_freshest_first(stores: Stores) -> None:
+    again = Identity.new("n1", 1)
+    stores.heartbeats.write(TWO, REPORT)
+    stores.heartbeats.write(ONE, REPORT)
+    stores.pass_time(1)
+    stores.heartbeats.write(again, REPORT)
+    assert [beat.who for beat in stores.heartbeats.read()] == [again, ONE, TWO]
+
+
+def test_processes_that_have_long_gone_are_forgotten(stores: Stores) -> None:
+    stores.heartbeats.write(ONE, REPORT)
+    stores.pass_time(100)
+    stores.heartbeats.write(TWO, REPORT)
+    stores.heartbeats.forget(50)
+    assert [beat.who for beat in stores.heartbeats.read()] == [TWO]
+
+
+def test_health_begins_anew_with_each_process_and_each_silence() -> None:
+    stores, health = in_memory(), PrimaryHealth(6.0)
+    health.saw(stores.heartbeats.read(), 0.0)
+    assert (health.primary, health.healthy_since, health.age(0.0)) == (None, None, float("inf"))
+    stores.heartbeats.write(ONE, REPORT)
+    health.saw(stores.heartbeats.read(), 10.0)
+    stores.pass_time(2)
+    health.saw(stores.heartbeats.read(), 12.0)
+    assert (health.primary, health.healthy_since, health.age(13.0)) == (ONE, 10.0, 3.0)
+    again = Identity.new("n1", 1)
+    stores.heartbeats.write(again, REPORT)
+    health.saw(stores.heartbeats.read(), 14.0)
+    assert (health.primary, health.healthy_since, health.rivals) == (again, 14.0, 0)
+    stores.pass_time(7)
+    health.saw(stores.heartbeats.read(), 21.0)
+    assert (health.primary, health.healthy_since) == (None, None)
+
+
+def test_two_live_nodes_of_rank_1_are_counted() -> None:
+    stores, health = in_memory(), PrimaryHealth(6.0)
+    stores.heartbeats.write(ONE, REPORT)
+    stores.heartbeats.write(Identity.new("imposter", 1), REPORT)
+    health.saw(stores.heartbeats.read(), 0.0)
+    assert health.rivals == 1
+
+
+def test_a_failback_waits_for_old_rows_of_live_nodes_and_for_rank_1() -> None:
+    stores = in_memory()
+    stores.heartbeats.write(TWO, Report(role="backup", state="LEADING", queue=3, queue_oldest_s=5.0))
+    stores.heartbeats.write(ONE, REPORT)
+    beats = stores.heartbeats.read()
+    assert pending(beats, 9, ONE, 6.0) == 3
+    assert pending(beats, 12, ONE, 6.0) == 3 + 3
+    stores.pass_time(7)
+    stores.heartbeats.write(ONE, REPORT)
+    assert pending(stores.heartbeats.read(), 9, ONE, 6.0) == 0, "a dead node's queue does not block"
+    stores.heartbeats.write(TWO, Report(role="backup", state="LEADING", queue=3, queue_oldest_s=1.0))
+    assert pending(stores.heartbeats.read(), 9, ONE, 6.0) == 0, "intake goes on meanwhile"

@@ -1,0 +1,197 @@
+"""What the recorder leaves to a ledger: batches in one order, tries that end, and nothing counted twice or lost."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import pytest
+
+from api.clock import Clock
+from api.draft import Draft, Operation, Outcome, RequestIdReused
+from api.ids import new_id
+from api.ledger import tables
+from api.ledger.errors import LedgerBusy, LedgerError, LedgerRefused, LedgerUnavailable
+from api.ledger.records import Ask, Batch, Known
+from api.ledger.store import Ledger
+from api.licensing import Act, Call
+from api.node import Node
+from api.recorder import Recorder
+from tests.support.nodes import Sold, events_of, opened_ledger, rows, sell
+
+Fault = Callable[[], LedgerError | None]
+
+
+class Faulty:
+    """A ledger that fails as it is told: `before` a call is passed on, or `after` it was carried out."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self.before: list[LedgerError] = []
+        self.after: list[LedgerError] = []
+        self.calls: list[str] = []
+
+    @property
+    def database(self) -> Any:
+        return self._ledger.database
+
+    def look_up(self, asks: Sequence[Ask]) -> list[Known]:
+        return self._ledger.look_up(asks)
+
+    def has_event(self, event_id: str) -> bool:
+        self.calls.append("has_event")
+        return self._ledger.has_event(event_id)
+
+    def append(self, batch: Batch) -> None:
+        self._fail("append", self.before)
+        self._ledger.append(batch)
+        self._fail("appended", self.after)
+
+    @contextlib.contextmanager
+    def transaction(self, asks: Sequence[Ask]) -> Iterator[Any]:
+        self._fail("transaction", self.before)
+        with self._ledger.transaction(asks) as transaction:
+            yield transaction
+        self._fail("committed", self.after)
+
+    def _fail(self, call: str, faults: list[LedgerError]) -> None:
+        self.calls.append(call)
+        if faults:
+            raise faults.pop(0)
+
+
+@pytest.fixture
+def faulty(ledger_url: str) -> Iterator[Faulty]:
+    with opened_ledger(ledger_url) as ledger:
+        yield Faulty(ledger)
+
+
+@pytest.fixture
+def recorder(faulty: Faulty) -> Recorder:
+    return Recorder(faulty, Node("n"), Clock())
+
+
+def operation(sold: Sold, act: Act, **fields: Any) -> Operation:
+    body_hash = "b" if act is Act.USAGE else None
+    call = Call(act=act, **fields)
+    return Operation(call=call, key_hash=sold.key_hash, event_id=new_id(), nonce=new_id(), body_hash=body_hash)
+
+
+def count(faulty: Faulty, code: str) -> int:
+    return sum(row["count"] for row in rows(faulty.database, tables.check_minutes, code=code))
+
+
+@pytest.mark.parametrize("act", [Act.VALIDATE, Act.USAGE])
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_break_before_or_after_the_commit_leaves_one_event(
+    faulty: Faulty, recorder: Recorder, act: Act, when: str
+) -> None:
+    sold = sell(faulty.database)
+    getattr(faulty, when).append(LedgerUnavailable("broken"))
+    done = operation(sold, act)
+    outcome = recorder.submit(done)
+    assert (outcome.verdict.code, outcome.event_id, outcome.first) == ("VALID", done.event_id, True)
+    assert [row["event_id"] for row in events_of(faulty.database, sold)] == [done.event_id]
+    assert count(faulty, "VALID") == 1
+    assert rows(faulty.database, tables.licenses)[0]["uses"] == (1 if act is Act.USAGE else 0)
+
+
+@pytest.mark.parametrize("act", [Act.VALIDATE, Act.USAGE])
+def test_rows_that_others_hold_are_asked_for_again(faulty: Faulty, recorder: Recorder, act: Act) -> None:
+    sold = sell(faulty.database)
+    faulty.before = [LedgerBusy("held")] * 4
+    assert recorder.submit(operation(sold, act)).verdict.code == "VALID"
+    assert len(events_of(faulty.database, sold)) == 1
+
+
+@pytest.mark.parametrize("act", [Act.VALIDATE, Act.USAGE])
+@pytest.mark.parametrize(
+    ("fault", "told"),
+    [(LedgerBusy, LedgerBusy), (LedgerUnavailable, LedgerUnavailable), (LedgerRefused, LedgerRefused)],
+)
+def test_tries_end_and_nothing_is_left(
+    faulty: Faulty, recorder: Recorder, act: Act, fault: type[LedgerError], told: type[LedgerError]
+) -> None:
+    sold = sell(faulty.database)
+    faulty.before = [fault("again and again") for _ in range(50)]
+    with pytest.raises(told):
+        recorder.submit(operation(sold, act))
+    assert len(faulty.calls) < 20
+    assert events_of(faulty.database, sold) == []
+
+
+def test_a_held_row_after_a_broken_connection_is_asked_for_again(faulty: Faulty, recorder: Recorder) -> None:
+    """What the lost connection still holds is free when the server has noticed."""
+    sold = sell(faulty.database)
+    faulty.before = [LedgerUnavailable("broken"), LedgerBusy("held"), LedgerBusy("held")]
+    assert recorder.submit(operation(sold, Act.USAGE)).verdict.code == "VALID"
+
+
+def test_one_call_that_is_refused_does_not_cost_the_others_their_answer(faulty: Faulty, recorder: Recorder) -> None:
+    sold = sell(faulty.database)
+    taken = operation(sold, Act.VALIDATE)
+    recorder.submit(taken)
+    outcomes = recorder._flush_checks([operation(sold, Act.VALIDATE), taken, operation(sold, Act.VALIDATE)])
+    assert [type(outcome) for outcome in outcomes] == [Outcome, LedgerRefused, Outcome]
+    assert len(events_of(faulty.database, sold)) == 3
+
+
+def test_unknown_keys_are_counted_with_the_next_batch_that_is_committed(faulty: Faulty, recorder: Recorder) -> None:
+    sold = sell(faulty.database)
+    nobody = Sold("none", "nobody-has-this-key")
+    for _ in range(3):
+        assert recorder.unknown(operation(nobody, Act.VALIDATE), 7.0).as_of == 7.0
+    faulty.before = [LedgerRefused("never")] * 2
+    with pytest.raises(LedgerRefused):
+        recorder.submit(operation(sold, Act.VALIDATE))
+    faulty.before = []
+    recorder.submit(operation(sold, Act.VALIDATE))
+    assert count(faulty, "NOT_FOUND") == 3
+
+
+def test_calls_of_one_batch_see_what_the_ones_before_them_did(faulty: Faulty, recorder: Recorder) -> None:
+    sold, other = sell(faulty.database, {"max_machines": 2, "max_uses": 3}), sell(faulty.database)
+    batch = [operation(sold, Act.ACTIVATE, fingerprint=name) for name in "abca"]
+    batch += [operation(sold, Act.USAGE, increment=2) for _ in range(2)] + [operation(other, Act.USAGE, increment=2)]
+    batch += [operation(sold, Act.DEACTIVATE, fingerprint="a"), operation(sold, Act.ACTIVATE, fingerprint="c")]
+    codes = [outcome.verdict.code for outcome in recorder._flush_writes(batch) if isinstance(outcome, Outcome)]
+    assert codes == [
+        "VALID",
+        "VALID",
+        "MACHINE_LIMIT_EXCEEDED",
+        "VALID",
+        "VALID",
+        "USES_EXHAUSTED",
+        "VALID",
+        "VALID",
+        "VALID",
+    ]
+    assert [row["event_id"] for row in rows(faulty.database, tables.events)] == [one.event_id for one in batch]
+    row = rows(faulty.database, tables.licenses, id=sold.id)[0]
+    assert (row["seats"], row["uses"]) == (2, 2)
+    machines = rows(faulty.database, tables.machines, license_id=sold.id)
+    assert {row["fingerprint"]: bool(row["active"]) for row in machines} == {"a": False, "b": True, "c": True}
+
+
+def test_retries_within_one_batch_are_one_event(faulty: Faulty, recorder: Recorder) -> None:
+    sold = sell(faulty.database)
+    first = operation(sold, Act.USAGE, increment=5)
+    other = Operation(call=first.call, key_hash=first.key_hash, event_id=first.event_id, nonce="x", body_hash="other")
+    outcomes = recorder._flush_writes([first, first, other])
+    assert [type(outcome) for outcome in outcomes] == [Outcome, Outcome, RequestIdReused]
+    assert len(events_of(faulty.database, sold)) == 1
+    assert rows(faulty.database, tables.licenses)[0]["uses"] == 5
+
+
+def test_counts_are_written_in_one_order_whatever_the_order_of_the_calls(faulty: Faulty) -> None:
+    """Two lanes of one process write the same rows; in two orders they would wait for each other in a circle."""
+    good, bad = sell(faulty.database), sell(faulty.database, status="banned")
+    orders = []
+    for sold in ([good, bad], [bad, good]):
+        draft = Draft(Node("n"), 60.0, {})
+        known = faulty.look_up([Ask(one.key_hash) for one in sold])
+        for one, answer in zip(sold, known, strict=True):
+            draft.check(operation(one, Act.VALIDATE), answer)
+        orders.append([(tally.code, tally.count) for tally in draft.batch().tallies])
+    assert orders[0] == orders[1] == [("BANNED", 1), ("VALID", 1)]

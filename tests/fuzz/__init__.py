@@ -1,0 +1,1 @@
+"""Generated calls at a running node, from its own OpenAPI document."""

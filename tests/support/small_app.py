@@ -1,0 +1,95 @@
+"""A small application on `api.server`, for the tests of the processes. `python -m tests.support.small_app`; its
+options come as JSON in OPTIONS; workers take START_S seconds to start, and fail while BREAK_FILE exists."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from flask import Flask, Response, jsonify, request
+
+from api.server import DRAINING, Companion, ServerOptions, serve
+
+
+def make_app() -> Flask:
+    """Routes that are quick, slow, stuck, streamed, or tell who answers."""
+    time.sleep(float(os.environ.get("START_S", "0")))
+    broken = os.environ.get("BREAK_FILE")
+    if broken and Path(broken).exists():
+        raise RuntimeError("told to fail")
+    app = Flask(__name__)
+    app.config["MAX_CONTENT_LENGTH"] = 64 * 1024
+
+    @app.get("/livez")
+    @app.get("/pid")
+    def pid() -> Response:
+        return jsonify(pid=os.getpid(), granian=os.getppid())
+
+    @app.get("/readyz")
+    def ready() -> tuple[str, int]:
+        return "", 503 if request.environ[DRAINING] else 200
+
+    @app.get("/slow")
+    def slow() -> Response:
+        for _ in range(
+            round(float(request.args["s"]) * 20)
+        ):  # in steps: work does not go on while the host stands still
+            time.sleep(0.05)
+        return jsonify(done=True)
+
+    @app.get("/stuck")
+    def stuck() -> str:
+        threading.Event().wait()
+        return ""
+
+    @app.get("/seize")
+    def seize() -> str:
+        pattern = __import__("re").compile(r"(a+)+$")  # one call that keeps the interpreter's lock for years
+        return str(pattern.match("a" * 60 + "b"))
+
+    @app.get("/stream")
+    def stream() -> Response:
+        count = int(request.args["n"])
+
+        def lines() -> Iterator[str]:
+            for number in range(count):
+                time.sleep(0.02)
+                yield f"{number}\n"
+
+        return Response(lines(), mimetype="text/csv")
+
+    @app.post("/echo")
+    def echo() -> Response:
+        return jsonify(size=len(request.get_data()))
+
+    return app
+
+
+def companion() -> int:
+    """Writes its id to COMPANION_FILE, and a farewell when it is told to end."""
+    path = Path(os.environ["COMPANION_FILE"])
+    asked = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: asked.set())
+    path.write_text(f"up {os.getpid()}")
+    asked.wait()
+    path.write_text("resigned")
+    return 0
+
+
+def main() -> int:
+    """Serve as OPTIONS say."""
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s %(message)s")
+    given = json.loads(os.environ.get("OPTIONS", "{}"))
+    options = ServerOptions(host=os.environ["HOST"], port=int(os.environ["PORT"]), **given)
+    companions = [Companion("supervisor", companion)] if "COMPANION_FILE" in os.environ else []
+    return serve(options, make_app, companions)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,184 @@
+"""The queue: what was taken is on the disk, once, in order; its limits are said, and nothing is dropped."""
+
+from __future__ import annotations
+
+import multiprocessing
+import sqlite3
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from failover.errors import QueueFull, QueueUnavailable, ShareFull
+from failover.queue import Event, EventQueue, QueueLimits
+from tests.support.failover_stores import FakeClock
+
+
+def event(number: int, key: str = "", body: str = '{"a": 1}') -> Event:
+    return Event(f"e{number}", "check", body, 100.0 + number, key)
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
+def queue(tmp_path: Path, clock: FakeClock) -> Iterator[EventQueue]:
+    made = EventQueue(tmp_path / "sync_queue.db", QueueLimits(events=20, bytes=1000, share=0.25, keep_s=60), clock)
+    yield made
+    made.close()
+
+
+def test_events_come_out_in_the_order_they_went_in(queue: EventQueue) -> None:
+    assert queue.append([event(3), event(1)]) == [1, 2]
+    assert queue.append([event(2)]) == [3]
+    assert [queued.event for queued in queue.pending(10)] == [event(3), event(1), event(2)]
+    assert [queued.position for queued in queue.pending(1, after=1)] == [2]
+
+
+def test_what_is_acknowledged_is_pending_no_more_and_counts_once(queue: EventQueue, clock: FakeClock) -> None:
+    queue.append([event(n) for n in range(3)])
+    clock.move(5)
+    assert (queue.stats().oldest_s, queue.stats().bytes) == (5.0, 24)
+    for _ in range(2):
+        queue.acknowledge([1, 2])
+    stats = queue.stats()
+    assert (stats.total, stats.pending, stats.synced, stats.dead, stats.bytes) == (3, 1, 2, 0, 8)
+    assert [queued.position for queued in queue.pending(10)] == [3]
+
+
+def test_the_same_event_again_is_the_same_row_and_another_content_is_kept(queue: EventQueue) -> None:
+    assert queue.append([event(1)]) == queue.append([event(1)])
+    assert queue.append([event(1, body='{"a": 2}')]) > [1]
+    assert queue.stats().pending == 2
+
+
+def test_at_its_limit_it_says_so_and_takes_nothing_of_the_batch(queue: EventQueue) -> None:
+    queue.append([event(n) for n in range(19)])
+    with pytest.raises(QueueFull):
+        queue.append([event(20), event(21)])
+    assert queue.stats().pending == 19
+    queue.append([event(20)])
+    queue.acknowledge([1])
+    queue.append([event(21)])
+
+
+def test_bytes_are_limited_too(queue: EventQueue) -> None:
+    with pytest.raises(QueueFull):
+        queue.append([event(1, body="ü" * 501)])
+    queue.append([event(1, body="ü" * 500)])
+
+
+def test_one_key_gets_its_share_and_others_go_on(queue: EventQueue) -> None:
+    queue.append([event(n, "lic") for n in range(5)])
+    with pytest.raises(ShareFull):
+        queue.append([event(6, "lic")])
+    queue.append([event(7, "other"), event(8)])
+    queue.acknowledge([1])
+    queue.append([event(6, "lic")])
+
+
+def test_what_is_set_aside_stays_and_counts_towards_the_limit(queue: EventQueue) -> None:
+    queue.append([event(n) for n in range(20)])
+    assert queue.count_try(1, "no such thing") == 1
+    assert queue.count_try(1, "no such thing") == 2
+    queue.set_aside(1, "no such thing")
+    assert [(queued.event, queued.tries) for queued in queue.dead()] == [(event(0), 2)]
+    assert (queue.stats().dead, queue.stats().pending) == (1, 19)
+    with pytest.raises(QueueFull):
+        queue.append([event(50)])
+
+
+def test_acknowledged_rows_are_kept_for_a_while_and_then_trimmed(queue: EventQueue, clock: FakeClock) -> None:
+    queue.append([event(1), event(2)])
+    queue.acknowledge([1])
+    clock.move(59)
+    assert queue.trim() == 0
+    clock.move(2)
+    assert queue.trim() == 1
+    assert (queue.stats().total, queue.stats().synced, queue.stats().pending) == (2, 1, 1)
+
+
+def test_no_more_acknowledged_rows_are_kept_than_the_queue_may_hold(queue: EventQueue) -> None:
+    for start in (0, 20):
+        queue.acknowledge(queue.append([event(n) for n in range(start, start + 20)]))
+    assert queue.trim() == 20
+    assert queue.stats().synced == 40
+
+
+def test_it_is_the_same_queue_after_a_restart(queue: EventQueue, tmp_path: Path) -> None:
+    queue.append([event(1), event(2)])
+    queue.acknowledge([1])
+    again = EventQueue(queue.path)
+    assert again.origin == queue.origin
+    assert (again.stats().pending, again.stats().synced, again.stats().bytes) == (1, 1, 8)
+    again.close()
+
+
+def test_a_fresh_disk_is_a_fresh_origin(queue: EventQueue, tmp_path: Path) -> None:
+    before = queue.origin
+    for path in tmp_path.glob("sync_queue.db*"):
+        path.unlink()
+    queue.append([event(1)])
+    assert queue.origin != before
+    assert queue.stats().pending == 1
+
+
+def test_a_row_whose_checksum_does_not_hold_is_set_aside_loudly(
+    queue: EventQueue, caplog: pytest.LogCaptureFixture
+) -> None:
+    queue.append([event(n) for n in range(3)])
+    with sqlite3.connect(queue.path) as other:
+        other.execute("UPDATE events SET body = '{}' WHERE position = 2")
+    other.close()
+    assert [queued.position for queued in queue.pending(10)] == [1, 3]
+    assert queue.stats().dead == 1
+    assert "set aside" in caplog.text
+
+
+def test_a_disk_that_cannot_be_written_is_said(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    with pytest.raises(QueueUnavailable):
+        EventQueue(tmp_path / "folder")
+    with pytest.raises(QueueUnavailable):
+        EventQueue(tmp_path / "file" / "sync_queue.db")
+
+
+def test_a_full_disk_loses_nothing_that_was_taken(queue: EventQueue) -> None:
+    queue.append([event(1)])
+    connection = queue._connection
+    assert connection is not None
+    pages = connection.execute("PRAGMA page_count").fetchone()[0]
+    connection.execute(f"PRAGMA max_page_count = {pages}")
+    queue.limits = QueueLimits()
+    with pytest.raises(QueueUnavailable, match="full"):
+        queue.append([event(n, body="x" * 4000) for n in range(2, 50)])
+    assert [queued.event for queued in queue.pending(100)] == [event(1)]
+    queue.append([event(2)])
+
+
+def _append(path: Path, name: str) -> None:
+    queue = EventQueue(path)
+    for number in range(40):
+        queue.append([Event(f"{name}-{number}", "check", "{}", 1.0)])
+    queue.close()
+
+
+def test_processes_and_threads_of_one_node_share_it(tmp_path: Path) -> None:
+    path = tmp_path / "sync_queue.db"
+    context = multiprocessing.get_context("spawn")
+    workers = [context.Process(target=_append, args=(path, f"p{n}")) for n in range(2)]
+    threads = [threading.Thread(target=_append, args=(path, f"t{n}")) for n in range(2)]
+    for worker in [*workers, *threads]:
+        worker.start()
+    for worker in [*workers, *threads]:
+        worker.join(60)
+    queue = EventQueue(path)
+    ids = [queued.event.event_id for queued in queue.pending(1000)]
+    queue.close()
+    assert len(set(ids)) == len(ids) == 160
+    for name in ("p0", "p1", "t0", "t1"):
+        assert [i for i in ids if i.startswith(name)] == [f"{name}-{number}" for number in range(40)]

@@ -1,0 +1,107 @@
+"""Hosting: which platform, which replica, does the disk last, how many CPUs."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from api.hosting import Disk, Hosting, Mount, cpu_limit, detect, mount_holding, mount_of, parse_mounts
+
+MOUNTINFO = r"""22 27 0:21 / /proc rw,relatime - proc proc rw
+27 1 254:0 / / rw,relatime - overlay overlay rw
+40 27 8:1 / /var/data rw,noatime shared:2 master:1 - ext4 /dev/sdb rw
+41 40 0:9 / /var/data/in\040memory rw - tmpfs tmpfs rw
+42 27 8:2 / /srv rw - tmpfs tmpfs rw
+43 27 8:2 / /srv rw - xfs /dev/sdc rw
+a line that is cut
+"""
+
+
+def at(point: str, fstype: str) -> Mount:
+    return Mount(point, fstype)
+
+
+@pytest.mark.parametrize(
+    ("environ", "folder", "mount", "expected"),
+    [
+        ({"RAILWAY_REPLICA_ID": "r1"}, "/data", at("/data", "ext4"), Hosting("railway", "r1", "ephemeral")),
+        ({"RAILWAY_VOLUME_MOUNT_PATH": "/data"}, "/data/n", None, Hosting("railway", None, "persistent")),
+        ({"RAILWAY_VOLUME_MOUNT_PATH": "/data"}, "/database", None, Hosting("railway", None, "ephemeral")),
+        ({"RENDER": "true", "RENDER_INSTANCE_ID": "i1"}, "/app", at("/", "ext4"), Hosting("render", "i1", "ephemeral")),
+        ({"RENDER": "true"}, "/var/data", at("/var/data", "ext4"), Hosting("render", None, "persistent")),
+        ({"RENDER": "true"}, "/tmp", at("/tmp", "tmpfs"), Hosting("render", None, "ephemeral")),
+        ({"RENDER": "true"}, "/var/data", None, Hosting("render", None, "ephemeral")),
+        ({"FLY_APP_NAME": "a", "FLY_MACHINE_ID": "m"}, "/data", at("/data", "ext4"), Hosting("fly", "m", "persistent")),
+        ({"FLY_APP_NAME": "a"}, "/app", at("/", "ext4"), Hosting("fly", None, "ephemeral")),
+        ({"FLY_APP_NAME": "a"}, "/app", at("/app", "overlay"), Hosting("fly", None, "ephemeral")),
+        ({"PYTHONANYWHERE_DOMAIN": "x"}, "/home/me/data", None, Hosting("pythonanywhere", None, "persistent")),
+        ({"PYTHONANYWHERE_SITE": "x"}, "/tmp/data", None, Hosting("pythonanywhere", None, "ephemeral")),
+        ({"DYNO": "web.1"}, "/data", at("/data", "ext4"), Hosting("heroku", "web.1", "ephemeral")),
+        ({}, "/srv", at("/", "ext4"), Hosting(None, None, "persistent")),
+        ({}, "/dev/shm/x", at("/dev/shm", "tmpfs"), Hosting(None, None, "ephemeral")),
+        ({}, "/app", at("/", "overlay"), Hosting(None, None, "unknown")),
+        ({}, "/srv", None, Hosting(None, None, "unknown")),
+        ({"RAILWAY_TOKEN": "of the command line"}, "/srv", at("/", "ext4"), Hosting(None, None, "persistent")),
+    ],
+)  # fmt: skip
+def test_a_disk_is_ephemeral_on_a_platform_unless_proven_otherwise(
+    environ: dict[str, str], folder: str, mount: Mount | None, expected: Hosting
+) -> None:
+    assert detect(environ, Path(folder), lambda path: mount if path == Path(folder) else None) == expected
+
+
+@pytest.mark.parametrize(
+    ("path", "fstype"),
+    [
+        ("/etc", "overlay"),
+        ("/var/data", "ext4"),
+        ("/var/data/node/a.db", "ext4"),
+        ("/var/database", "overlay"),
+        ("/var/data/in memory/x", "tmpfs"),
+        ("/srv/x", "xfs"),
+    ],
+)
+def test_a_path_lies_on_the_longest_mount_that_holds_it_and_the_latest_of_two(path: str, fstype: str) -> None:
+    mount = mount_holding(Path(path), parse_mounts(MOUNTINFO))
+    assert mount is not None
+    assert mount.fstype == fstype
+
+
+def test_where_no_mount_is_known_none_is_named() -> None:
+    assert mount_holding(Path("/srv"), []) is None
+    assert parse_mounts("") == []
+
+
+def test_this_machine_says_what_its_disk_is(tmp_path: Path) -> None:
+    answers: set[Disk] = {"persistent", "ephemeral", "unknown"}
+    assert detect({}, tmp_path).disk in answers
+    assert mount_of(tmp_path / "not there yet") == mount_of(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("files", "limit"),
+    [
+        ({"cpu.max": "max 100000\n"}, 8),
+        ({"cpu.max": "50000 100000\n"}, 1),
+        ({"cpu.max": "150000 100000\n"}, 2),
+        ({"cpu.max": "200000 100000\n"}, 2),
+        ({"cpu.max": "9900000 100000\n"}, 8),
+        ({"cpu.max": "garbage"}, 8),
+        ({"cpu.max": "100000 0\n"}, 8),
+        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, 8),
+        ({"cpu/cpu.cfs_quota_us": "250000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 3),
+        ({"cpu/cpu.cfs_quota_us": "0\n", "cpu/cpu.cfs_period_us": "100000\n"}, 8),
+        ({}, 8),
+    ],
+)
+def test_the_cpu_quota_is_rounded_up_and_never_above_the_cpus_there_are(
+    files: dict[str, str], limit: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: set(range(8)), raising=False)
+    assert cpu_limit(lambda path: files.get(str(path.relative_to("/sys/fs/cgroup")))) == limit
+
+
+def test_this_machine_has_a_cpu() -> None:
+    assert cpu_limit() >= 1

@@ -1,0 +1,132 @@
+"""What a supervisor publishes and what workers make of it: fresh, whole, or nothing at all."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+from msgspec.structs import replace
+
+from api.node import Node
+from api.supervision.published import FILE_NAME, NodeState, Published, SnapshotState
+
+
+class Monotonic:
+    """A clock that a test sets."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Monotonic:
+    return Monotonic()
+
+
+@pytest.fixture
+def published(tmp_path: Path, clock: Monotonic) -> Published:
+    return Published(tmp_path, clock)
+
+
+def leading(at: float = 1000.0, **fields: object) -> NodeState:
+    said = {"instance": "i", "role": "primary", "state": "LEADING", "epoch": 7, "ledger_reachable": True}
+    return NodeState(**{"at": at, "lease_rank": 1, **said, **fields})  # type: ignore[arg-type]
+
+
+def test_what_was_said_is_read_whole(published: Published) -> None:
+    state = leading(snapshot=SnapshotState(5, 1.5, 2), jobs={"beat": 0.1, "replay": None})
+    published.write(state)
+    assert published.read() == state
+
+
+def test_nothing_said_is_nothing_read(published: Published) -> None:
+    assert published.read() is None
+
+
+@pytest.mark.parametrize("damage", [b"", b"{", b"[]", b'{"at": "soon"}', b"\xff\x00", b"{}"])
+def test_a_damaged_file_says_nothing_and_the_next_word_is_heard(
+    published: Published, tmp_path: Path, clock: Monotonic, damage: bytes
+) -> None:
+    (tmp_path / FILE_NAME).write_bytes(damage)
+    assert published.read() is None
+    published.write(leading())
+    clock.now += 0.1
+    assert published.read() == leading()
+
+
+def test_a_file_in_place_of_the_folder_is_an_error_to_the_writer_only(tmp_path: Path, clock: Monotonic) -> None:
+    (tmp_path / "file").touch()
+    published = Published(tmp_path / "file", clock)
+    assert published.read() is None
+    with pytest.raises(OSError):
+        published.write(leading())
+
+
+def test_a_change_is_read_a_tenth_of_a_second_later_at_most(published: Published, clock: Monotonic) -> None:
+    published.write(leading())
+    assert published.read() == leading()
+    published.write(leading(epoch=8))
+    clock.now += 0.09
+    assert published.read() == leading()
+    clock.now += 0.02
+    assert published.read() == leading(epoch=8)
+
+
+def test_a_supervisor_that_is_silent_for_six_seconds_is_no_longer_believed(
+    published: Published, clock: Monotonic
+) -> None:
+    published.write(leading())
+    clock.now += 5.9
+    assert published.read() == leading()
+    clock.now += 0.2
+    assert published.read() is None
+
+
+def test_what_was_said_before_the_machine_started_again_is_not_believed(published: Published, clock: Monotonic) -> None:
+    published.write(leading(at=90_000.0))
+    assert published.read() is None
+
+
+def test_readers_see_the_old_state_or_the_new_one_and_never_half_of_one(tmp_path: Path) -> None:
+    clock = Monotonic()
+    writer, ended, torn = Published(tmp_path, clock), threading.Event(), list[object]()
+    writer.write(leading(jobs={"0": 0.0}))
+
+    def read() -> None:
+        while not ended.is_set():
+            # A reader of its own each time looks at the file each time.
+            state = Published(tmp_path, clock).read()
+            if state is None or len(state.jobs) != state.epoch % 100 + 1:
+                torn.append(state)
+
+    writer.write(leading(epoch=0, jobs={"0": 0.0}))
+    readers = [threading.Thread(target=read) for _ in range(4)]
+    for reader in readers:
+        reader.start()
+    for epoch in range(500):
+        writer.write(leading(epoch=epoch, jobs={str(number): 0.0 for number in range(epoch % 100 + 1)}))
+    ended.set()
+    for reader in readers:
+        reader.join()
+    assert torn == []
+
+
+@pytest.mark.parametrize(("lease_rank", "mode"), [(1, "normal"), (2, "backup"), (None, "backup")])
+def test_events_are_normal_while_rank_1_has_the_lease(lease_rank: int | None, mode: str) -> None:
+    assert leading(lease_rank=lease_rank).mode == mode
+
+
+def test_a_node_is_what_its_supervisor_says(published: Published, clock: Monotonic) -> None:
+    node = Node("n", 2, published=published.read)
+    assert (node.role, node.state, node.epoch, node.mode) == ("standby", "STARTING", 0, "backup")
+    published.write(replace(leading(), role="backup", lease_rank=2))
+    clock.now += 0.1
+    assert (node.role, node.state, node.epoch, node.mode) == ("backup", "LEADING", 7, "backup")
+
+
+def test_two_copies_of_one_node_are_two_instances() -> None:
+    assert Node("n").instance != Node("n").instance

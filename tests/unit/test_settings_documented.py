@@ -1,0 +1,55 @@
+"""A setting that the README does not list is a setting nobody finds."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from api import hosting
+from api.secret_files import generate_secrets
+from api.settings import Settings
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class Asked(Mapping[str, str]):
+    """An environment that remembers which names it was asked for."""
+
+    def __init__(self, values: dict[str, str]) -> None:
+        self.values_by_name = values
+        self.names: set[str] = set()
+
+    def __getitem__(self, name: str) -> str:
+        self.names.add(name)
+        return self.values_by_name[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.values_by_name)
+
+    def __len__(self) -> int:
+        return len(self.values_by_name)
+
+
+def names_of_settings() -> set[str]:
+    """The names that settings ask for, without the platforms' own and the general `NAME_FILE`."""
+    asked, platforms = Asked(generate_secrets().settings()), Asked({})
+    Settings.from_env(asked)
+    hosting.detect(platforms, ROOT)
+    return {name for name in asked.names - platforms.names if not name.endswith("_FILE")}
+
+
+def test_the_names_are_found_by_asking_for_them() -> None:
+    names = names_of_settings()
+    assert {"PORT", "DATABASE_URL", "SIGNING_KEY", "WEB_CONCURRENCY", "PROTECAO_DEMO"} <= names
+    assert not names & {"RENDER", "DYNO", "FLY_APP_NAME"}
+    found_out = {"disk", "platform"}
+    assert len(names) == len({field.name for field in dataclasses.fields(Settings)} - found_out)
+
+
+def test_every_setting_is_in_the_readmes_table_of_settings() -> None:
+    rows = [line for line in (ROOT / "README.md").read_text(encoding="utf-8").splitlines() if line.startswith("|")]
+    first_cells = " ".join(row.split("|")[1] for row in rows)
+    documented = set(re.findall(r"`([A-Z][A-Z_]+)`", first_cells))
+    assert names_of_settings() - documented == set()

@@ -1,0 +1,104 @@
+"""What the workers of one node share: failures in their windows, and that license keys have changed."""
+
+from __future__ import annotations
+
+import multiprocessing
+from pathlib import Path
+
+import pytest
+
+from api.shared_state import SharedState
+
+
+class Time:
+    now = 1_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def time() -> Time:
+    return Time()
+
+
+def count_failures(path: Path, times: int) -> None:
+    state = SharedState(path)
+    for _ in range(times):
+        state.failed("the same", 3600)
+        state.keys_changed()
+
+
+def test_failures_are_counted_by_key_from_the_first_on(time: Time) -> None:
+    state = SharedState(None, time)
+    assert state.failures("a", 60) == (0, 0.0)
+    state.failed("a", 60)
+    time.now += 20
+    state.failed("a", 60)
+    state.failed("b", 60)
+    assert state.failures("a", 60) == (2, 40.0)
+    assert state.failures("b", 60) == (1, 60.0)
+    assert state.failures("c", 60) == (0, 0.0)
+
+
+def test_a_window_ends_and_the_next_failure_begins_another(time: Time) -> None:
+    state = SharedState(None, time)
+    state.failed("a", 60)
+    time.now += 60
+    assert state.failures("a", 60) == (0, 0.0)
+    state.failed("a", 60)
+    assert state.failures("a", 60) == (1, 60.0)
+
+
+def test_two_workers_see_each_others_counts(tmp_path: Path, time: Time) -> None:
+    one, two = SharedState(tmp_path / "state", time), SharedState(tmp_path / "state", time)
+    one.failed("a", 60)
+    two.failed("a", 60)
+    assert one.failures("a", 60) == two.failures("a", 60) == (2, 60.0)
+    before = two.key_changes
+    one.keys_changed()
+    assert two.key_changes != before
+
+
+def test_processes_that_count_at_once_lose_nothing(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    workers = [context.Process(target=count_failures, args=(tmp_path / "state", 2_000)) for _ in range(3)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(120)
+        assert worker.exitcode == 0
+    state = SharedState(tmp_path / "state")
+    assert state.failures("the same", 3600)[0] == 6_000
+    assert state.key_changes == 6_000
+
+
+@pytest.mark.parametrize("left", [b"", b"short", b"\xff" * 64, b"\xff" * 1_000_000])
+def test_a_damaged_file_is_made_anew(tmp_path: Path, time: Time, left: bytes) -> None:
+    (tmp_path / "state").write_bytes(left)
+    state = SharedState(tmp_path / "state", time)
+    state.keys_changed()
+    for key in ("a", "b"):
+        assert state.failures(key, 60) == (0, 0.0)
+        state.failed(key, 60)
+        assert state.failures(key, 60) == (1, 60.0)
+
+
+def test_the_file_is_for_its_owner_alone(tmp_path: Path) -> None:
+    SharedState(tmp_path / "state")
+    assert (tmp_path / "state").stat().st_mode & 0o777 == 0o600
+
+
+def test_counts_from_before_a_reboot_are_void(tmp_path: Path, time: Time) -> None:
+    SharedState(tmp_path / "state", time).failed("a", 60)
+    time.now = 5.0  # the monotonic clock begins again
+    assert SharedState(tmp_path / "state", time).failures("a", 60) == (0, 0.0)
+
+
+def test_more_keys_than_places_push_out_those_with_the_fewest_failures(time: Time) -> None:
+    state = SharedState(None, time)
+    for _ in range(30):
+        state.failed("the worst", 60)
+    for number in range(30_000):
+        state.failed(f"once {number}", 60)
+    assert state.failures("the worst", 60)[0] == 30
