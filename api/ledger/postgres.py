@@ -73,7 +73,7 @@ _LOOK_UP_LOCKED = "".join(
 
 #: The function of migration 0001 that writes a batch; the log's head is locked in it, and nothing waits after it.
 _RECORD = """
-SELECT record_batch(%(events)s, %(tallies)s, %(writer)s, %(touches)s, %(licenses)s, %(machines)s);
+SELECT record_batch(%(events)s, %(tallies)s, %(writer)s, %(touches)s, %(licenses)s, %(machines)s, %(findings)s);
 """
 
 _encode = msgspec.json.Encoder().encode
@@ -138,6 +138,7 @@ class PostgresLedger:
             "writer": self._writer,
             "touches": _json(batch.touches),
             "licenses": _json([_license_row(change.after) for change in changes]),
+            "findings": _json(batch.findings),
             "machines": "[]" if changes and not machines else _json(machines),
         }
         self._execute(connection, _LIMITS + _RECORD + ending, parameters)

@@ -27,8 +27,11 @@ class Known(msgspec.Struct, frozen=True):
     recorded_at: float | None = None
 
 
-class Event(msgspec.Struct, frozen=True, kw_only=True):
-    """One row of the log, before the ledger has given it its `seq`. `data` is JSON-ready."""
+class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One row of the log, before the ledger has given it its `seq`. `data` is JSON-ready.
+
+    `origin`, `origin_seq`: the queue it came through and its place there, None where it came directly.
+    """
 
     event_id: str
     type: str
@@ -40,6 +43,8 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     mode: Mode
     occurred_at: float
     data: dict[str, Any]
+    origin: str | None = None
+    origin_seq: int | None = None
 
 
 class Change(msgspec.Struct, frozen=True):
@@ -66,6 +71,17 @@ class Touch(msgspec.Struct, frozen=True):
     at: float
 
 
+class Finding(msgspec.Struct, frozen=True):
+    """What replay found and kept for the vendor to look at: a conflict of `kind`."""
+
+    event_id: str
+    kind: str
+    license_id: str | None
+    node: str
+    found_at: float
+    data: dict[str, Any]
+
+
 class Batch(msgspec.Struct, frozen=True):
     """All that one commit writes: the whole of it or nothing."""
 
@@ -73,3 +89,4 @@ class Batch(msgspec.Struct, frozen=True):
     changes: list[Change]
     tallies: list[Tally]
     touches: list[Touch]
+    findings: list[Finding] = []

@@ -43,6 +43,9 @@ class Row(NamedTuple):
     heartbeat_at: float | None
     machine_seen_at: float | None
     machine_created_at: float
+    seat_at: float | None
+    culled: bool
+    seq: int
     arrivals: int
     stale_json: str | None
     recorded: str | None
@@ -55,7 +58,7 @@ COLUMNS = """
     l.id, l.status, l.expires_at, l.max_machines, l.max_uses, l.entitlements_json, l.uses, {seats}, {excess},
     l.checked_in_at, l.last_seen_at, l.created_at, p.id, p.product, p.name, p.rules_json,
     m.id, m.name, m.platform, m.active, m.excess, m.heartbeat_at, m.last_seen_at, m.created_at,
-    {arrivals}, {stale}, {recorded}
+    m.seat_at, m.culled, l.seq, {arrivals}, {stale}, {recorded}
 """
 
 #: For the check lane: the counts kept with the license, and nothing that only a write needs.
@@ -138,6 +141,8 @@ def _machine(row: Row, license_id: str, fingerprint: str | None) -> Machine | No
         heartbeat_at=row.heartbeat_at,
         last_seen_at=row.machine_seen_at,
         created_at=row.machine_created_at,
+        seat_at=row.seat_at,
+        culled=bool(row.culled),
     )
 
 

@@ -15,7 +15,7 @@ from sqlalchemy import Connection, text
 
 from api.clock import Clock
 from api.ledger.database import Database
-from api.ledger.records import Ask, Batch, Event, Known, Tally
+from api.ledger.records import Ask, Batch, Event, Finding, Known, Tally
 from api.ledger.rows import CHECK_COLUMNS, COLUMNS, changed_machines, known_from
 
 _FROM = """
@@ -54,20 +54,23 @@ WHERE id = ?
 """
 _MACHINE = """
 INSERT INTO machines (id, license_id, fingerprint, name, platform, active, excess, heartbeat_at, last_seen_at,
-    created_at, seq)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    created_at, seat_at, culled, seq)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (id) DO UPDATE SET name = excluded.name, platform = excluded.platform, active = excluded.active,
     excess = excluded.excess, heartbeat_at = excluded.heartbeat_at, last_seen_at = excluded.last_seen_at,
-    seq = excluded.seq
+    seat_at = excluded.seat_at, culled = excluded.culled, seq = excluded.seq
 """
 _EVENT = """
 INSERT INTO events (seq, event_id, type, license_id, machine_id, node, instance, epoch, mode, occurred_at,
-    recorded_at, data)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    recorded_at, data, origin, origin_seq)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 _TALLY = """
 INSERT INTO check_minutes (minute, code, valid, writer, count) VALUES (?, ?, ?, ?, ?)
 ON CONFLICT (minute, code, valid, writer) DO UPDATE SET count = count + excluded.count
+"""
+_FINDING = """
+INSERT OR IGNORE INTO replay_findings (event_id, kind, license_id, node, found_at, data) VALUES (?, ?, ?, ?, ?, ?)
 """
 
 
@@ -108,6 +111,7 @@ class SqliteLedger:
     def _write(self, connection: Connection, batch: Batch) -> None:
         cursor = _cursor(connection)
         cursor.executemany(_TALLY, [_tally_row(tally, self._writer) for tally in batch.tallies])
+        cursor.executemany(_FINDING, [_finding_row(finding) for finding in batch.findings])
         if not batch.events:
             return
         count = len(batch.events)
@@ -156,8 +160,13 @@ def _license_row(holding: Any, seq: int) -> tuple[Any, ...]:
 
 
 def _event_row(event: Event, seq: int, now: float) -> tuple[Any, ...]:
-    values = msgspec.structs.astuple(event)
-    return (seq, *values[:-1], now, _json(event.data))
+    *values, _, origin, origin_seq = msgspec.structs.astuple(event)
+    return (seq, *values, now, _json(event.data), origin, origin_seq)
+
+
+def _finding_row(finding: Finding) -> tuple[Any, ...]:
+    *values, data = msgspec.structs.astuple(finding)
+    return (*values, _json(data))
 
 
 def _tally_row(tally: Tally, writer: str) -> tuple[Any, ...]:

@@ -101,6 +101,7 @@ licenses = Table(
     _seq(),
 )
 
+#: `seat_at`: when the machine was last activated or deactivated; `culled`: the leader took its seat for its silence.
 machines = Table(
     "machines",
     metadata,
@@ -114,6 +115,8 @@ machines = Table(
     Column("heartbeat_at", Double),
     Column("last_seen_at", Double),
     Column("created_at", Double, nullable=False),
+    Column("seat_at", Double),
+    Column("culled", Boolean, nullable=False, server_default=text("false")),
     _seq(),
     UniqueConstraint("license_id", "fingerprint"),
 )

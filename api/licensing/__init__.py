@@ -2,9 +2,11 @@
 
 from api.licensing.codes import IDEMPOTENT_ACTS, WRITING_ACTS, Act, Code
 from api.licensing.decide import decide, retried
-from api.licensing.model import DAY, Call, Holding, License, Machine, Policy, Verdict, machine_id
+from api.licensing.merge import Merged, Past, merge
+from api.licensing.model import ALWAYS, DAY, Call, Holding, License, Machine, Policy, Verdict, Watch, machine_id
 
 __all__ = [
+    "ALWAYS",
     "DAY",
     "IDEMPOTENT_ACTS",
     "WRITING_ACTS",
@@ -14,9 +16,13 @@ __all__ = [
     "Holding",
     "License",
     "Machine",
+    "Merged",
+    "Past",
     "Policy",
     "Verdict",
+    "Watch",
     "decide",
     "machine_id",
+    "merge",
     "retried",
 ]

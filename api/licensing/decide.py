@@ -17,7 +17,7 @@ from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
 from api.licensing.codes import Act, Code
-from api.licensing.model import DAY, Call, Holding, License, Machine, Verdict, machine_id
+from api.licensing.model import ALWAYS, DAY, Call, Holding, License, Machine, Verdict, Watch, machine_id
 
 
 class Finding(NamedTuple):
@@ -27,26 +27,30 @@ class Finding(NamedTuple):
 
 
 class Case(NamedTuple):
-    """What a rule looks at. `slack` (seconds) is time in which the cluster could not take pings and check-ins."""
+    """What a rule looks at."""
 
     call: Call
     holding: Holding
     now: float
-    slack: float
+    watch: Watch
 
     @property
     def license(self) -> License:
         return self.holding.license
 
+    def silent_s(self, heard_at: float) -> float:
+        """The seconds of silence since `heard_at` that count."""
+        return min(self.now, self.watch.until) - max(heard_at, self.watch.since)
+
 
 Rule = Callable[[Case], Finding | None]
 
 
-def decide(call: Call, holding: Holding | None, now: float, *, slack: float = 0.0) -> Verdict:
+def decide(call: Call, holding: Holding | None, now: float, *, watch: Watch = ALWAYS) -> Verdict:
     """Judges `call` at `now` (Unix seconds, ledger time). Gives the verdict with the state after it."""
     if holding is None:
         return Verdict(code=Code.NOT_FOUND, valid=False, detail="does not exist")
-    verdict = _ACTS[call.act](Case(call, holding, now, slack))
+    verdict = _ACTS[call.act](Case(call, holding, now, watch))
     if verdict.valid:
         verdict = _start_expiry(call, verdict, now)
     return verdict
@@ -58,7 +62,7 @@ def retried(call: Call, holding: Holding, first: Verdict, first_at: float, now: 
     Nothing is done again. A deactivation is never judged by the license's state, so neither is its retry. The second
     value is the moment that justifies the verdict: a denial of `first_at` may by now have lost its cause.
     """
-    case = Case(call, holding, now, 0.0)
+    case = Case(call, holding, now, ALWAYS)
     if call.act is not Act.DEACTIVATE:
         finding = _first((_banned, _suspended, _expired), case)
         if finding is not None:
@@ -77,7 +81,7 @@ def _activate(case: Case) -> Verdict:
     finding = _first(_LIFECYCLE + _SCOPE, case)
     if finding is not None:
         return _verdict(case, finding)
-    seated = _take_seat(case)
+    seated = take_seat(case)
     if seated is None:
         return _verdict(case, Finding(Code.MACHINE_LIMIT_EXCEEDED, False, "has no seat left for another machine"))
     after = case._replace(holding=seated)
@@ -88,7 +92,7 @@ def _activate(case: Case) -> Verdict:
 def _deactivate(case: Case) -> Verdict:
     machine = case.holding.active(case.call.fingerprint)
     if machine is not None:
-        case = case._replace(holding=_free_seat(case.holding, machine))
+        case = case._replace(holding=free_seat(case.holding, machine, case.now))
     return _verdict(case, Finding(Code.VALID, True, "machine is deactivated"))
 
 
@@ -96,7 +100,7 @@ def _ping(case: Case) -> Verdict:
     machine = case.holding.active(case.call.fingerprint)
     if machine is not None:
         beaten = replace(machine, heartbeat_at=max(case.now, machine.heartbeat_at or 0.0), last_seen_at=case.now)
-        case = case._replace(holding=_with_machine(case.holding, beaten))
+        case = case._replace(holding=with_machine(case.holding, beaten))
     return _check(case)
 
 
@@ -135,8 +139,8 @@ def _expired(case: Case) -> Finding | None:
 
 
 def _overdue(case: Case) -> Finding | None:
-    due = case.license.check_in_due_at
-    if due is None or case.now < due + case.slack:
+    interval = case.license.check_in_s
+    if interval is None or case.silent_s(case.license.last_check_in_at) < interval:
         return None
     return Finding(Code.OVERDUE, False, "is overdue for check-in")
 
@@ -181,7 +185,7 @@ def _heartbeat(case: Case) -> Finding | None:
         return None
     if machine.heartbeat_at is None:
         return Finding(Code.HEARTBEAT_NOT_STARTED, False, "machine has not started its heartbeat")
-    if case.now - machine.heartbeat_at > interval + case.slack:
+    if case.silent_s(machine.heartbeat_at) > interval:
         return Finding(Code.HEARTBEAT_DEAD, False, "machine heartbeat is dead")
     return None
 
@@ -248,7 +252,7 @@ def _verdict(case: Case, finding: Finding | None) -> Verdict:
     return Verdict(code=code, valid=valid, detail=detail, holding=case.holding, machine=machine)
 
 
-def _with_machine(holding: Holding, machine: Machine, seats: int = 0, excess: int = 0) -> Holding:
+def with_machine(holding: Holding, machine: Machine, seats: int = 0, excess: int = 0) -> Holding:
     """The holding with `machine` in its new state, `seats` and `excess` being the differences it makes.
 
     It was seen just now, or gave up its seat: either way it is `stale` no more.
@@ -259,18 +263,19 @@ def _with_machine(holding: Holding, machine: Machine, seats: int = 0, excess: in
     return replace(holding, machines=machines, stale=stale, seats=seats, excess=excess)
 
 
-def _free_seat(holding: Holding, machine: Machine) -> Holding:
-    freed = replace(machine, active=False, excess=False, heartbeat_at=None)
-    return _with_machine(holding, freed, seats=-1, excess=-int(machine.excess))
+def free_seat(holding: Holding, machine: Machine, at: float) -> Holding:
+    freed = replace(machine, active=False, excess=False, heartbeat_at=None, seat_at=at)
+    return with_machine(holding, freed, seats=-1, excess=-int(machine.excess))
 
 
-def _take_seat(case: Case) -> Holding | None:
+def take_seat(case: Case) -> Holding | None:
     """The holding with the caller's machine active, or None where no seat may be had."""
     call, holding, now = case.call, case.holding, case.now
     assert call.fingerprint is not None
     known = holding.machines.get(call.fingerprint)
     if known is not None and known.active:
-        return _with_machine(holding, _seen(known, call, now))
+        # Activated again: a deactivation from before this moment, replayed later, must not undo it.
+        return with_machine(holding, replace(_seen(known, call, now), seat_at=now))
     if holding.seats + 1 > case.license.seat_limit:
         holding = _release_stalest(case)
         if holding.seats + 1 > case.license.seat_limit:
@@ -278,11 +283,13 @@ def _take_seat(case: Case) -> Holding | None:
     if known is None and _moves_used_up(case):
         return None
     if known is not None:
-        again = replace(_seen(known, call, now), active=True, excess=False, heartbeat_at=None)
-        return _with_machine(holding, again, seats=1)
+        again = replace(
+            _seen(known, call, now), active=True, excess=False, heartbeat_at=None, seat_at=now, culled=False
+        )
+        return with_machine(holding, again, seats=1)
     id = machine_id(case.license.id, call.fingerprint)
-    machine = Machine(id=id, license_id=case.license.id, fingerprint=call.fingerprint, created_at=now)
-    return replace(_with_machine(holding, _seen(machine, call, now), seats=1), arrivals=holding.arrivals + 1)
+    machine = Machine(id=id, license_id=case.license.id, fingerprint=call.fingerprint, created_at=now, seat_at=now)
+    return replace(with_machine(holding, _seen(machine, call, now), seats=1), arrivals=holding.arrivals + 1)
 
 
 def _seen(machine: Machine, call: Call, now: float) -> Machine:
@@ -298,7 +305,7 @@ def _release_stalest(case: Case) -> Holding:
         return case.holding
     stalest = case.holding.stale[0]
     unseen_for = case.now - (stalest.last_seen_at or stalest.created_at)
-    return _free_seat(case.holding, stalest) if unseen_for > days * DAY else case.holding
+    return free_seat(case.holding, stalest, case.now) if unseen_for > days * DAY else case.holding
 
 
 def _moves_used_up(case: Case) -> bool:

@@ -89,15 +89,21 @@ class License(msgspec.Struct, frozen=True, kw_only=True):
         return math.inf if factor == math.inf else math.floor(self.max_machines * factor)
 
     @property
-    def check_in_due_at(self) -> float | None:
-        if self.policy.check_in_days is None:
-            return None
-        started = self.created_at if self.checked_in_at is None else self.checked_in_at
-        return started + self.policy.check_in_days * DAY
+    def check_in_s(self) -> float | None:
+        """How long it may be silent between two check-ins; None: it need not check in."""
+        return None if self.policy.check_in_days is None else self.policy.check_in_days * DAY
+
+    @property
+    def last_check_in_at(self) -> float:
+        """When it was last heard of in that way; its creation counts as the first."""
+        return self.created_at if self.checked_in_at is None else self.checked_in_at
 
 
 class Machine(msgspec.Struct, frozen=True, kw_only=True):
-    """A machine that holds, or once held, a seat. `excess`: a seat too many, kept at replay and not held against it."""
+    """A machine that holds, or once held, a seat. `excess`: a seat too many, kept at replay and not held against it.
+
+    `seat_at`: when it last took its seat or gave it up; `culled`: it was the leader that took the seat away.
+    """
 
     id: str
     license_id: str
@@ -109,6 +115,22 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
     heartbeat_at: float | None = None
     last_seen_at: float | None = None
     created_at: float = 0.0
+    seat_at: float | None = None
+    culled: bool = False
+
+
+class Watch(msgspec.Struct, frozen=True):
+    """The span of ledger time in which pings and check-ins were being taken; silence outside it counts against nobody.
+
+    `since`: when the cluster had last been in trouble; `until`: up to when a node that is cut off knows of them.
+    """
+
+    since: float = -math.inf
+    until: float = math.inf
+
+
+#: There was no trouble, and nothing is unknown.
+ALWAYS = Watch()
 
 
 class Holding(msgspec.Struct, frozen=True, kw_only=True):

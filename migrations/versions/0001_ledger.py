@@ -207,6 +207,8 @@ def upgrade() -> None:
         sa.Column("heartbeat_at", sa.Double(), nullable=True),
         sa.Column("last_seen_at", sa.Double(), nullable=True),
         sa.Column("created_at", sa.Double(), nullable=False),
+        sa.Column("seat_at", sa.Double(), nullable=True),
+        sa.Column("culled", sa.Boolean(), server_default=sa.text("false"), nullable=False),
         sa.Column("seq", sa.BigInteger(), server_default="0", nullable=False),
         sa.ForeignKeyConstraint(["license_id"], ["licenses.id"], ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("id"),
@@ -221,7 +223,7 @@ def upgrade() -> None:
 # not: planning the same statements anew cost four times what they do.
 _RECORD = """
 CREATE FUNCTION record_batch(
-    events_ json, tallies_ json, writer_ text, touches_ json, licenses_ json, machines_ json
+    events_ json, tallies_ json, writer_ text, touches_ json, licenses_ json, machines_ json, findings_ json
 ) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
     last bigint;
@@ -243,6 +245,13 @@ BEGIN
         WHERE m.id = x.machine_id AND m.id IN (SELECT id FROM machines WHERE id IN (
             SELECT t.machine_id FROM json_to_recordset(touches_) AS t(machine_id text)) FOR UPDATE SKIP LOCKED);
     END IF;
+    IF findings_ IS NOT NULL THEN
+        INSERT INTO replay_findings (event_id, kind, license_id, node, found_at, data)
+        SELECT x.event_id, x.kind, x.license_id, x.node, x.found_at, x.data::text
+        FROM json_to_recordset(findings_) AS x(event_id text, kind text, license_id text, node text,
+            found_at float8, data json)
+        ON CONFLICT DO NOTHING;
+    END IF;
     IF events_ IS NULL THEN
         RETURN;
     END IF;
@@ -254,22 +263,26 @@ BEGIN
             checked_in_at float8, last_seen_at float8)
         WHERE l.id = x.id;
         INSERT INTO machines (id, license_id, fingerprint, name, platform, active, excess, heartbeat_at,
-            last_seen_at, created_at, seq)
+            last_seen_at, created_at, seat_at, culled, seq)
         SELECT x.id, x.license_id, x.fingerprint, x.name, x.platform, x.active, x.excess, x.heartbeat_at,
-            x.last_seen_at, x.created_at, last
+            x.last_seen_at, x.created_at, x.seat_at, x.culled, last
         FROM json_to_recordset(machines_) AS x(id text, license_id text, fingerprint text, name text,
-            platform text, active bool, excess bool, heartbeat_at float8, last_seen_at float8, created_at float8)
+            platform text, active bool, excess bool, heartbeat_at float8, last_seen_at float8, created_at float8,
+            seat_at float8, culled bool)
         ON CONFLICT (id) DO UPDATE SET name = EXCLUDED.name, platform = EXCLUDED.platform,
             active = EXCLUDED.active, excess = EXCLUDED.excess, heartbeat_at = EXCLUDED.heartbeat_at,
-            last_seen_at = EXCLUDED.last_seen_at, seq = EXCLUDED.seq;
+            last_seen_at = EXCLUDED.last_seen_at, seat_at = EXCLUDED.seat_at, culled = EXCLUDED.culled,
+            seq = EXCLUDED.seq;
     END IF;
     INSERT INTO events (seq, event_id, type, license_id, machine_id, node, instance, epoch, mode, occurred_at,
-        recorded_at, data)
+        recorded_at, data, origin, origin_seq)
     SELECT last - json_array_length(events_) + x.i, x.event_id, x.type, x.license_id, x.machine_id, x.node,
-        x.instance, x.epoch, x.mode, x.occurred_at, extract(epoch FROM clock_timestamp())::float8, x.data::text
+        x.instance, x.epoch, x.mode, x.occurred_at, extract(epoch FROM clock_timestamp())::float8, x.data::text,
+        x.origin, x.origin_seq
     FROM ROWS FROM (json_to_recordset(events_) AS (event_id text, type text, license_id text, machine_id text,
-        node text, instance text, epoch bigint, mode text, occurred_at float8, data json)) WITH ORDINALITY
-        AS x(event_id, type, license_id, machine_id, node, instance, epoch, mode, occurred_at, data, i);
+        node text, instance text, epoch bigint, mode text, occurred_at float8, data json, origin text, origin_seq bigint))
+        WITH ORDINALITY AS x(event_id, type, license_id, machine_id, node, instance, epoch, mode, occurred_at, data,
+        origin, origin_seq, i);
 END
 $$
 """

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from msgspec.structs import replace
 
-from api.licensing import DAY, Act, Call, Code, Holding, License, Machine, Policy, Verdict, decide
+from api.licensing import ALWAYS, DAY, Act, Call, Code, Holding, License, Machine, Policy, Verdict, Watch, decide
 
 NOW = 1_764_000_000.0
 HERE, ELSEWHERE = "this-machine", "another-machine"
@@ -19,8 +19,8 @@ class Scene(NamedTuple):
     call: Call
     holding: Holding | None
 
-    def decide(self, act: Act, **options: float) -> Verdict:
-        return decide(replace(self.call, act=act), self.holding, NOW, **options)
+    def decide(self, act: Act, watch: Watch = ALWAYS) -> Verdict:
+        return decide(replace(self.call, act=act), self.holding, NOW, watch=watch)
 
     def on_call(self, **changes: Any) -> Scene:
         return self._replace(call=replace(self.call, **changes))

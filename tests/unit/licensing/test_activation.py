@@ -45,6 +45,7 @@ def test_a_new_machine_takes_a_seat_and_does_not_start_its_heartbeat() -> None:
         platform="win",
         last_seen_at=NOW,
         created_at=NOW,
+        seat_at=NOW,
     )
     assert Scene(flawless().call, verdict.holding).decide(Act.VALIDATE).code is Code.HEARTBEAT_NOT_STARTED
 
@@ -55,7 +56,7 @@ def test_the_same_machine_again_is_the_same_machine() -> None:
     assert _outcome(verdict) == (Code.VALID, True, 2)
     assert _after(verdict).arrivals == 1
     assert before.holding is not None
-    assert verdict.machine == replace(before.holding.machines[HERE], last_seen_at=NOW)
+    assert verdict.machine == replace(before.holding.machines[HERE], last_seen_at=NOW, seat_at=NOW)
 
 
 def test_the_same_machine_again_is_no_error_where_the_limit_was_lowered_meanwhile() -> None:
@@ -77,7 +78,8 @@ def test_a_machine_that_comes_back_is_no_arrival_and_keeps_its_name_and_age() ->
     assert _outcome(verdict) == (Code.VALID, True, 2)
     assert _after(verdict).arrivals == 3
     assert gone.holding is not None
-    expected = replace(gone.holding.machines[HERE], active=True, excess=False, heartbeat_at=None, last_seen_at=NOW)
+    free = replace(gone.holding.machines[HERE], active=True, excess=False, heartbeat_at=None)
+    expected = replace(free, last_seen_at=NOW, seat_at=NOW)
     assert verdict.machine == expected
 
 

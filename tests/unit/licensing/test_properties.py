@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from api.licensing import DAY, Act, Call, Code, Holding, License, Machine, Policy, decide
+from api.licensing import DAY, Act, Call, Code, Holding, License, Machine, Policy, Watch, decide
 from tests.unit.licensing.scenes import NOW
 
 FINGERPRINTS = ("a", "b", "c", "d")
@@ -84,17 +84,20 @@ def calls(acts: st.SearchStrategy[Act]) -> st.SearchStrategy[Call]:
     )
 
 
+watches = st.builds(Watch, st.floats(NOW - 1e6, NOW), st.floats(NOW - 1e6, NOW))
+
+
 def active_machines(holding: Holding) -> int:
     return sum(machine.active for machine in holding.machines.values())
 
 
-@given(calls(st.sampled_from(Act)), st.one_of(st.none(), holdings()), st.floats(0, 1e6), st.booleans())
+@given(calls(st.sampled_from(Act)), st.one_of(st.none(), holdings()), watches, st.booleans())
 def test_every_call_gets_a_verdict_that_agrees_with_itself(
-    call: Call, holding: Holding | None, slack: float, anonymous: bool
+    call: Call, holding: Holding | None, watch: Watch, anonymous: bool
 ) -> None:
     if anonymous and call.act is not Act.ACTIVATE:
         call = replace(call, fingerprint=None)
-    verdict = decide(call, holding, NOW, slack=slack)
+    verdict = decide(call, holding, NOW, watch=watch)
     assert verdict.detail
     assert (verdict.holding is None) == (verdict.code is Code.NOT_FOUND) == (holding is None)
     assert verdict.valid or verdict.code is not Code.VALID

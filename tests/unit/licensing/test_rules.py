@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from api.licensing import DAY, Act, Code, Verdict
+from api.licensing import ALWAYS, DAY, Act, Code, Verdict, Watch
 from tests.unit.licensing.scenes import HERE, NOW, Scene, flawless
 
 
-def _validate(scene: Scene, **options: float) -> tuple[Code, bool]:
-    verdict: Verdict = scene.decide(Act.VALIDATE, **options)
+def _validate(scene: Scene, watch: Watch = ALWAYS) -> tuple[Code, bool]:
+    verdict: Verdict = scene.decide(Act.VALIDATE, watch)
     return verdict.code, verdict.valid
 
 
@@ -66,13 +66,16 @@ def test_without_a_heartbeat_rule_no_machine_is_dead() -> None:
 def test_time_in_which_the_cluster_could_not_listen_counts_against_nobody() -> None:
     dead = flawless().on_machine(heartbeat_at=NOW - 700)
     overdue = flawless().on_license(checked_in_at=NOW - 7 * DAY - 50)
-    for scene, code in ((dead, Code.HEARTBEAT_DEAD), (overdue, Code.OVERDUE)):
-        assert _validate(scene, slack=100.0) == (Code.VALID, True)
-        assert _validate(scene, slack=50.0) == (code, False)
+    for scene, code, interval in ((dead, Code.HEARTBEAT_DEAD, 600.0), (overdue, Code.OVERDUE, 7 * DAY)):
+        assert _validate(scene, watch=Watch(since=NOW - interval + 1)) == (Code.VALID, True)
+        assert _validate(scene, watch=Watch(since=NOW - interval - 1)) == (code, False)
+        assert _validate(scene, watch=Watch(until=NOW - 200)) == (Code.VALID, True)
+        assert _validate(scene, watch=Watch(until=NOW - 40)) == (code, False)
 
 
-def test_slack_does_not_hold_up_an_expiry() -> None:
-    assert _validate(flawless().on_license(expires_at=NOW - 1), slack=100.0) == (Code.EXPIRED, False)
+def test_trouble_does_not_hold_up_an_expiry() -> None:
+    late = flawless().on_license(expires_at=NOW - 1)
+    assert _validate(late, watch=Watch(since=NOW, until=NOW - 100)) == (Code.EXPIRED, False)
 
 
 def test_what_is_not_sent_is_not_checked() -> None:
