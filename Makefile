@@ -8,7 +8,7 @@ NODE := $(VENV)/.node
 READY := $(VENV)/.ready
 IS_NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 
-.PHONY: setup run test check migrate bench fuzz
+.PHONY: setup run test check migrate demo bench chaos fuzz simulation
 
 # The virtual environment with everything in it. Each half is made again where its requirements have changed;
 # a node starts with the first, so that the first verdict does not wait for the tools.
@@ -28,7 +28,7 @@ $(NODE): requirements.txt
 	@"$(PY)" -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	@touch $@
 
-$(READY): $(NODE) requirements-dev.txt
+$(READY): $(NODE) requirements-dev.txt clients/python/pyproject.toml
 	@"$(PY)" -m pip install --quiet --disable-pip-version-check --no-compile -r requirements-dev.txt
 	@touch $@
 
@@ -38,7 +38,7 @@ run: $(NODE)
 
 # Every test. More for pytest in ARGS: make test ARGS="-k lease -x"
 test: setup
-	@"$(PY)" -m pytest -n $(WORKERS) $(ARGS)
+	@"$(PY)" -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
 # What needs no running: style, types, import rules, and every branch of the decision.
 check: setup
@@ -55,10 +55,22 @@ check: setup
 migrate: $(NODE)
 	@"$(PY)" -m flask db upgrade
 
+# Three nodes on a shared Postgres, clients that walk them, faults, and a live picture. ARGS="--fast --plain"
+demo: setup
+	@"$(PY)" -m tests.demo $(ARGS)
+
 # Ours, a bare Flask route and a naive check side by side, on Postgres.
 bench: setup
 	@"$(PY)" -m tests.bench $(ARGS)
 
+# Real nodes, a real Postgres, 50 checks a second, and 300 faults (about an hour). Every kind once: ARGS=--short
+chaos: setup
+	@"$(PY)" -m tests.chaos.cluster $(ARGS)
+
 # Ten thousand generated calls at a running node, from its own OpenAPI description.
 fuzz: setup
 	@"$(PY)" -m tests.fuzz $(ARGS)
+
+# Nodes, ledger, network and clocks in one process under a seeded scheduler. Longer: make simulation ARGS="--seed 7"
+simulation: setup
+	@"$(PY)" -m tests.chaos --steps 1000000 $(ARGS)

@@ -86,7 +86,7 @@ def answer(asked: Asked, outcome: Outcome, node: Node, signer: Signer, now: floa
             machine=None if verdict.machine is None else _machine(verdict.machine),
             node=NodeView(id=node.id, role=node.role, epoch=node.epoch),
             as_of=int(outcome.as_of),
-            durability="ledger",
+            durability=outcome.durability,
             verdict=signer.verdict(_verdict_claims(asked, outcome, node, now)),
             token=_lease(asked, outcome, node, signer, now),
         )

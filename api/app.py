@@ -13,15 +13,19 @@ if __name__ == "__main__":
 from flask import Flask
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from api import demo, logs, problems
+from api import demo, logs, private_files, problems
 from api.blueprints import admin, client, docs, meta, stats
 from api.ids import new_id
 from api.intake import BODY_LIMIT
 from api.openapi import ADMIN_ROUTES, CLIENT_ROUTES
 from api.rate_limit import FailureLimiter
 from api.runtime import Runtime
+from api.secret_files import SECRET_NAMES
 from api.settings import Settings, SettingsError
 from api.tokens import AdminAuth
+
+#: Settings that are secret, or hold a password.
+SECRET_SETTINGS = (*SECRET_NAMES, "DATABASE_URL")
 
 
 def create_app(settings: Settings | None = None, instance: str | None = None) -> Flask:
@@ -63,6 +67,10 @@ def main() -> int:
     except SettingsError as error:
         print(f"These settings cannot be used:\n{error}", file=sys.stderr)
         return 2
+    for name in SECRET_SETTINGS:
+        # All who need it have the settings; the server would copy it into the WSGI environ of every request.
+        os.environ.pop(name, None)
+    private_files.tighten(settings)
     from api.server import Companion, ServerOptions, serve
     from api.supervision import process
 

@@ -29,6 +29,12 @@ class Clock:
     def now(self) -> float:
         return self.monotonic() + self._offset
 
+    def start_from(self, wall_skew: float) -> None:
+        """Takes this machine's clock to be ahead of ledger time by what it was when that was last measured."""
+        with self._lock:
+            if self._error == float("inf"):
+                self._offset = self._wall() - wall_skew - self.monotonic()
+
     @property
     def wall_skew(self) -> float:
         """Seconds by which this machine's wall clock is ahead of ledger time."""

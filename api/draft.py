@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 from msgspec.structs import replace
 
-from api.ledger.records import Batch, Change, Event, Known, Tally, Touch
+from api.ledger.errors import LedgerUnavailable
+from api.ledger.records import Batch, Change, Event, Known, Mode, Tally, Touch
 from api.ledger.rows import changed_machines, merged
-from api.licensing import Call, Code, Holding, Verdict, decide, retried
+from api.licensing import Call, Code, Holding, Verdict, decide, is_certain, retried
 from api.node import Node
 from api.snapshot.reader import Seen
 
@@ -36,7 +37,8 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """A decided and recorded call. `as_of`: how fresh the knowledge was that decided it, ledger time.
 
-    `uses`: as counted by this call; `first` is false for a retry, which is told what the first one was.
+    `uses`: as counted by this call; `first` is false for a retry, which is told what the first one was. `durability`:
+    whether its event is in the ledger, or in this node's queue.
     """
 
     verdict: Verdict
@@ -44,6 +46,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     event_id: str
     uses: int = 0
     first: bool = True
+    durability: Literal["ledger", "queue"] = "ledger"
 
 
 class MustWrite(Exception):
@@ -53,9 +56,15 @@ class MustWrite(Exception):
 class Draft:
     """What the calls of a batch decided at one moment, each on top of what the ones before it did."""
 
-    def __init__(self, node: Node, now: float, touched: dict[str, float]) -> None:
-        """`touched`: when this process last wrote what as seen; goes on from draft to draft."""
+    def __init__(self, node: Node, now: float, touched: dict[str, float], *, cut_off: bool = False) -> None:
+        """`touched`: when this process last wrote what as seen; goes on from draft to draft.
+
+        `cut_off`: without the ledger, for the queue.
+        """
         self._node = node
+        self._epoch = node.epoch
+        self._mode: Mode = "isolated" if cut_off else node.mode
+        self._watch = node.watch
         self._now = now
         self._events: dict[str, Event] = {}
         self._before: dict[str, Holding] = {}
@@ -77,7 +86,7 @@ class Draft:
         """The outcome by this node's own snapshot: None unless that says yes and nothing is to be changed."""
         if seen is None or seen.known.holding is None:
             return None
-        verdict = decide(operation.call, seen.known.holding, self._now)
+        verdict = decide(operation.call, seen.known.holding, self._now, watch=self._watch)
         if not verdict.valid or verdict.holding is not seen.known.holding:
             return None
         self._record(operation, verdict)
@@ -85,7 +94,7 @@ class Draft:
         return self._outcome(operation, verdict, seen.as_of)
 
     def check(self, operation: Operation, answer: Known) -> Outcome | BaseException:
-        verdict = decide(operation.call, answer.holding, self._now)
+        verdict = decide(operation.call, answer.holding, self._now, watch=self._watch)
         if verdict.holding is not answer.holding:
             return MustWrite()
         self._record(operation, verdict)
@@ -99,13 +108,38 @@ class Draft:
             answer = replace(answer, recorded=earlier.data, recorded_at=earlier.occurred_at)
         if answer.recorded is not None and holding is not None:
             return self._retried(operation, holding, answer.recorded, answer.recorded_at or 0.0)
-        verdict = decide(operation.call, holding, self._now)
+        verdict = decide(operation.call, holding, self._now, watch=self._watch)
+        return self._written(operation, holding, verdict)
+
+    def write_cut_off(self, operation: Operation, answer: Known, as_of: float) -> Outcome | BaseException:
+        """The same by what was known at `as_of`, where nobody can be asked. `LedgerUnavailable`: not ours to say."""
+        if answer.holding is None:
+            return LedgerUnavailable("a key that this node does not know")
+        holding = self._holdings[answer.holding.license.id]
+        earlier = self._events.get(operation.event_id)
+        if earlier is not None:
+            answer = replace(answer, recorded=earlier.data, recorded_at=earlier.occurred_at)
+        retried = None
+        if answer.recorded is not None:
+            retried = self._retried(operation, holding, answer.recorded, answer.recorded_at or 0.0)
+        if isinstance(retried, BaseException):
+            return retried
+        watch = replace(self._watch, until=min(self._watch.until, as_of))
+        verdict = retried.verdict if retried else decide(operation.call, holding, self._now, watch=watch)
+        if not is_certain(operation.call, holding, verdict, as_of):
+            return LedgerUnavailable(f"{verdict.code} is not certain without the ledger")
+        outcome = retried or self._written(operation, holding, verdict, as_of)
+        return replace(outcome, durability="queue", as_of=min(outcome.as_of, as_of))
+
+    def _written(
+        self, operation: Operation, holding: Holding | None, verdict: Verdict, as_of: float | None = None
+    ) -> Outcome:
         if verdict.holding is not None and verdict.holding is not holding:
             seen = replace(verdict.holding.license, last_seen_at=self._now)
             verdict = replace(verdict, holding=replace(verdict.holding, license=seen))
             self._holdings[seen.id] = verdict.holding  # type: ignore[assignment]
-        self._record(operation, verdict, _released(operation, holding, verdict))
-        return self._outcome(operation, verdict)
+        self._record(operation, verdict, _more_data(operation, holding, verdict))
+        return self._outcome(operation, verdict, as_of)
 
     def count_unknown(self, count: int) -> None:
         if count:
@@ -134,7 +168,7 @@ class Draft:
         first_try = recorded.get("nonce") == operation.nonce
         return Outcome(verdict=verdict, as_of=as_of, event_id=operation.event_id, uses=uses, first=first_try)
 
-    def _record(self, operation: Operation, verdict: Verdict, released: list[str] | None = None) -> None:
+    def _record(self, operation: Operation, verdict: Verdict, more: dict[str, Any] | None = None) -> None:
         self._tallies[(verdict.code, verdict.valid)] += 1
         if verdict.holding is None:
             return  # nobody's key: counted, but no event, or anyone could fill the log
@@ -147,10 +181,10 @@ class Draft:
             machine_id=None if machine is None else machine.id,
             node=self._node.id,
             instance=self._node.instance,
-            epoch=self._node.epoch,
-            mode=self._node.mode,
+            epoch=self._epoch,
+            mode=self._mode,
             occurred_at=self._now,
-            data=_event_data(operation, verdict) | ({"released": released} if released else {}),
+            data=_event_data(operation, verdict) | (more or {}),
         )
 
     def _touch(self, verdict: Verdict) -> None:
@@ -170,12 +204,15 @@ class Draft:
         return Outcome(verdict=verdict, as_of=known_at, event_id=operation.event_id, uses=uses)
 
 
-def _released(operation: Operation, before: Holding | None, verdict: Verdict) -> list[str]:
-    """The ids of other machines whose seats this call took."""
-    if before is None or verdict.holding is None:
-        return []
-    changed = changed_machines(before, verdict.holding)
-    return [machine.id for machine in changed if machine.fingerprint != operation.call.fingerprint]
+def _more_data(operation: Operation, before: Holding | None, verdict: Verdict) -> dict[str, Any]:
+    """What else a write did: the ids of other machines whose seats it took, and the expiry that it started."""
+    after = verdict.holding
+    if before is None or after is None or after is before:
+        return {}
+    changed = changed_machines(before, after)
+    released = [machine.id for machine in changed if machine.fingerprint != operation.call.fingerprint]
+    started = after.license.expires_at if before.license.expires_at is None else None
+    return ({"released": released} if released else {}) | ({"started": started} if started is not None else {})
 
 
 def _event_data(operation: Operation, verdict: Verdict) -> dict[str, Any]:

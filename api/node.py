@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from api.ids import new_id
 from api.ledger.records import Mode
+from api.licensing import ALWAYS, Watch
 from api.supervision.published import NodeState
 
 
@@ -40,6 +41,12 @@ class Node:
     def epoch(self) -> int:
         said = self.published()
         return 0 if said is None else said.epoch
+
+    @property
+    def watch(self) -> Watch:
+        """The span of ledger time in which silence counts, as this node's supervisor last said."""
+        said = self.published()
+        return ALWAYS if said is None else said.watch
 
     @property
     def mode(self) -> Mode:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import msgspec
 from sqlalchemy import Connection, insert, select, update
@@ -10,8 +11,10 @@ from sqlalchemy import Connection, insert, select, update
 from api.ledger import tables
 from api.ledger.database import Database
 from api.signing import KeyStatus, PublicJwk, SigningKey
+from api.snapshot import Snapshot
 
 _table = tables.signing_keys
+_COLUMNS = (_table.c.kid, _table.c.status, _table.c.jwk_json)
 
 
 class PermittedKeys(msgspec.Struct, frozen=True):
@@ -22,10 +25,18 @@ class PermittedKeys(msgspec.Struct, frozen=True):
 
 
 def load(connection: Connection) -> PermittedKeys:
-    rows = connection.execute(select(_table.c.kid, _table.c.status, _table.c.jwk_json)).all()
+    return _permitted(connection.execute(select(*_COLUMNS)).all())
+
+
+def remembered(snapshot: Snapshot) -> PermittedKeys:
+    """Those that the node's own copy of the ledger has. Raises `sqlite3.Error`."""
+    return _permitted(snapshot.rows(_table, _COLUMNS))
+
+
+def _permitted(rows: Iterable[Sequence[Any]]) -> PermittedKeys:
+    found = {kid: (status, msgspec.json.decode(jwk, type=PublicJwk)) for kid, status, jwk in rows}
     return PermittedKeys(
-        {row.kid: row.status for row in rows},
-        {row.kid: msgspec.json.decode(row.jwk_json, type=PublicJwk) for row in rows},
+        {kid: status for kid, (status, _) in found.items()}, {kid: jwk for kid, (_, jwk) in found.items()}
     )
 
 

@@ -12,7 +12,7 @@ from api import logs
 from api.batcher import FlushTimeout, LineFull
 from api.draft import RequestIdReused
 from api.ids import new_id
-from api.ledger.errors import LedgerBusy, LedgerError
+from api.ledger.errors import LedgerBusy, LedgerError, QueueIsFull
 from api.schemas import is_request_id
 
 _log = logs.get("problems")
@@ -102,6 +102,8 @@ def request_id() -> str:
 def _from_ledger(error: LedgerError) -> Problem:
     if isinstance(error, LedgerBusy):
         return Problem("OVERLOADED", "others hold what this needs")
+    if isinstance(error, QueueIsFull):
+        return Problem("QUEUE_FULL", str(error))
     return Problem("LEDGER_UNAVAILABLE")
 
 

@@ -17,28 +17,27 @@ from typing import TypeVar
 from api.batcher import Batcher, Flush
 from api.clock import Clock
 from api.draft import Draft, MustWrite, Operation, Outcome
+from api.isolated import Isolated
 from api.ledger.errors import LedgerBusy, LedgerError, LedgerRefused, LedgerUnavailable
 from api.ledger.records import Ask, Batch, Known
 from api.ledger.store import Ledger
 from api.licensing import WRITING_ACTS, decide
 from api.node import Node
+from api.shared_state import SharedState
 from api.snapshot.reader import Reader
 
 _MAX_BATCH = 64
 _MAX_WAITING = 512
 _TRIES = 5
+_AT_ONCE_S = 0.2
 _TOUCHED_MAX = 50_000
 
 Outcomes = list[Outcome | BaseException]
 T = TypeVar("T")
 
 
-def _nobody_is_told(key_hash: str) -> None:
-    """For a recorder whose node keeps no snapshot."""
-
-
 class Recorder:
-    """The two lanes of one process, on one ledger."""
+    """The lanes of one process: two on its ledger, and the one that it goes without it."""
 
     def __init__(
         self,
@@ -47,12 +46,14 @@ class Recorder:
         clock: Clock,
         *,
         reader: Reader | None = None,
-        changed: Callable[[str], None] = _nobody_is_told,
+        state: SharedState | None = None,
+        isolated: Isolated | None = None,
         patience_s: float = 5.0,
     ) -> None:
-        """`reader`: this node's snapshot, if it keeps one. `changed`: told the key's hash after each write."""
+        """`reader`: this node's snapshot, if it keeps one; `isolated`: the lane to take where the ledger is away."""
         self._reader = reader
-        self._changed = changed
+        self._state = state or SharedState(None)
+        self._isolated = isolated
         self._touched: dict[str, float] = {}
         self._ledger = ledger
         self._node = node
@@ -69,7 +70,23 @@ class Recorder:
         return Batcher(flush, patience_s=patience_s, fails_line=LedgerUnavailable, **limits)
 
     def submit(self, operation: Operation) -> Outcome:
-        """Decides and records `operation`. Raises `LedgerError`, `RequestIdReused`, `LineFull` or `FlushTimeout`."""
+        """Decides and records `operation`. Raises `LedgerError`, `RequestIdReused`, `LineFull` or `FlushTimeout`.
+
+        The first call that the ledger leaves without an answer cuts the node off for all; its supervisor ends that.
+        """
+        if self._isolated is None:
+            return self._on_the_ledger(operation)
+        if self._state.cut_off_since is not None:
+            return self._isolated.submit(operation)
+        if self._state.may_hold_queued and self._isolated.holds(operation):
+            return self._isolated.submit(operation)
+        try:
+            return self._on_the_ledger(operation)
+        except LedgerUnavailable:
+            self._state.cut_off()
+            return self._isolated.submit(operation)
+
+    def _on_the_ledger(self, operation: Operation) -> Outcome:
         if operation.call.act not in WRITING_ACTS:
             try:
                 return self._checks.submit(operation)
@@ -78,7 +95,9 @@ class Recorder:
         return self._writes.submit(operation)
 
     def unknown(self, operation: Operation, as_of: float) -> Outcome:
-        """The outcome for a key that was found unknown at `as_of`; counted with the next batch."""
+        """The outcome for a key found unknown at `as_of`; counted with the next batch. Raises `LedgerError`."""
+        if self._state.cut_off_since is not None:
+            raise LedgerUnavailable("what nobody knew a moment ago is not certain any more")
         verdict = decide(operation.call, None, as_of)
         self._count_later(1)
         return Outcome(verdict=verdict, as_of=as_of, event_id=operation.event_id)
@@ -116,10 +135,21 @@ class Recorder:
         ]
 
     def _look_up(self, asks: list[Ask]) -> list[Known]:
+        began = self._clock.monotonic()
         try:
             return self._ledger.look_up(asks)
         except LedgerUnavailable:
-            return self._ledger.look_up(asks)  # a connection from before the ledger's restart costs no answer
+            if not self._broke_at_once(began):
+                raise
+            return self._ledger.look_up(asks)
+
+    def _broke_at_once(self, began: float) -> bool:
+        """Whether what began then is worth another try.
+
+        A connection from before the ledger's restart breaks at once and costs no answer. A ledger that let everyone
+        wait will do so once more.
+        """
+        return self._clock.monotonic() - began <= _AT_ONCE_S
 
     def _draft(self) -> Draft:
         if len(self._touched) > _TOUCHED_MAX:
@@ -137,10 +167,11 @@ class Recorder:
 
     def _append(self, batch: Batch) -> None:
         """Appends; where the connection broke and the commit is in doubt, again."""
+        began = self._clock.monotonic()
         try:
             _again_while_busy(lambda: self._ledger.append(batch))
         except LedgerUnavailable:
-            if not batch.events:
+            if not (batch.events and self._broke_at_once(began)):
                 raise
             self._append_again(batch)
 
@@ -153,9 +184,12 @@ class Recorder:
                 raise
 
     def _write_batch(self, operations: list[Operation]) -> Outcomes:
+        began = self._clock.monotonic()
         try:
             return _again_while_busy(lambda: self._write(operations))
         except LedgerUnavailable:
+            if not self._broke_at_once(began):
+                raise
             # In doubt: the events that were committed after all are found again by their ids.
             return _again_while_busy(lambda: self._write(operations))
 
@@ -173,8 +207,15 @@ class Recorder:
         finally:
             # However it ended: after a commit in doubt the snapshot is not to be believed either.
             for ask in asks:
-                self._changed(ask.key_hash)
+                self._state.license_changed(ask.key_hash)
+        self._put_into_the_snapshot(batch, transaction.known)
         return outcomes
+
+    def _put_into_the_snapshot(self, batch: Batch, known: list[Known]) -> None:
+        """What this node has just answered is in its own copy before the answer: the ledger may be gone by the next."""
+        if self._reader is not None and batch.changes:
+            seqs = {answer.holding.license.id: answer.seq for answer in known if answer.holding is not None}
+            self._reader.put_own([(change, seqs[change.after.license.id]) for change in batch.changes])
 
 
 def _again_while_busy(work: Callable[[], T]) -> T:

@@ -12,6 +12,7 @@ from typing import Any
 from api import logs, permitted_keys
 from api.clock import Clock
 from api.ids import new_id
+from api.isolated import Isolated
 from api.ledger import migrate
 from api.ledger.errors import LedgerError
 from api.ledger.log import only_slow
@@ -22,9 +23,9 @@ from api.permitted_keys import PermittedKeys
 from api.problems import Problem
 from api.recorder import Recorder
 from api.settings import Settings
-from api.shared_state import SharedState
+from api.shared_state import STATE_NAME, SharedState
 from api.signing import KeyNotPermitted, Keyring, Signer, jwks
-from api.snapshot import SNAPSHOT_NAME, Reader
+from api.snapshot import SNAPSHOT_NAME, Reader, source_of
 from api.supervision import Published
 from api.unknown_keys import UnknownKeys
 from failover.jobs import Jobs
@@ -56,10 +57,19 @@ class Runtime:
         self._settled = False
         self._stop = threading.Event()
         self.state = shared_state(settings.data_dir)
-        self.ledger = open_ledger(settings.database_url, new_id(), self.clock, pool_size=_pool_size(settings))
-        self.reader = Reader(settings.data_dir / SNAPSHOT_NAME, self.state, self.clock.monotonic)
+        budget_s = settings.ledger_budget
+        url = settings.database_url
+        self.ledger = open_ledger(url, new_id(), self.clock, pool_size=_pool_size(settings), budget_s=budget_s)
+        self.reader = Reader(
+            settings.data_dir / SNAPSHOT_NAME,
+            self.state,
+            self.clock.monotonic,
+            source=source_of(url),
+            longest_s=settings.isolated_max_age,
+        )
+        isolated = Isolated(settings.queue_path, self.reader, self.state, self.node, self.clock)
         self.recorder = Recorder(
-            self.ledger, self.node, self.clock, reader=self.reader, changed=self.state.license_changed
+            self.ledger, self.node, self.clock, reader=self.reader, state=self.state, isolated=isolated
         )
         self.unknown_keys = UnknownKeys(
             self.state, settings.workers, self.clock.monotonic, is_known=self.reader.has_key
@@ -100,26 +110,25 @@ class Runtime:
             return self._waiting_for
         if not self._knows_its_part():
             return "the supervisor"
-        return None if self.ledger_reachable else "the ledger"
+        return None if self.ledger_reachable or self.reader.usable(self.clock.now()) else "the ledger"
 
     @property
     def ledger_reachable(self) -> bool:
         """Whether it answered lately. A poll for which this process had no connection free says nothing of it."""
+        if self.state.cut_off_since is not None:
+            return False
         answered_at = self.ledger.database.answered_at
         patience_s = _REACHABLE_FOR_S if self._poll_failed else _BUSY_FOR_S
         return answered_at is not None and self.clock.monotonic() - answered_at < patience_s
-
-    def require_ledger(self) -> None:
-        """Raises the problem `LEDGER_UNAVAILABLE` at once where it has not answered for a while; polls go on."""
-        if not self.ledger_reachable:
-            raise Problem("LEDGER_UNAVAILABLE")
 
     def _knows_its_part(self) -> bool:
         """Whether the supervisor has spoken. Serving does not depend on it, so it is waited for only at the start."""
         if self._settled:
             return True
         said = self.node_state.read()
-        heard = said is not None and said.instance == self.node.instance and said.ledger_reachable
+        heard = said is not None and said.at > self.started
+        if said is not None and not said.ledger_reachable:
+            heard = heard and self.state.cut_off_since is not None
         self._settled = heard or self.clock.monotonic() - self.started > _SUPERVISOR_PATIENCE_S
         return self._settled
 
@@ -141,7 +150,20 @@ class Runtime:
             except LedgerError as error:
                 self._poll_failed = self._poll_failed or not only_slow(error)
                 self._say_waiting(f"the ledger ({error})")
+                if self._signer is None:
+                    self._start_cut_off()
                 raise
+
+    def _start_cut_off(self) -> None:
+        """Without the ledger from the start: this node's own copy of it says which key signs, if it is young enough."""
+        copy = self.reader.reading()
+        position = None if copy is None else copy.position()
+        if copy is None or position is None:
+            return
+        self.clock.start_from(position.wall_skew)
+        if self.reader.usable(self.clock.now()):
+            self.state.cut_off()
+            self._adopt(permitted_keys.remembered(copy))
 
     def _prepare(self) -> None:
         database = self.ledger.database
@@ -189,7 +211,7 @@ def shared_state(folder: Path) -> SharedState:
     """What this node's processes share in `folder`; a state of this process alone where that cannot be written."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        return SharedState(folder / "shared-state.bin")
+        return SharedState(folder / STATE_NAME)
     except OSError as error:
         _log.warning("this node's workers count failures apart", extra={"reason": str(error)})
         return SharedState(None)

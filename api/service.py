@@ -41,7 +41,6 @@ def check(
     `before_waiting` is called before an unknown key waits its turn, and raises where this caller is not to.
     """
     signer = runtime.signer
-    runtime.require_ledger()
     key_hash = key_claim(body.key)
     operation = _operation(act, body, key_hash, request_id)
     outcome = _outcome(runtime, operation, before_waiting)

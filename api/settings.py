@@ -74,6 +74,7 @@ class Settings:
     smtp_enabled: bool
     cors_origins: tuple[str, ...]
     trusted_proxies: int
+    ledger_budget: float
     isolated_max_age: float
     check_retention_days: int
     event_retention_days: int
@@ -240,6 +241,7 @@ def _assembled(read: _Reader, places: _Places, host: hosting.Hosting, secrets: d
         smtp_enabled=read("SMTP_ENABLED", values.boolean, False),
         cors_origins=read("CORS_ORIGINS", values.several(values.origin), ()),
         trusted_proxies=read("TRUSTED_PROXIES", values.whole(0, 16), 0),
+        ledger_budget=read("LEDGER_BUDGET", values.duration(0.1, 2.5), 0.5),
         isolated_max_age=read("ISOLATED_MAX_AGE", values.duration(1, 365 * DAY), 7 * DAY),
         check_retention_days=read("CHECK_RETENTION_DAYS", values.whole(1, 36_500), 7),
         event_retention_days=read("EVENT_RETENTION_DAYS", values.whole(1, 36_500), 90),

@@ -1,4 +1,5 @@
-"""A small file that the workers of one node share in memory: failure counts, and when what last changed.
+"""A small file that the workers of one node share in memory: failure counts, and when what last changed,
+and whether the node is cut off from its ledger.
 
 Workers come and go and any WSGI server may have made them, so this is a mapped file and not inherited memory. It
 holds nothing that must survive: a damaged or missing file is made anew.
@@ -18,6 +19,8 @@ import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+#: The file's name in `DATA_DIR`.
+STATE_NAME = "shared-state.bin"
 _HEADER = struct.Struct("<Q")
 #: tag of the key, start of its window (monotonic seconds), failures in it
 _SLOT = struct.Struct("<QdI")
@@ -30,6 +33,10 @@ _MOMENT = struct.Struct("<d")
 _MOMENTS = 8_192
 _MOMENTS_AT = _OFFSET + _SLOTS * _SLOT_SIZE
 _EVERYTHING_AT = 8
+#: Since when (monotonic) this node answers without its ledger; 0: it does not.
+_CUT_OFF_AT = 16
+#: How often something was put into the queue, and how often of that it has been found empty since.
+_QUEUED_AT, _DRAINED_AT = 24, 32
 _SIZE = _MOMENTS_AT + _MOMENTS * _MOMENT.size
 
 
@@ -81,6 +88,43 @@ class SharedState:
         own: float = _MOMENT.unpack_from(self._map, _moment_at(key_hash))[0]
         everything: float = _MOMENT.unpack_from(self._map, _EVERYTHING_AT)[0]
         return max(own, everything)
+
+    @property
+    def cut_off_since(self) -> float | None:
+        """Since when (monotonic) the ledger is not asked any more, because it did not answer one of the workers."""
+        since: float = _MOMENT.unpack_from(self._map, _CUT_OFF_AT)[0]
+        return since or None
+
+    def cut_off(self) -> None:
+        """The ledger did not answer: nobody on this node waits for it until `reconnected`."""
+        with self._alone():
+            if self.cut_off_since is None:
+                _MOMENT.pack_into(self._map, _CUT_OFF_AT, self._monotonic())
+
+    def reconnected(self) -> None:
+        """The ledger answers, and nothing waits for it."""
+        with self._alone():
+            _MOMENT.pack_into(self._map, _CUT_OFF_AT, 0.0)
+
+    @property
+    def queued(self) -> int:
+        """A number that rises before anything is put into the queue."""
+        return int(_HEADER.unpack_from(self._map, _QUEUED_AT)[0])
+
+    @property
+    def may_hold_queued(self) -> bool:
+        """Whether the queue may hold something, without a look into it."""
+        return self.queued != int(_HEADER.unpack_from(self._map, _DRAINED_AT)[0])
+
+    def will_queue(self) -> None:
+        """To be called before something is put into the queue."""
+        with self._alone():
+            _HEADER.pack_into(self._map, _QUEUED_AT, self.queued + 1)
+
+    def drained(self, queued: int) -> None:
+        """The queue was found empty after `queued` was read."""
+        with self._alone():
+            _HEADER.pack_into(self._map, _DRAINED_AT, queued)
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:

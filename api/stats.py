@@ -24,6 +24,7 @@ from api.licensing.model import DAY
 from api.resources.nodes import nodes
 from api.runtime import Runtime
 from api.supervision import cluster
+from api.supervision.published import QueueState
 
 #: Counts are read again after a second, or after this many times what it took to count: a large ledger is spared.
 _FRESH_S = 1.0
@@ -82,11 +83,12 @@ class Stats:
     def report(self) -> dict[str, Any]:
         """The JSON of `/stats`; without the ledger its `node.ledger` is `unreachable` and the counts are the last."""
         reachable = self._runtime.ledger_reachable and self._refresh()
+        said = self._runtime.node_state.read()
         return {
             "node": self._node(reachable),
             "lease": self._counts.lease,
             "nodes": self._counts.nodes,
-            "sync": self._counts.sync,
+            "sync": cluster.with_queue(self._counts.sync, QueueState() if said is None else said.queue),
             "licenses": self._counts.licenses,
             "machines": self._counts.machines,
             "checks": self._counts.checks,
@@ -146,11 +148,11 @@ class Stats:
             settled = self._settled
             if settled is None or int(now // 60) - _MINUTES + 1 - settled.until >= _SETTLE_EVERY:
                 settled = self._settled = settle(connection, now)
-            return replace(count(connection, now, settled), nodes=beating)
+            return replace(count(connection, now, settled, self._runtime.node.id), nodes=beating)
 
 
-def count(connection: Connection, now: float, settled: Settled) -> Counts:
-    """Counts everything at `now` (ledger time), on top of what `settle` gave not long ago."""
+def count(connection: Connection, now: float, settled: Settled, node: str = "") -> Counts:
+    """Counts everything at `now` (ledger time), on top of what `settle` gave not long ago. `node`: who asks."""
     licenses, seats = _count_licenses(connection, now)
     return Counts(
         seq=connection.execute(select(tables.log_head.c.seq)).scalar(),
@@ -159,7 +161,7 @@ def count(connection: Connection, now: float, settled: Settled) -> Counts:
         checks=_count_checks(connection, now, settled),
         lease=cluster.lease(connection, now),
         failovers=cluster.failovers(connection),
-        sync=cluster.sync(connection),
+        sync=cluster.sync(connection, node),
     )
 
 

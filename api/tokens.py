@@ -85,6 +85,8 @@ class AdminAuth:
     def _refresh(self, now: float, changes: int) -> None:
         """Reads the tokens; where that fails, those known stay, and the failure is remembered for as long."""
         if not self._runtime.ledger_reachable:
+            if self._known is None:
+                self._known = self._remembered()
             return
         try:
             self._known, self._read_at = self._read(), now
@@ -92,6 +94,14 @@ class AdminAuth:
             # From its end on: it may have lasted longer than it is remembered, and others wait in line.
             self._read_at = self._runtime.clock.monotonic()
         self._changes = changes
+
+    def _remembered(self) -> dict[str, frozenset[str]] | None:
+        """Those of the node's own copy of the ledger, if there is one."""
+        copy = self._runtime.reader.reading()
+        columns = (tokens.c.token_hash, tokens.c.scopes, tokens.c.revoked_at)
+        rows = [] if copy is None else copy.rows(tokens, columns)
+        good = {hash: frozenset(scopes.split()) for hash, scopes, revoked_at in rows if revoked_at is None}
+        return good or None
 
     def _read(self) -> dict[str, frozenset[str]]:
         query = select(tokens.c.token_hash, tokens.c.scopes).where(tokens.c.revoked_at.is_(None))

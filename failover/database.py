@@ -6,24 +6,20 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import re
-import socket
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
-import psycopg2
 from filelock import FileLock
 from filelock import Timeout as LockTimeout
-from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import Connection
 
+from failover.engines import postgres_engine, sqlite_engine, write_lock
 from failover.errors import DRIVER_ERRORS, StoreBusy, translate
 from failover.tables import all_tables
+from failover.watchdog import Watchdog
 
-_CONNECT_TIMEOUT_S = 2
 #: A fenced transaction that stands still is freed after 2 s, so a statement that waits for it gets a little longer.
 _BEGIN = (
     "BEGIN; SET LOCAL statement_timeout = 2500; SET LOCAL lock_timeout = 2500; "
@@ -31,14 +27,6 @@ _BEGIN = (
 )
 #: Beyond the server's own limits: only a server that is frozen gets here.
 _GUARD_S = 4.0
-_KEEPALIVES: dict[str, Any] = {
-    "keepalives": 1,
-    "keepalives_idle": 5,
-    "keepalives_interval": 2,
-    "keepalives_count": 2,
-    "tcp_user_timeout": 5_000,
-}
-_LOCK_TIMEOUT_S = 5.0
 
 
 class Storage(Protocol):
@@ -64,11 +52,11 @@ class Database:
         self._lock: FileLock | None = None
         if self.is_sqlite:
             path = Path(url.removeprefix("sqlite:///"))
-            # Two writing processes starve one of them on SQLite's own lock.
-            self._lock = FileLock(f"{path}.lock", timeout=_LOCK_TIMEOUT_S, poll_interval=0.001)
-            self._engine = _sqlite_engine(path)
+            self._lock = write_lock(path)
+            self._engine = sqlite_engine(path, pool_size=2, max_overflow=4)
         else:
-            self._engine = _postgres_engine(url, pool_size)
+            self._engine = postgres_engine(url, "failover", pool_size=pool_size)
+        self._watchdog = Watchdog()
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[Connection]:
@@ -128,13 +116,8 @@ class Database:
         if self.is_sqlite:
             yield
             return
-        timer = threading.Timer(self._guard_s, _shut_down, (connection.connection.driver_connection,))
-        timer.daemon = True
-        timer.start()
-        try:
+        with self._watchdog.guard(connection.connection.driver_connection, self._guard_s):
             yield
-        finally:
-            timer.cancel()
 
 
 @contextlib.contextmanager
@@ -143,45 +126,3 @@ def _translated() -> Iterator[None]:
         yield
     except DRIVER_ERRORS as error:
         raise translate(error) from error
-
-
-def _shut_down(connection: Any) -> None:
-    """Neither keepalives nor user time-outs end a wait for a frozen server whose host still acknowledges."""
-    with contextlib.suppress(OSError, ValueError, psycopg2.Error):
-        duplicate = socket.socket(fileno=os.dup(connection.fileno()))
-        try:
-            duplicate.shutdown(socket.SHUT_RDWR)
-        finally:
-            duplicate.close()
-
-
-def _postgres_engine(url: str, pool_size: int) -> Engine:
-    plain = re.sub(r"^postgres(ql)?(\+psycopg2)?://", "postgresql://", url)
-
-    def connect() -> Any:
-        return psycopg2.connect(plain, connect_timeout=_CONNECT_TIMEOUT_S, application_name="failover", **_KEEPALIVES)
-
-    return create_engine(
-        "postgresql+psycopg2://",
-        creator=connect,
-        pool_size=pool_size,
-        max_overflow=0,
-        pool_timeout=2.0,
-        # For good: switched per use it is a SET of the session, with each return to the pool.
-        isolation_level="AUTOCOMMIT",
-        use_native_hstore=False,
-        hide_parameters=True,
-    )
-
-
-def _sqlite_engine(path: Path) -> Engine:
-    engine = create_engine(f"sqlite:///{path}", pool_size=2, max_overflow=4, hide_parameters=True)
-
-    @event.listens_for(engine, "connect")
-    def configure(connection: Any, _record: object) -> None:
-        # The driver must not begin transactions by itself: `writing` does, with the lock held.
-        connection.isolation_level = None
-        for pragma in ("busy_timeout=5000", "journal_mode=WAL", "synchronous=FULL"):
-            connection.execute(f"PRAGMA {pragma}")
-
-    return engine

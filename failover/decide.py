@@ -68,7 +68,8 @@ def _stopping(o: Observation, c: Config) -> bool:
 
 
 def _stopping_with_the_lease(o: Observation, c: Config) -> bool:
-    return o.stop_requested and o.trusted_until is not None
+    # One that was handed over a moment ago counts: nobody else would lead until it has run out.
+    return o.stop_requested and (o.trusted_until is not None or (_is_mine(o, c) and not _is_free(o, c)))
 
 
 def _not_ready(o: Observation, c: Config) -> bool:
@@ -113,8 +114,11 @@ def _may_fail_back_now(o: Observation, c: Config) -> bool:
 
 
 def _is_mine(o: Observation, c: Config) -> bool:
-    """Handed over to this process, or left over from before an outage in which nobody else took it."""
-    return o.lease is not None and o.lease.holder.instance == o.me.instance
+    """Handed over to this process, or left over from before an outage in which nobody else took it.
+
+    One that a restore brought back is nobody's: its epoch has been used since.
+    """
+    return o.lease is not None and o.lease.holder.instance == o.me.instance and o.lease.epoch >= o.epoch_seen
 
 
 def _is_free(o: Observation, c: Config) -> bool:

@@ -91,6 +91,7 @@ class Elector:
             ledger_since=self.ledger_since,
             lease=self.lease,
             lease_expires_at=self._lease_expires_at,
+            epoch_seen=self.epoch_seen,
             trusted_until=self.trust.until,
             renewed_at=self.trust.renewed_at,
             led_since=self._led_since,
@@ -160,9 +161,9 @@ class Elector:
         self.trust.renewed(epoch, sent)
 
     def _resign(self) -> None:
-        epoch = self.trust.epoch
+        epoch = self.trust.epoch or (self.lease.epoch if self.lease else 0)
         self.trust.lost()
-        if epoch is not None and self._store.resign(self.me, epoch):
+        if self._store.resign(self.me, epoch):
             _log.info("the lease is resigned", extra={"node": self.me.node, "epoch": epoch})
 
     def _hand_over(self) -> None:

@@ -11,14 +11,23 @@ from datetime import UTC, datetime
 from apscheduler.schedulers.background import BackgroundScheduler
 
 _log = logging.getLogger("protecao.failover.jobs")
+_SCHEDULERS_LOG = "protecao.failover.jobs.scheduler"
+#: How often the wall clock is looked at, and by how much it moves in between when somebody has set it.
+_CLOCK_LOOK_S, _CLOCK_WAS_SET_S = 0.5, 0.5
 
 
 class Jobs:
     """APScheduler with what a starved host needs: no tick is dropped for being late, none runs beside itself."""
 
-    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
-        self._monotonic = monotonic
+    def __init__(self, monotonic: Callable[[], float] = time.monotonic, wall: Callable[[], float] = time.time) -> None:
+        self._monotonic, self._wall = monotonic, wall
+        self._stopped = threading.Event()
+        # It warns of each tick whose work is still under way: in an outage four times a second. What hangs is told
+        # by the age of its last success, what fails by `_run`.
+        quiet = logging.getLogger(_SCHEDULERS_LOG)
+        quiet.setLevel(logging.ERROR)
         self._scheduler = BackgroundScheduler(
+            logger=quiet,
             timezone="UTC",
             executors={"default": {"type": "threadpool", "max_workers": 4}},
             # The default grace of 1 s silently skips ticks on a host that is short of CPU.
@@ -36,11 +45,13 @@ class Jobs:
         )
 
     def start(self) -> None:
-        """Starts the scheduler's thread."""
+        """Starts the scheduler's thread, and one that keeps it from going by a clock that was set."""
         self._scheduler.start()
+        threading.Thread(target=self._watch_the_clock, name="jobs-clock", daemon=True).start()
 
     def stop(self) -> None:
         """Starts no more ticks; those under way end by themselves."""
+        self._stopped.set()
         if self._scheduler.running:
             self._scheduler.shutdown(wait=False)
 
@@ -52,6 +63,16 @@ class Jobs:
                 job.id: round(now - self._succeeded[job.id], 3) if job.id in self._succeeded else None
                 for job in self._scheduler.get_jobs()
             }
+
+    def _watch_the_clock(self) -> None:
+        """APScheduler goes by the wall clock: set back by an hour, it would let every job rest for an hour."""
+        ahead = self._wall() - self._monotonic()
+        while not self._stopped.wait(_CLOCK_LOOK_S):
+            before, ahead = ahead, self._wall() - self._monotonic()
+            if abs(ahead - before) > _CLOCK_WAS_SET_S:
+                _log.warning("the wall clock was set", extra={"by_s": round(ahead - before, 1)})
+                for job in self._scheduler.get_jobs():
+                    job.modify(next_run_time=datetime.now(UTC))
 
     def _run(self, name: str, work: Callable[[], None]) -> None:
         try:

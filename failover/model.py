@@ -92,6 +92,8 @@ class Observation:
     #: The lease as last read, and when it ends. No lease, though the database answers: nobody ever led.
     lease: Lease | None = None
     lease_expires_at: float | None = None
+    #: The highest epoch this node ever saw: a lease below it came back with an older copy of the database.
+    epoch_seen: int = 0
     #: This node's own belief: until when it may trust its lease, and when the last good renewal was sent.
     trusted_until: float | None = None
     renewed_at: float | None = None

@@ -114,6 +114,19 @@ class EventQueue:
                 self.set_aside(queued.position, "checksum")
         return [queued for queued, kept in rows if _sum(queued.event) == kept]
 
+    def find(self, event_ids: Sequence[str]) -> dict[str, Event]:
+        """Those of these events that the file has, acknowledged ones included, by their id."""
+        marks = ", ".join("?" * len(event_ids))
+        query = f"SELECT event_id, kind, body, occurred_at, key FROM events WHERE event_id IN ({marks})"  # noqa: S608
+        with self._opened() as connection:
+            return {row[0]: Event(*row) for row in connection.execute(query, tuple(event_ids))}
+
+    def holds(self, key: str) -> bool:
+        """Whether events of `key` wait in here."""
+        query = "SELECT 1 FROM events WHERE key = ? AND state != 'synced' AND state = 'pending' LIMIT 1"
+        with self._opened() as connection:
+            return connection.execute(query, (key,)).fetchone() is not None
+
     def acknowledge(self, positions: Sequence[int]) -> None:
         """These are in the ledger. Done twice, it counts once."""
         with self._writing() as connection:

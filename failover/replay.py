@@ -23,6 +23,10 @@ _log = logging.getLogger("protecao.failover.replay")
 Handler = Callable[[str, Sequence[Queued]], None]
 
 
+def _nobody_notes(queued: Queued, reason: str) -> None:
+    """For a queue whose dead events are looked at in its file."""
+
+
 @dataclass(frozen=True, slots=True)
 class Replayed:
     """What one run did: events taken by the handler, refused this time, set aside for good."""
@@ -35,8 +39,18 @@ class Replayed:
 class Replay:
     """Runs a queue through `handler`, at most `batch` events at a time; `tries` refusals and an event is set aside."""
 
-    def __init__(self, queue: EventQueue, handler: Handler, *, batch: int = 500, tries: int = 5) -> None:
+    def __init__(
+        self,
+        queue: EventQueue,
+        handler: Handler,
+        *,
+        batch: int = 500,
+        tries: int = 5,
+        on_dead: Callable[[Queued, str], None] = _nobody_notes,
+    ) -> None:
+        """`on_dead`: told of each event before it is set aside, with the reason; what it raises puts that off."""
         self._queue = queue
+        self._on_dead = on_dead
         self._handler = handler
         self._batch = batch
         self._tries = tries
@@ -86,6 +100,7 @@ class Replay:
     def _refused(self, queued: Queued, error: Refused, waiting: set[str]) -> Replayed:
         tries = self._queue.count_try(queued.position, str(error))
         if tries >= self._tries:
+            self._on_dead(queued, str(error))
             self._queue.set_aside(queued.position, str(error))
             return Replayed(dead=1)
         if queued.event.key:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -89,12 +90,14 @@ class Supervisor:
         self._health = PrimaryHealth(config.heartbeat_timeout)
         self._surroundings = Surroundings(ready=False)
         self._beats: tuple[Beat, ...] = ()
-        self._head = self._pending = 0
+        self._pending = 0
+        self._heads = deque((0, 0), maxlen=2)
         self._queue_stats = QueueStats(0, 0, None, 0, 0)
         self._decision = Decision(State.STARTING)
         self._hand_over_to: Identity | None = None
         self._stop = threading.Event()
         self._wake = threading.Event()
+        self._beating = threading.Lock()
         self._thread: threading.Thread | None = None
         self._jobs = Jobs(monotonic)
         self.elector = Elector(me, config, leases, monotonic, self._look_around, epoch_seen)
@@ -121,7 +124,10 @@ class Supervisor:
         if self._thread is None:
             return True
         self._thread.join(timeout)
-        return not self._thread.is_alive()
+        if self._thread.is_alive():
+            return False
+        self._sign_off()
+        return True
 
     def is_leader(self) -> bool:
         """Whether this node may act as the leader at this moment."""
@@ -180,10 +186,10 @@ class Supervisor:
 
     def beat(self) -> None:
         """Says how this node is and reads how the others are. Raises what the store raises."""
-        self._count_queue()
-        self._heartbeats.write(self.me, self._report())
-        # The head as it was one beat ago: what came since cannot have been applied by everybody.
-        head, self._head = self._head, self._hooks.head_seq()
+        self._say_how_it_is()
+        # The head as it was two beats ago: the primary's last beat is up to one old, and knew less than the log then.
+        head = self._heads[0]
+        self._heads.append(self._hooks.head_seq())
         beats, rivals = tuple(self._heartbeats.read()), self._health.rivals
         self._health.saw(beats, self._monotonic())
         self._beats, self._pending = beats, pending(beats, head, self._health.primary, self.config.heartbeat_timeout)
@@ -197,6 +203,21 @@ class Supervisor:
             done = self._replay.run()
             _log.info("replayed", extra={"synced": done.synced, "refused": done.refused, "set_aside": done.dead})
             self._count_queue()
+
+    def _say_how_it_is(self) -> None:
+        # One at a time: a beat that was under way must not be the one after the last.
+        with self._beating:
+            self._count_queue()
+            self._heartbeats.write(self.me, self._report())
+
+    def _sign_off(self) -> None:
+        """A last beat, which says that this process ends, and with what in its queue: nobody has to wait for it."""
+        if self.elector.ledger_since is None:
+            return
+        try:
+            self._say_how_it_is()
+        except Exception as error:
+            _log.warning("the last beat was not taken", extra={"reason": str(error)})
 
     def _count_queue(self) -> None:
         if self._queue is not None:

@@ -13,7 +13,7 @@ from api.intake import read_json_body
 from api.problems import Malformed
 from api.resources import event_log
 from api.resources.actions import ACTIONS
-from api.resources.csv_text import to_csv
+from api.resources.csv_text import to_csv, told_where_broken
 from api.resources.kinds import Kind
 from api.resources.nodes import nodes
 from api.resources.schemas import BODIES, NodeActionBody, parse
@@ -161,7 +161,7 @@ def json(value: Any, status: int = 200) -> Response:
 def _csv(columns: tuple[str, ...], rows: Iterator[dict[str, Any]]) -> Response:
     # The first row is read before the answer begins, so that a ledger out of reach is still a 503.
     begun = list(zip(range(1), rows, strict=False))
-    text = to_csv(columns, chain((row for _, row in begun), rows))
+    text = told_where_broken(to_csv(columns, chain((row for _, row in begun), rows)))
     return Response(text, headers={"Cache-Control": "no-store"}, content_type="text/csv; charset=utf-8")
 
 

@@ -62,7 +62,11 @@ def export(file: Path | None, with_hashes: bool) -> None:
                 click.echo(text, nl=False)
             return
         with _new_private_file(file) as opened:
-            opened.writelines(lines)
+            try:
+                opened.writelines(lines)
+            except BaseException:
+                file.unlink()  # half an export looks like a whole one
+                raise
     click.echo(f"Written to {file}, readable by you alone.")
 
 

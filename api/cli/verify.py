@@ -39,11 +39,11 @@ class Inspector(Verifier):
 
     def verdict(self, token: str) -> VerdictClaims:
         """The claims of a verdict that one of the pinned keys signed. Raises `TokenInvalid`."""
-        return self._claims(token, VERDICT_TYP, VerdictClaims)
+        return self.claims(token, VERDICT_TYP, VerdictClaims)
 
     def lease(self, token: str) -> LeaseClaims:
         """The claims of an offline token that one of the pinned keys signed. Raises `TokenInvalid`."""
-        return self._claims(token, LEASE_TYP, LeaseClaims)
+        return self.claims(token, LEASE_TYP, LeaseClaims)
 
 
 @click.command("verify")

@@ -1,30 +1,24 @@
-"""How this project connects to Postgres and to SQLite: one place for time-outs, pragmas and locks."""
+"""The ledger's connections: what stands alone, what is one transaction, and what a frozen server cannot hold."""
 
 from __future__ import annotations
 
 import contextlib
-import re
 import sqlite3
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import psycopg2
 from filelock import FileLock
 from filelock import Timeout as LockTimeout
 from psycopg2.extensions import TRANSACTION_STATUS_IDLE
-from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
 from api.ledger.errors import DRIVER_ERRORS, LedgerBusy, translate
-from api.ledger.watchdog import Watchdog
+from failover.engines import postgres_engine, sqlite_engine, write_lock
+from failover.watchdog import Watchdog
 
-_CONNECT_TIMEOUT_S = 2
-#: Both are needed: a user time-out alone leaves a read hanging, keepalives alone leave a write hanging.
-_TCP_USER_TIMEOUT_MS = 5_000
-_KEEPALIVES = {"keepalives": 1, "keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 2}
-_SQLITE_LOCK_TIMEOUT_S = 5.0
 #: For BEGIN, COMMIT and ROLLBACK: only a frozen server gets here.
 _WORDS_GUARD_S = 2.5
 
@@ -38,11 +32,10 @@ class Database:
         self._lock: FileLock | None = None
         if self.is_sqlite:
             path = Path(url.removeprefix("sqlite:///"))
-            # Two writing processes starve one of them on SQLite's own lock ("database is locked" after 5 s).
-            self._lock = FileLock(f"{path}.lock", timeout=_SQLITE_LOCK_TIMEOUT_S, poll_interval=0.001)
-            self.engine = _sqlite_engine(path, pool_size)
+            self._lock = write_lock(path)
+            self.engine = sqlite_engine(path, pool_size=pool_size, max_overflow=2)
         else:
-            self.engine = _postgres_engine(url, pool_size, pool_timeout)
+            self.engine = postgres_engine(url, "protecao", pool_size=pool_size, pool_timeout=pool_timeout)
         self._watchdog = Watchdog()
         #: When (monotonic) it last did what was asked of it, None before it ever did.
         self.answered_at: float | None = None
@@ -131,11 +124,6 @@ class Database:
             self._lock.release()
 
 
-def libpq_url(url: str) -> str:
-    """`url` as libpq takes it. Platforms write `postgres://`, SQLAlchemy's users `postgresql+psycopg2://`."""
-    return re.sub(r"^postgres(ql)?(\+psycopg2)?://", "postgresql://", url)
-
-
 def _in_transaction(connection: Connection) -> bool:
     raw: Any = connection.connection.driver_connection
     if isinstance(raw, sqlite3.Connection):
@@ -149,50 +137,3 @@ def _translated() -> Iterator[None]:
         yield
     except DRIVER_ERRORS as error:
         raise translate(error) from error
-
-
-def _postgres_engine(url: str, pool_size: int, pool_timeout: float) -> Engine:
-    keepalives: dict[str, Any] = _KEEPALIVES
-
-    def connect() -> Any:
-        # libpq itself reads the URL, so that multi-host and TLS parameters mean what they mean to psql.
-        return psycopg2.connect(
-            libpq_url(url),
-            connect_timeout=_CONNECT_TIMEOUT_S,
-            tcp_user_timeout=_TCP_USER_TIMEOUT_MS,
-            application_name="protecao",
-            **keepalives,
-        )
-
-    return create_engine(
-        "postgresql+psycopg2://",
-        creator=connect,
-        pool_size=pool_size,
-        max_overflow=0,
-        pool_timeout=pool_timeout,
-        pool_recycle=1800,
-        pool_use_lifo=True,
-        use_native_hstore=False,
-        # For good: switched per use, each connection that comes back is a round trip (SET) that nobody guards.
-        isolation_level="AUTOCOMMIT",
-        hide_parameters=True,
-    )
-
-
-def _sqlite_engine(path: Path, pool_size: int) -> Engine:
-    engine = create_engine(
-        f"sqlite:///{path}",
-        pool_size=pool_size,
-        max_overflow=2,
-        pool_timeout=_SQLITE_LOCK_TIMEOUT_S,
-        hide_parameters=True,
-    )
-
-    @event.listens_for(engine, "connect")
-    def configure(connection: Any, _record: object) -> None:
-        # The driver must not begin transactions by itself: `writing` does, with the lock held.
-        connection.isolation_level = None
-        for pragma in ("busy_timeout=5000", "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
-            connection.execute(f"PRAGMA {pragma}")
-
-    return engine

@@ -2,6 +2,7 @@
 
 LedgerError
 ├── LedgerUnavailable   it cannot be reached or did not answer in time: another node may, or later
+├── QueueIsFull         the same, and this node's queue has no room for what it would have taken
 ├── LedgerBusy          it answered that others hold the rows: the same again, a moment later
 └── LedgerRefused       it will never take this: a fault in what was sent
 """
@@ -22,6 +23,10 @@ class LedgerError(Exception):
 
 class LedgerUnavailable(LedgerError):
     """It cannot be reached, or did not answer in time."""
+
+
+class QueueIsFull(LedgerError):
+    """The ledger is away, and this node's queue is at its limit. Nothing was taken."""
 
 
 class LedgerBusy(LedgerError):

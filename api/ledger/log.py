@@ -20,7 +20,7 @@ from api.clock import Clock
 from api.ids import new_id
 from api.ledger import tables
 from api.ledger.database import Database
-from api.ledger.errors import LedgerError
+from api.ledger.errors import LedgerBusy, LedgerError, LedgerUnavailable
 from api.ledger.records import Event
 from api.node import Node
 
@@ -35,12 +35,15 @@ _READ_S = 1.0
 #: Several statements may be read on one connection, and a frozen server holds it no longer than this.
 _READ_GUARD_S = 5.0
 
-_EVENT = """
+_EVENTS = """
 INSERT INTO events (seq, event_id, type, license_id, machine_id, node, instance, epoch, mode, occurred_at,
     recorded_at, data)
-SELECT head.seq, %(event_id)s, %(type)s, %(license_id)s, %(machine_id)s, %(node)s, %(instance)s, %(epoch)s, %(mode)s,
-    %(occurred_at)s, extract(epoch FROM clock_timestamp())::float8, %(data)s
-FROM head; COMMIT
+SELECT head.seq - %(count)s + x.i, x.event_id, x.type, x.license_id, x.machine_id, x.node, x.instance, x.epoch, x.mode,
+    x.occurred_at, extract(epoch FROM clock_timestamp())::float8, x.data
+FROM head, ROWS FROM (json_to_recordset(%(events)s::json) AS (event_id text, type text, license_id text,
+    machine_id text, node text, instance text, epoch bigint, mode text, occurred_at float8, data text))
+    WITH ORDINALITY AS x(event_id, type, license_id, machine_id, node, instance, epoch, mode, occurred_at, data, i);
+COMMIT
 """
 
 Stamped = Mapping[Table, Sequence[str]]
@@ -93,9 +96,17 @@ class Journal:
 
     @contextlib.contextmanager
     def reading(self, patience_s: float = _READ_S) -> Iterator[Connection]:
-        """A connection on which each statement stands alone and may take `patience_s`. Raises `LedgerError`."""
-        with brief_reading(self.database, patience_s) as connection:
-            yield connection
+        """A connection on which each statement stands alone and may take `patience_s`. Raises `LedgerError`:
+
+        `LedgerBusy` where it took longer, or no connection was free: the ledger itself is there.
+        """
+        try:
+            with brief_reading(self.database, patience_s) as connection:
+                yield connection
+        except LedgerUnavailable as error:
+            if only_slow(error):
+                raise LedgerBusy("the ledger has too much to do for this") from error.__cause__
+            raise
 
     def event(self, type: str, *, license_id: str | None = None, machine_id: str | None = None, **data: Any) -> Event:
         """An event of now. `data` becomes its JSON: never a license key, never a token."""
@@ -124,26 +135,33 @@ class Change:
 
     def commit(self, event: Event, stamped: Stamped | None = None) -> None:
         """Appends `event`, gives the rows of `stamped` (ids by table) its `seq`, and ends the transaction."""
+        self.commit_all([event], stamped)
+
+    def commit_all(self, events: Sequence[Event], stamped: Stamped | None = None) -> None:
+        """Appends `events`, gives the rows of `stamped` the last one's `seq`, and ends the transaction."""
         append = self._append_sqlite if self._journal.database.is_sqlite else self._append_postgres
-        append(event, stamped or {})
+        append(events, stamped or {})
         self.committed = True
 
-    def _append_postgres(self, event: Event, stamped: Stamped) -> None:
-        parts = ["WITH head AS (UPDATE log_head SET seq = seq + 1 WHERE id = 1 RETURNING seq)"]
+    def _append_postgres(self, events: Sequence[Event], stamped: Stamped) -> None:
+        parts = ["WITH head AS (UPDATE log_head SET seq = seq + %(count)s WHERE id = 1 RETURNING seq)"]
         parts += [
             f", stamped_{table.name} AS (UPDATE {table.name} SET seq = head.seq FROM head "  # noqa: S608 - our own names
             f"WHERE {table.name}.{_key(table)} = ANY(%(ids_{table.name})s))"
             for table in stamped
         ]
         ids = {f"ids_{table.name}": list(ids) for table, ids in stamped.items()}
-        self.connection.exec_driver_sql("".join(parts) + _EVENT, _columns(event) | ids)
+        rows = msgspec.json.encode([_columns(event) for event in events]).decode()
+        self.connection.exec_driver_sql("".join(parts) + _EVENTS, ids | {"count": len(events), "events": rows})
 
-    def _append_sqlite(self, event: Event, stamped: Stamped) -> None:
-        head = tables.log_head
-        self.connection.execute(update(head).values(seq=head.c.seq + 1))
+    def _append_sqlite(self, events: Sequence[Event], stamped: Stamped) -> None:
+        head, count = tables.log_head, len(events)
+        self.connection.execute(update(head).values(seq=head.c.seq + count))
         seq = self.connection.execute(select(head.c.seq)).scalar_one()
-        row = _columns(event) | {"seq": seq, "recorded_at": self._journal.now()}
-        self.connection.execute(insert(tables.events), row)
+        now = self._journal.now()
+        places = enumerate(events, start=seq - count + 1)
+        rows_of_events = [_columns(event) | {"seq": at, "recorded_at": now} for at, event in places]
+        self.connection.execute(insert(tables.events), rows_of_events)
         for table, ids in stamped.items():
             rows = [(seq, id) for id in ids]
             sql = f"UPDATE {table.name} SET seq = ? WHERE {_key(table)} = ?"  # noqa: S608 - our own names

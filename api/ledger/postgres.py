@@ -18,9 +18,6 @@ from api.ledger.database import Database
 from api.ledger.records import Ask, Batch, Known
 from api.ledger.rows import CHECK_COLUMNS, COLUMNS, changed_machines, known_from
 
-#: Beyond the server's own statement_timeout: only a frozen server gets here.
-_GUARD_S = 2.5
-
 _LIMITS = """
 SET LOCAL statement_timeout = 2000; SET LOCAL lock_timeout = 300;
 SET LOCAL idle_in_transaction_session_timeout = 2000;
@@ -86,10 +83,12 @@ def _json(values: Sequence[object]) -> str | None:
 class PostgresLedger:
     """See `store.Ledger`."""
 
-    def __init__(self, database: Database, writer: str, clock: Clock) -> None:
+    def __init__(self, database: Database, writer: str, clock: Clock, budget_s: float) -> None:
+        """`budget_s`: the longest that one message may take; beyond it the connection is ended."""
         self.database = database
         self._writer = writer
         self._clock = clock
+        self._budget_s = budget_s
 
     def look_up(self, asks: Sequence[Ask]) -> list[Known]:
         with self.database.driver() as connection:
@@ -145,7 +144,7 @@ class PostgresLedger:
 
     def _execute(self, connection: Any, sql: str, parameters: dict[str, Any]) -> Any:
         """Sends one message; `connection` is the driver's."""
-        with self.database.watched(connection, _GUARD_S):
+        with self.database.watched(connection, self._budget_s):
             cursor = connection.cursor()
             cursor.execute(sql, parameters)
             return cursor

@@ -91,7 +91,7 @@ def known_from(rows: Iterable[tuple[Any, ...]], fingerprints: list[str | None]) 
         if not row.is_ours:
             raise LedgerBusy("a license came while others were waited for")
         recorded = None if row.recorded is None else _decode(row.recorded)
-        known[row.i] = Known(_holding(row, fingerprints[row.i]), recorded, row.recorded_at)
+        known[row.i] = Known(_holding(row, fingerprints[row.i]), recorded, row.recorded_at, row.seq or 0)
     return known
 
 

@@ -27,20 +27,23 @@ LEFT JOIN machines m ON m.license_id = l.id AND m.fingerprint = json_extract(j.v
 
 _LOOK_UP = f"SELECT :now, json_extract(j.value, '$.i'), {CHECK_COLUMNS} {_FROM}"
 
+#: All that a write needs to know of a license, counted from its machines; `now` is a parameter.
+FULL_COLUMNS = COLUMNS.format(
+    seats="(SELECT count(*) FROM machines s WHERE s.license_id = l.id AND s.active)",
+    excess="(SELECT count(*) FROM machines s WHERE s.license_id = l.id AND s.active AND s.excess)",
+    arrivals="(SELECT count(*) FROM machines s WHERE s.license_id = l.id AND s.created_at > :now - 2592000)",
+    stale="""(SELECT json_group_array(json_array(s.id, s.fingerprint, s.name, s.platform, s.excess,
+        s.last_seen_at, s.created_at)) FROM (
+        SELECT * FROM machines s WHERE s.license_id = l.id AND s.active
+        AND json_extract(p.rules_json, '$.release_stale_days') IS NOT NULL
+        ORDER BY coalesce(s.last_seen_at, s.created_at) LIMIT 64) s)""",
+    recorded="{recorded}",
+)
+
 _LOOK_UP_LOCKED = "".join(
     (
         "SELECT :now, json_extract(j.value, '$.i'), ",
-        COLUMNS.format(
-            seats="(SELECT count(*) FROM machines s WHERE s.license_id = l.id AND s.active)",
-            excess="(SELECT count(*) FROM machines s WHERE s.license_id = l.id AND s.active AND s.excess)",
-            arrivals="(SELECT count(*) FROM machines s WHERE s.license_id = l.id AND s.created_at > :now - 2592000)",
-            stale="""(SELECT json_group_array(json_array(s.id, s.fingerprint, s.name, s.platform, s.excess,
-                s.last_seen_at, s.created_at)) FROM (
-                SELECT * FROM machines s WHERE s.license_id = l.id AND s.active
-                AND json_extract(p.rules_json, '$.release_stale_days') IS NOT NULL
-                ORDER BY coalesce(s.last_seen_at, s.created_at) LIMIT 64) s)""",
-            recorded="e.data, e.occurred_at",
-        ),
+        FULL_COLUMNS.format(recorded="e.data, e.occurred_at"),
         _FROM,
         "LEFT JOIN events e ON e.event_id = json_extract(j.value, '$.event_id')",
     )

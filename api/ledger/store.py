@@ -42,12 +42,19 @@ class Ledger(Protocol):
         """Locks the licenses asked for and reads them; see `Transaction`."""
 
 
-def open_ledger(url: str, writer: str, clock: Clock, *, pool_size: int = 2) -> Ledger:
-    """The ledger at `url`. `writer` (an id of this process) keeps its minute counts apart from others'."""
-    return ledger_on(Database(url, pool_size=pool_size), writer, clock)
+#: How long one message may take where nobody waits for its answer.
+PATIENT_S = 2.5
 
 
-def ledger_on(database: Database, writer: str, clock: Clock) -> Ledger:
+def open_ledger(url: str, writer: str, clock: Clock, *, pool_size: int = 2, budget_s: float = PATIENT_S) -> Ledger:
+    """The ledger at `url`. `writer` (an id of this process) keeps its minute counts apart from others'.
+
+    `budget_s`: how long one message may take before the ledger counts as away.
+    """
+    return ledger_on(Database(url, pool_size=pool_size), writer, clock, budget_s=budget_s)
+
+
+def ledger_on(database: Database, writer: str, clock: Clock, *, budget_s: float = PATIENT_S) -> Ledger:
     """The same on a pool of connections that is already there."""
     if database.is_sqlite:
         from api.ledger.sqlite import SqliteLedger
@@ -55,4 +62,4 @@ def ledger_on(database: Database, writer: str, clock: Clock) -> Ledger:
         return SqliteLedger(database, writer, clock)
     from api.ledger.postgres import PostgresLedger
 
-    return PostgresLedger(database, writer, clock)
+    return PostgresLedger(database, writer, clock, budget_s)

@@ -29,6 +29,7 @@ metadata = MetaData()
 _ID = String(36)
 _HASH = String(43)
 _NOT_NORMAL = text("mode <> 'normal'")
+_UNSENT = text("sent_at IS NULL")
 
 
 def _seq() -> Column[int]:
@@ -144,7 +145,8 @@ events = Table(
     Index("ix_events_not_normal", "seq", postgresql_where=_NOT_NORMAL, sqlite_where=_NOT_NORMAL),
 )
 
-#: Checks per minute, kept with the events they count. `writer` keeps two processes off one row.
+#: Checks per minute, kept with the events they count. `writer` keeps two processes off one row; the leader rolls old
+#: rows up into those of an hour, then of a day, named after its first minute, whose writer is nobody ("").
 check_minutes = Table(
     "check_minutes",
     metadata,
@@ -184,6 +186,7 @@ lease = failover.tables.lease(metadata)
 failovers = failover.tables.failovers(metadata)
 
 #: What replay found and kept: a conflict (`kind` says which) or an event set aside after its tries (`dead`).
+#: `noticed`: the leader has put it into the outbox.
 replay_findings = Table(
     "replay_findings",
     metadata,
@@ -193,4 +196,48 @@ replay_findings = Table(
     Column("node", String(128), nullable=False),
     Column("found_at", Double, nullable=False),
     Column("data", Text, nullable=False),
+    Column("noticed", Boolean, nullable=False, server_default=text("false")),
 )
+
+#: One row, the leader's: silence before `since` and after `until` counts against nobody; `looked_at`: its last look.
+watch = Table(
+    "watch",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("since", Double),
+    Column("until", Double, nullable=False),
+    Column("looked_at", Double, nullable=False),
+)
+
+#: What the log says of a license already, once per occurrence; `about`: the moment that tells it from the next one.
+notices = Table(
+    "notices",
+    metadata,
+    Column("license_id", _ID, primary_key=True),
+    Column("kind", String(40), primary_key=True),
+    Column("about", Double, nullable=False),
+)
+
+#: What people are to be told, in the order of `number`, which only the leader gives. `id` never changes with a retry.
+outbox = Table(
+    "outbox",
+    metadata,
+    Column("number", BigInteger, primary_key=True, autoincrement=False),
+    Column("id", _ID, nullable=False, unique=True),
+    Column("kind", String(40), nullable=False),
+    Column("license_id", _ID),
+    Column("created_at", Double, nullable=False),
+    Column("data", Text, nullable=False),
+    Column("sent_at", Double),
+    Index("ix_outbox_unsent", "number", postgresql_where=_UNSENT, sqlite_where=_UNSENT),
+)
+
+#: Numbers that the leader's duties go on from, by name.
+duty_marks = Table(
+    "duty_marks",
+    metadata,
+    Column("name", String(40), primary_key=True),
+    Column("value", BigInteger, nullable=False),
+)
+#: The mark under which the events of backup mode and of isolated nodes are counted that retention removed.
+REMOVED_NOT_NORMAL = "removed, not normal"

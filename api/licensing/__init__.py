@@ -1,5 +1,6 @@
 """What a license is and how it is judged: frozen values and one pure function. No I/O, no clock, no framework."""
 
+from api.licensing.certain import is_certain
 from api.licensing.codes import IDEMPOTENT_ACTS, WRITING_ACTS, Act, Code
 from api.licensing.decide import decide, retried
 from api.licensing.merge import Merged, Past, merge
@@ -22,6 +23,7 @@ __all__ = [
     "Verdict",
     "Watch",
     "decide",
+    "is_certain",
     "machine_id",
     "merge",
     "retried",

@@ -65,7 +65,7 @@ class Actions:
         action = ACTIONS[name]
         body = parse(action.body, sent)
         key = (body.key or new_key()) if isinstance(body, ReissueBody) else None
-        with conflicts(self._journal, key, None), self._journal.change() as change:
+        with conflicts(self._journal, key, None, own=id), self._journal.change() as change:
             row = locked(change.connection, id)
             if row["status"] == "banned" and name != "ban":
                 raise Problem("CONFLICT", "the license is banned, which is final")

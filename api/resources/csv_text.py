@@ -13,6 +13,8 @@ import msgspec
 #: A spreadsheet reads a cell that begins so as a formula, or drops the character and looks again.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _CHUNK = 500
+#: Its quotation mark is never closed: a strict reader refuses the file, a lenient one shows a last row that says it.
+BROKEN_OFF = '"INCOMPLETE: this file broke off here, and more was to come. Ask for it again.\n'
 
 
 def to_csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> Iterator[str]:
@@ -21,6 +23,18 @@ def to_csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> Iterato
     remaining = iter(rows)
     while chunk := list(islice(remaining, _CHUNK)):
         yield _lines([[_cell(row[name]) for name in columns] for row in chunk])
+
+
+def told_where_broken(text: Iterable[str]) -> Iterator[str]:
+    """`text`, ended by `BROKEN_OFF` where it fails; what went wrong is raised after that.
+
+    A server that has begun an answer may end it as if it were whole (Granian does): then only this tells.
+    """
+    try:
+        yield from text
+    except Exception:
+        yield BROKEN_OFF
+        raise
 
 
 def guarded(text: str) -> str:

@@ -67,7 +67,7 @@ class Licenses:
         given = sent(body)
         if "key" in given:
             raise Malformed("key", "is changed by the action reissue")
-        with conflicts(self._journal, None, given.get("external_ref")), self._journal.change() as change:
+        with conflicts(self._journal, None, given.get("external_ref"), own=id), self._journal.change() as change:
             row = locked(change.connection, id)
             changes = columns_of(given)
             if "policy" in given:
@@ -112,23 +112,26 @@ def locked(connection: Connection, id: str) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def conflicts(journal: Journal, key: str | None, external_ref: str | None) -> Iterator[None]:
-    """Turns the ledger's refusal of a second key or `external_ref` into `CONFLICT`.
+def conflicts(journal: Journal, key: str | None, external_ref: str | None, *, own: str | None = None) -> Iterator[None]:
+    """Turns the ledger's refusal of a second key or `external_ref` into `CONFLICT`. `own`: the license that changes.
 
     Asked afterwards and not before, so that two who come at once get the same two answers.
     """
     try:
         yield
     except LedgerRefused as error:
-        _explain(journal, key, external_ref, error)
+        _explain(journal, key, external_ref, own, error)
 
 
-def _explain(journal: Journal, key: str | None, external_ref: str | None, error: LedgerRefused) -> NoReturn:
+def _explain(
+    journal: Journal, key: str | None, external_ref: str | None, own: str | None, error: LedgerRefused
+) -> NoReturn:
     # Without the None ones: `= None` is compiled to IS NULL, which most licenses fulfil.
     wanted = {licenses.c.external_ref: external_ref, licenses.c.key_hash: None if key is None else key_claim(key)}
     taken = or_(false(), *(column == value for column, value in wanted.items() if value is not None))
     with journal.reading() as connection:
-        rows = [plain(row) for row in connection.execute(with_policy().where(taken)).mappings()]
+        found = [plain(row) for row in connection.execute(with_policy().where(taken)).mappings()]
+    rows = [row for row in found if row["id"] != own]  # what it has already is in nobody's way
     for row in rows:
         if external_ref is not None and row["external_ref"] == external_ref:
             raise Problem("CONFLICT", "the external_ref is another license's", license=resource(row)) from error

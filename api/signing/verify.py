@@ -103,7 +103,7 @@ class Verifier:
         Freshness is the nonce. `now` (Unix seconds) is for callers whose own clock can be trusted; clients of
         customers leave it out, and then the token's times are held against no clock.
         """
-        claims = self._claims(token, VERDICT_TYP, VerdictClaims)
+        claims = self.claims(token, VERDICT_TYP, VerdictClaims)
         _require(Reason.TIMES, claims.iat < claims.exp)
         _require(Reason.ISS, claims.iss == ISSUER)
         _require(Reason.AUD, claims.aud == product)
@@ -133,7 +133,7 @@ class Verifier:
         `floor`: the highest signed time this client has seen; a clock more than `leeway` seconds below it was set
         back. The leeway is for clocks that are behind: the end is `exp` to the second.
         """
-        claims = self._claims(token, LEASE_TYP, LeaseClaims)
+        claims = self.claims(token, LEASE_TYP, LeaseClaims)
         _require(Reason.TIMES, max(claims.iat, claims.nbf) < claims.exp)
         _require(Reason.ISS, claims.iss == ISSUER)
         _require(Reason.AUD, claims.aud == product)
@@ -144,7 +144,11 @@ class Verifier:
         _require(Reason.EXPIRED, now < claims.exp)
         return claims
 
-    def _claims(self, token: str, typ: str, kind: type[Claims]) -> Claims:
+    def claims(self, token: str, typ: str, kind: type[Claims]) -> Claims:
+        """The claims of a token of this type that a pinned key signed, bound to nothing. Raises `TokenInvalid`.
+
+        Enough for who asks what a token says; a client calls `verify_verdict` and `verify_lease`.
+        """
         parts = _parts(token)
         header, payload, signature = (_decoded(part) for part in parts)
         public = self._key(_object(header, Reason.HEADER), typ)

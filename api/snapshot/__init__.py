@@ -1,7 +1,7 @@
 """This node's own copy of what decisions need: it serves when the ledger is away, so it serves always."""
 
-from api.snapshot.copy import SNAPSHOT_NAME, Position, Snapshot, open_snapshot
+from api.snapshot.copy import SNAPSHOT_NAME, Position, Snapshot, open_snapshot, source_of
 from api.snapshot.follower import Follower
 from api.snapshot.reader import Reader, Seen
 
-__all__ = ["SNAPSHOT_NAME", "Follower", "Position", "Reader", "Seen", "Snapshot", "open_snapshot"]
+__all__ = ["SNAPSHOT_NAME", "Follower", "Position", "Reader", "Seen", "Snapshot", "open_snapshot", "source_of"]

@@ -7,6 +7,8 @@ worker's own write may run ahead of the follower, and what the follower read bef
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import re
 import sqlite3
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,8 +22,9 @@ from sqlalchemy.dialects import sqlite
 
 from api import logs
 from api.ledger import tables
-from api.ledger.records import Ask, Known
-from api.ledger.rows import CHECK_COLUMNS, known_from
+from api.ledger.records import Ask, Change, Known
+from api.ledger.rows import CHECK_COLUMNS, changed_machines, known_from
+from api.ledger.sqlite import FULL_COLUMNS
 
 _log = logs.get("snapshot")
 
@@ -40,7 +43,8 @@ FOLLOWED: tuple[Table, ...] = (
 _POSITION = """
 CREATE TABLE IF NOT EXISTS position (
     id INTEGER PRIMARY KEY CHECK (id = 1), ledger_id TEXT NOT NULL, generation INTEGER NOT NULL,
-    seq INTEGER NOT NULL, event_id TEXT, as_of REAL NOT NULL, polled_at REAL NOT NULL, complete INTEGER NOT NULL
+    seq INTEGER NOT NULL, event_id TEXT, as_of REAL NOT NULL, polled_at REAL NOT NULL, complete INTEGER NOT NULL,
+    source TEXT NOT NULL, wall_skew REAL NOT NULL
 )
 """
 # Not unique: two keys that change hands within one poll meet here for a moment. The ledger is what keeps them unique.
@@ -49,19 +53,38 @@ _INDEXES = (
     "CREATE INDEX IF NOT EXISTS machines_by_fingerprint ON machines (license_id, fingerprint)",
 )
 #: Raise it with every change of these tables, the followed ones included: an older file is then made anew.
-_FORMAT = 1
+_FORMAT = 2
 _OTHER_FORMAT = -1
 _LOOK_UP = f"""
 SELECT 0, 0, {CHECK_COLUMNS} FROM licenses l JOIN policies p ON p.id = l.policy
 LEFT JOIN machines m ON m.license_id = l.id AND m.fingerprint = ?
 WHERE l.key_hash = ?
 """  # noqa: S608 - constants only
+_LOOK_UP_FULLY = f"""
+SELECT 0, 0, {FULL_COLUMNS.format(recorded="NULL, NULL")} FROM licenses l JOIN policies p ON p.id = l.policy
+LEFT JOIN machines m ON m.license_id = l.id AND m.fingerprint = :fingerprint
+WHERE l.key_hash = :key_hash
+"""  # noqa: S608 - constants only
+#: What this node itself did to a row is put over it and keeps its `seq`: the ledger's row, once changed, replaces it.
+_PUT_LICENSE = """
+UPDATE licenses SET expires_at = ?, uses = ?, seats = ?, excess = ?, checked_in_at = ?, last_seen_at = ?
+WHERE id = ? AND seq <= ?
+"""
+_PUT_MACHINE = """
+INSERT INTO machines (id, license_id, fingerprint, name, platform, active, excess, heartbeat_at, last_seen_at,
+    created_at, seat_at, culled, seq)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0)
+ON CONFLICT (id) DO UPDATE SET name = excluded.name, platform = excluded.platform, active = excluded.active,
+    excess = excluded.excess, heartbeat_at = excluded.heartbeat_at, last_seen_at = excluded.last_seen_at,
+    seat_at = excluded.seat_at, culled = excluded.culled
+"""
 
 
 class Position(msgspec.Struct, frozen=True):
     """Up to where which ledger has been copied. `as_of`: when it was last looked at, in ledger time.
 
     `polled_at`: the same moment or a little before it, on the monotonic clock that this machine's processes share.
+    `source`: where that ledger is, as a digest; `wall_skew`: by how many seconds this machine's clock was ahead of it.
     """
 
     ledger_id: str
@@ -71,6 +94,14 @@ class Position(msgspec.Struct, frozen=True):
     as_of: float
     polled_at: float
     complete: bool
+    source: str = ""
+    wall_skew: float = 0.0
+
+
+def source_of(url: str) -> str:
+    """Which ledger `url` names: the same for another password or user, another for another host or database."""
+    place = re.sub(r"^[^:]*://([^@/]*@)?", "", url).partition("?")[0]
+    return hashlib.sha256(place.encode()).hexdigest()[:16]
 
 
 def open_snapshot(path: Path) -> Snapshot:
@@ -116,6 +147,13 @@ class Snapshot:
             rows = self._connection.execute(_LOOK_UP, (ask.fingerprint, ask.key_hash)).fetchall()
         return known_from(rows, [ask.fingerprint])[0]
 
+    def look_up_fully(self, ask: Ask, now: float) -> Known:
+        """The same with all that a write needs to know: the seats counted, and the machines longest unseen."""
+        asked = {"fingerprint": ask.fingerprint, "key_hash": ask.key_hash, "now": now}
+        with self._lock:
+            rows = self._connection.execute(_LOOK_UP_FULLY, asked).fetchall()
+        return known_from(rows, [ask.fingerprint])[0]
+
     def has_key(self, key_hash: str) -> bool:
         """Whether a license with this key was there at the last look."""
         with self._lock:
@@ -126,7 +164,7 @@ class Snapshot:
         """Where the copy stands; None for one that was never begun."""
         with self._lock:
             row = self._connection.execute(
-                "SELECT ledger_id, generation, seq, event_id, as_of, polled_at, complete FROM position"
+                f"SELECT {', '.join(Position.__struct_fields__)} FROM position"  # noqa: S608 - our own names
             ).fetchone()
         if row is None:
             return None
@@ -135,6 +173,12 @@ class Snapshot:
     def count(self, table: Table) -> int:
         with self._lock:
             return int(self._connection.execute(f"SELECT count(*) FROM {table.name}").fetchone()[0])  # noqa: S608
+
+    def rows(self, table: Table, columns: Sequence[Column[Any]]) -> list[tuple[Any, ...]]:
+        """All rows of a small table: these columns of each."""
+        names = ", ".join(column.name for column in columns)
+        with self._lock:
+            return self._connection.execute(f"SELECT {names} FROM {table.name}").fetchall()  # noqa: S608
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[SnapshotWriter]:
@@ -192,6 +236,15 @@ class SnapshotWriter:
             [tuple(row[name] for name in names) for row in rows],
         )
 
+    def put_own(self, change: Change, seq: int) -> None:
+        """Takes in what this node itself made of a license that it knew as of `seq`, unless newer rows are there."""
+        license = change.after.license
+        counts = (license.expires_at, license.uses, change.after.seats, change.after.excess)
+        row = (*counts, license.checked_in_at, license.last_seen_at, license.id, seq)
+        if self._connection.execute(_PUT_LICENSE, row).rowcount:
+            machines = changed_machines(change.before, change.after)
+            self._connection.executemany(_PUT_MACHINE, [msgspec.structs.astuple(machine) for machine in machines])
+
     def remove(self, table: Table, id: str) -> None:
         self._connection.execute(f"DELETE FROM {table.name} WHERE {_key(table)} = ?", (id,))  # noqa: S608
         if table is tables.licenses:
@@ -205,8 +258,8 @@ class SnapshotWriter:
 
     def move_to(self, position: Position) -> None:
         self._connection.execute(
-            "INSERT OR REPLACE INTO position (id, ledger_id, generation, seq, event_id, as_of, polled_at, complete) "
-            "VALUES (1, ?, ?, ?, ?, ?, ?, ?)",
+            f"INSERT OR REPLACE INTO position (id, {', '.join(Position.__struct_fields__)}) "  # noqa: S608 - our own
+            "VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             msgspec.structs.astuple(position),
         )
 

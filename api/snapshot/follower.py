@@ -16,7 +16,7 @@ from sqlalchemy import Connection, Table, literal_column, null, select
 from api.clock import Clock
 from api.ledger import tables
 from api.ledger.database import Database
-from api.snapshot.copy import FOLLOWED, Position, Snapshot
+from api.snapshot.copy import FOLLOWED, Position, Snapshot, source_of
 
 _CHUNK = 5_000
 _GUARD_S = 20.0
@@ -45,6 +45,7 @@ class Follower:
         self._database = database
         self._snapshot = snapshot
         self._clock = clock
+        self._source = source_of(database.url)
 
     def poll(self) -> bool:
         """Catches up once; gives whether it had to begin anew."""
@@ -79,17 +80,21 @@ class Follower:
                 writer.remove(table, id)
             for table, rows in changed:
                 writer.put(table, rows)
-            writer.move_to(_position(head, as_of, polled_at, complete=True))
+            writer.move_to(self._position(head, as_of, polled_at, complete=True))
+
+    def _position(self, head: Head, as_of: float, polled_at: float, *, complete: bool) -> Position:
+        identity = (head.ledger_id, head.generation, head.seq, head.event_id)
+        return Position(*identity, as_of, polled_at, complete, self._source, self._clock.wall_skew)
 
     def _begin_anew(self, head: Head, as_of: float, polled_at: float) -> None:
         """Copies all rows in chunks. What changes meanwhile has a `seq` above the head that was read first."""
         with self._snapshot.writing() as writer:
             writer.clear()
-            writer.move_to(_position(head, as_of, polled_at, complete=False))
+            writer.move_to(self._position(head, as_of, polled_at, complete=False))
         for table in FOLLOWED:
             self._copy(table)
         with self._snapshot.writing() as writer:
-            writer.move_to(_position(head, as_of, polled_at, complete=True))
+            writer.move_to(self._position(head, as_of, polled_at, complete=True))
 
     def _copy(self, table: Table) -> None:
         key = table.primary_key.columns.values()[0]
@@ -138,7 +143,3 @@ def _deleted_between(connection: Connection, after: int, to: int) -> list[tuple[
         (_DELETED[row.type], row.machine_id or row.license_id or msgspec.json.decode(row.data)["id"])
         for row in connection.execute(query)
     ]
-
-
-def _position(head: Head, as_of: float, polled_at: float, complete: bool) -> Position:
-    return Position(head.ledger_id, head.generation, head.seq, head.event_id, as_of, polled_at, complete)

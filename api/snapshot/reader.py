@@ -1,16 +1,16 @@
-"""A worker's view of its node's snapshot: used while it is fresh, and younger than what the node itself wrote."""
+"""A worker's view of its node's snapshot: fresh for a check, and as old as it may be where the node is cut off."""
 
 from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
 
 from api import logs
-from api.ledger.records import Ask, Known
+from api.ledger.records import Ask, Change, Known
 from api.shared_state import SharedState
 from api.snapshot.copy import Position, Snapshot
 
@@ -30,35 +30,75 @@ class Seen(msgspec.Struct, frozen=True):
 
 
 class Reader:
-    """Reads the snapshot at `path`, which the node's supervisor writes. `max_age_s` 0: never, always the ledger."""
+    """Reads the snapshot at `path`, which the node's supervisor writes. `max_age_s` 0: never, always the ledger.
+
+    `source`: which ledger it must be of; `longest_s`: how old it may be where the ledger cannot be asked.
+    """
 
     def __init__(
-        self, path: Path, state: SharedState, monotonic: Callable[[], float], *, max_age_s: float = MAX_AGE_S
+        self,
+        path: Path,
+        state: SharedState,
+        monotonic: Callable[[], float],
+        *,
+        max_age_s: float = MAX_AGE_S,
+        source: str = "",
+        longest_s: float = float("inf"),
     ) -> None:
         self.max_age_s = max_age_s
         self._path = path
         self._state = state
         self._monotonic = monotonic
+        self._source, self._longest_s = source, longest_s
         self._lock = threading.Lock()
         self._snapshot: Snapshot | None = None
+        self._inode = 0
+        self._writable: tuple[Snapshot, int] | None = None
         self._opened_at = float("-inf")
         self._position: Position | None = None
         self._looked_at = float("-inf")
 
     def look_up(self, ask: Ask) -> Seen | None:
         """What the snapshot knows, or None where it is too old, or older than this node's own last write."""
-        position = self._fresh()
-        if position is None or self._snapshot is None or self._state.changed_at(ask.key_hash) >= position.polled_at:
+        position, now = self._known_position(), self._monotonic()
+        # A moment that is still to come was written before this machine was started again.
+        if position is None or not 0.0 <= now - position.polled_at < self.max_age_s:
             return None
+        if self._state.changed_at(ask.key_hash) >= position.polled_at:
+            return None
+        return self._seen(position, lambda snapshot: snapshot.look_up(ask))
+
+    def look_up_cut_off(self, ask: Ask, now: float) -> Seen | None:
+        """All that is known at `now` (ledger time) without the ledger; None where there is no copy young enough."""
+        position = self.usable(now)
+        return None if position is None else self._seen(position, lambda snapshot: snapshot.look_up_fully(ask, now))
+
+    def usable(self, now: float) -> Position | None:
+        """Where the copy stands, if it is of this ledger and young enough to answer from alone."""
+        position = self._known_position()
+        if position is None or position.source != self._source:
+            return None
+        return position if now - position.as_of <= self._longest_s else None
+
+    def put_own(self, changes: Sequence[tuple[Change, int]]) -> None:
+        """What this node just made of licenses, with the `seq` it knew each of. A copy that cannot be written waits."""
+        if not changes:
+            return
         try:
-            return Seen(self._snapshot.look_up(ask), position.as_of)
-        except sqlite3.Error as error:
-            self._drop(error)
-            return None
+            with self._lock, self._writing().writing() as writer:
+                for change, seq in changes:
+                    writer.put_own(change, seq)
+        except (sqlite3.Error, OSError) as error:
+            _log.warning("the snapshot cannot be written", extra={"reason": str(error)})
+
+    def reading(self) -> Snapshot | None:
+        """The copy itself, whatever its age, if there is one."""
+        self._known_position()
+        return self._snapshot
 
     def has_key(self, key_hash: str) -> bool:
         """Whether the snapshot, however old, has a license of this key."""
-        self._fresh()
+        self._known_position()
         try:
             return self._snapshot is not None and self._snapshot.has_key(key_hash)
         except sqlite3.Error as error:
@@ -67,12 +107,21 @@ class Reader:
 
     def close(self) -> None:
         with self._lock:
-            if self._snapshot is not None:
-                self._snapshot.close()
-            self._snapshot, self._opened_at = None, float("inf")
+            for snapshot in filter(None, (self._snapshot, self._writable and self._writable[0])):
+                snapshot.close()
+            self._snapshot, self._writable, self._opened_at = None, None, float("inf")
 
-    def _fresh(self) -> Position | None:
-        """Where the snapshot stands, if that is no longer ago than `max_age_s`; looked at every so often."""
+    def _seen(self, position: Position, look: Callable[[Snapshot], Known]) -> Seen | None:
+        if self._snapshot is None:
+            return None
+        try:
+            return Seen(look(self._snapshot), position.as_of)
+        except sqlite3.Error as error:
+            self._drop(error)
+            return None
+
+    def _known_position(self) -> Position | None:
+        """Where a complete copy stands, looked at every so often."""
         now = self._monotonic()
         if now - self._looked_at >= _LOOK_EVERY_S and self._lock.acquire(blocking=False):
             try:
@@ -83,20 +132,26 @@ class Reader:
             finally:
                 self._lock.release()
         position = self._position
-        if position is None or not position.complete:
-            return None
-        # A moment that is still to come was written before this machine was started again.
-        return position if 0.0 <= now - position.polled_at < self.max_age_s else None
+        return position if position is not None and position.complete else None
 
     def _look(self, now: float) -> None:
         stale = self._position is None or now - self._position.polled_at > self.max_age_s
         if stale and now - self._opened_at > _OPEN_EVERY_S and self._path.exists():
-            # It may have been made anew under the same name.
-            former, self._opened_at = self._snapshot, now
-            self._snapshot = Snapshot(self._path, reading=True)
-            if former is not None:
-                former.close()
+            self._opened_at = now
+            inode = self._path.stat().st_ino
+            # Made anew under the same name. The former is not closed here: others may be reading it.
+            if self._snapshot is None or inode != self._inode:
+                self._snapshot, self._inode = Snapshot(self._path, reading=True), inode
         self._position = None if self._snapshot is None else self._snapshot.position()
+
+    def _writing(self) -> Snapshot:
+        """The copy to be written, opened again where it was made anew under the same name."""
+        inode = self._path.stat().st_ino
+        if self._writable is None or self._writable[1] != inode:
+            if self._writable is not None:
+                self._writable[0].close()
+            self._writable = (Snapshot(self._path), inode)
+        return self._writable[0]
 
     def _drop(self, error: Exception) -> None:
         _log.warning("the snapshot cannot be read", extra={"reason": str(error)})

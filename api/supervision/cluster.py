@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from sqlalchemy import Connection, func, select
@@ -11,7 +12,7 @@ from api.answers import timestamp
 from api.ledger import tables
 from api.ledger.database import Database
 from api.problems import Problem
-from api.supervision.published import NodeState
+from api.supervision.published import NodeState, QueueState
 from failover import SqlLeaseStore
 from failover.heartbeat import Beat, SqlHeartbeatStore
 from failover.model import Kind
@@ -49,33 +50,49 @@ def seen_from_outside(database: Database) -> NodeState:
     )
 
 
-def sync(connection: Connection) -> dict[str, Any]:
-    """The events that came in while rank 1 did not lead, and how far rank 1 has taken them in; as in `/stats`."""
+def sync(connection: Connection, node: str) -> dict[str, Any]:
+    """The events that came in while rank 1 did not lead, and how far rank 1 has taken them in; as in `/stats`.
+
+    What waits in other nodes' queues counts as they last said; `node`'s own is for `with_queue` to add.
+    """
     events, beats, findings = tables.events.c, tables.heartbeats.c, tables.replay_findings.c
     applied = connection.scalar(
         select(beats.applied_seq).where(beats.rank == 1).order_by(beats.beat_at.desc()).limit(1)
     )
-    not_normal = select(func.count()).where(events.mode != "normal")
-    total = connection.scalar(not_normal) or 0
+    not_normal, marks = select(func.count()).where(events.mode != "normal"), tables.duty_marks.c
+    removed = connection.scalar(select(marks.value).where(marks.name == tables.REMOVED_NOT_NORMAL)) or 0
+    total = removed + (connection.scalar(not_normal) or 0)
     pending = connection.scalar(not_normal.where(events.seq > (applied or 0))) or 0
+    last_said = select(beats.node, beats.queue).where(beats.node != node).order_by(beats.beat_at)
+    elsewhere = sum({row.node: row.queue for row in connection.execute(last_said)}.values())
     found = dict(
         connection.execute(select(findings.kind == "dead", func.count()).group_by(findings.kind == "dead")).all()
     )
     return {
-        "total": total,
-        "pending": pending,
+        "total": total + elsewhere,
+        "pending": pending + elsewhere,
         "synced": total - pending,
         "dead": found.get(True, 0),
         "conflicts": found.get(False, 0),
-        # Nothing is queued while there is no queue: without its ledger a node does not answer yet.
-        "queue": {"pending": 0, "bytes": 0, "oldest_s": None},
     }
 
 
-NO_SYNC: dict[str, Any] = {
-    **dict.fromkeys(("total", "pending", "synced", "dead", "conflicts")),
-    "queue": {"pending": 0, "bytes": 0, "oldest_s": None},
-}
+NO_SYNC: dict[str, Any] = dict.fromkeys(("total", "pending", "synced", "dead", "conflicts"))
+
+
+def with_queue(counted: Mapping[str, Any], own: QueueState) -> dict[str, Any]:
+    """What `sync` counted, with what waits in this node's own queue now."""
+    total = counted["total"]
+    return {
+        **counted,
+        "total": None if total is None else total + own.pending,
+        "pending": (counted["pending"] or 0) + own.pending,
+        "queue": {
+            "pending": own.pending,
+            "bytes": own.bytes,
+            "oldest_s": None if own.oldest_s is None else round(own.oldest_s, 1),
+        },
+    }
 
 
 def failovers(connection: Connection) -> list[dict[str, Any]]:

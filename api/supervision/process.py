@@ -7,6 +7,7 @@ server it is a companion of the workers; under any other WSGI server the worker 
 from __future__ import annotations
 
 import contextlib
+import math
 import signal
 import threading
 import time
@@ -16,14 +17,16 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 from sqlalchemy import select
 
-from api import logs
+from api import duties, logs
 from api.clock import Clock
 from api.ledger import migrate, tables
 from api.ledger.database import Database
 from api.ledger.errors import LedgerError, LedgerUnavailable
+from api.licensing import Watch
 from api.settings import Settings
 from api.snapshot import SNAPSHOT_NAME, Follower, open_snapshot
 from api.supervision.published import NodeState, Published, SnapshotState
+from api.supervision.queueing import Queueing
 from api.version import VERSION
 from failover import Config, Hooks, Identity, SqlLeaseStore, Status, Supervisor
 from failover.database import Database as LeaseDatabase
@@ -34,6 +37,8 @@ _log = logs.get("supervision")
 
 _PUBLISH_EVERY_S = 0.2
 _FOLLOW_EVERY_S = 0.25
+#: The copy is this young where the ledger answers.
+_FRESH_S = 1.0
 _LOCK_NAME = "supervisor.lock"
 _LOCK_RETRY_S = 0.5
 _SCHEMA_LOOK_S, _SCHEMA_RETRY_S = 0.03, 0.5
@@ -63,22 +68,26 @@ def supervise(settings: Settings, instance: str, stop: threading.Event) -> None:
             return
         rest = Database(settings.database_url, pool_size=1)
         _await_schema(rest, stop)
-        copy = _Copy(settings, rest)
+        clock = Clock()
+        copy = _Copy(settings, rest, clock)
+        queueing = Queueing(settings, rest, clock)
         # A connection of its own: a job that hangs must not lose the lease.
         leases = LeaseDatabase(settings.database_url)
-        supervisor = _supervisor(settings, instance, leases, rest, copy)
+        supervisor = _supervisor(settings, instance, leases, rest, copy, queueing)
         jobs = Jobs()
         jobs.every(_FOLLOW_EVERY_S, "follow", copy.follow)
+        jobs.every(_FOLLOW_EVERY_S, "reconnect", lambda: queueing.go_back(copy.is_fresh()))
+        duties.run_on(jobs, settings, rest, supervisor)
         published = Published(settings.data_dir)
         supervisor.start()
         jobs.start()
         try:
             while not stop.wait(_PUBLISH_EVERY_S):
-                _publish(published, supervisor, copy, jobs)
+                _publish(published, supervisor, copy, jobs, queueing)
         finally:
             jobs.stop()
             supervisor.stop()
-            _publish(published, supervisor, copy, jobs)
+            _publish(published, supervisor, copy, jobs, queueing)
             leases.close()
             rest.close()
 
@@ -101,13 +110,17 @@ def _await_schema(database: Database, stop: threading.Event) -> None:
         wait = min(2 * wait, _SCHEMA_RETRY_S)
 
 
-def _supervisor(settings: Settings, instance: str, leases: LeaseDatabase, rest: Database, copy: _Copy) -> Supervisor:
+def _supervisor(
+    settings: Settings, instance: str, leases: LeaseDatabase, rest: Database, copy: _Copy, queueing: Queueing
+) -> Supervisor:
     me = Identity(instance, settings.node_id, settings.node_rank)
     return Supervisor(
         me,
         config_of(settings),
         SqlLeaseStore(leases),
         SqlHeartbeatStore(rest),
+        queue=queueing.queue,
+        replay=queueing.replay,
         hooks=Hooks(applied_seq=copy.seq, head_seq=copy.head),
         url=settings.node_url,
         version=VERSION,
@@ -129,16 +142,25 @@ def config_of(settings: Settings) -> Config:
 class _Copy:
     """The node's snapshot, kept up with the log by a job of this process."""
 
-    def __init__(self, settings: Settings, database: Database) -> None:
+    def __init__(self, settings: Settings, database: Database, clock: Clock) -> None:
+        # Until it has been read no silence counts: what other nodes have queued is not known yet.
+        self.watch = Watch(until=0.0)
         self._database = database
         self._snapshot = open_snapshot(settings.data_dir / SNAPSHOT_NAME)
-        self._follower = Follower(database, self._snapshot, Clock())
+        self._follower = Follower(database, self._snapshot, clock)
         self._licenses: int | None = None
 
     def follow(self) -> None:
         before = self.seq()
         if self._follower.poll() or self._licenses is None or self.seq() != before:
             self._licenses = self._snapshot.count(tables.licenses)
+        with self._database.reading() as connection:
+            self.watch = duties.watched(connection)
+
+    def is_fresh(self) -> bool:
+        """Whether the ledger has just been followed."""
+        position = self._snapshot.position()
+        return position is not None and position.complete and time.monotonic() - position.polled_at < _FRESH_S
 
     def head(self) -> int:
         """Where the log is. Raises `LedgerError`."""
@@ -160,7 +182,7 @@ class _Copy:
         self._snapshot.close()
 
 
-def _publish(published: Published, supervisor: Supervisor, copy: _Copy, jobs: Jobs) -> None:
+def _publish(published: Published, supervisor: Supervisor, copy: _Copy, jobs: Jobs, queueing: Queueing) -> None:
     status = supervisor.status()
     state = NodeState(
         at=time.monotonic(),
@@ -170,13 +192,21 @@ def _publish(published: Published, supervisor: Supervisor, copy: _Copy, jobs: Jo
         epoch=status.epoch,
         ledger_reachable=status.ledger_reachable,
         lease_rank=_lease_rank(supervisor, status),
+        counting_since=_finite(copy.watch.since),
+        counting_until=_finite(copy.watch.until),
         snapshot=copy.state(),
+        queue=queueing.look(),
         jobs=status.jobs | jobs.last_success_s(),
     )
     try:
         published.write(state)
     except OSError as error:
         _log.error("the node's state cannot be written", extra={"reason": str(error)})
+
+
+def _finite(moment: float) -> float | None:
+    """JSON has no infinity."""
+    return moment if math.isfinite(moment) else None
 
 
 def _lease_rank(supervisor: Supervisor, status: Status) -> int | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import time
@@ -11,6 +12,7 @@ from pathlib import Path
 import msgspec
 
 from api.ledger.records import Mode
+from api.licensing import Watch
 
 FILE_NAME = "node-state.json"
 #: How often the file is looked at by a worker that is asked all the time.
@@ -27,6 +29,14 @@ class SnapshotState(msgspec.Struct, frozen=True):
     licenses: int
 
 
+class QueueState(msgspec.Struct, frozen=True):
+    """This node's queue: rows and bytes that wait, and for how long the oldest has."""
+
+    pending: int = 0
+    bytes: int = 0
+    oldest_s: float | None = None
+
+
 class NodeState(msgspec.Struct, frozen=True, kw_only=True):
     """The node's part at one moment. `at`: that moment on this machine's monotonic clock, which its processes share.
 
@@ -40,8 +50,18 @@ class NodeState(msgspec.Struct, frozen=True, kw_only=True):
     epoch: int
     ledger_reachable: bool
     lease_rank: int | None
+    #: The span of ledger time in which silence counts against a machine or a license; None: without an end.
+    counting_since: float | None = None
+    counting_until: float | None = None
     snapshot: SnapshotState | None = None
+    queue: QueueState = QueueState()
     jobs: dict[str, float | None] = msgspec.field(default_factory=dict)
+
+    @property
+    def watch(self) -> Watch:
+        """The span of ledger time in which silence counts."""
+        since = -math.inf if self.counting_since is None else self.counting_since
+        return Watch(since, math.inf if self.counting_until is None else self.counting_until)
 
     @property
     def mode(self) -> Mode:

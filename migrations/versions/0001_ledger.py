@@ -119,6 +119,7 @@ def upgrade() -> None:
         sa.Column("node", sa.String(length=128), nullable=False),
         sa.Column("found_at", sa.Double(), nullable=False),
         sa.Column("data", sa.Text(), nullable=False),
+        sa.Column("noticed", sa.Boolean(), server_default=sa.text("false"), nullable=False),
         sa.PrimaryKeyConstraint("event_id", "kind"),
     )
     op.create_table(
@@ -215,6 +216,47 @@ def upgrade() -> None:
         sa.UniqueConstraint("license_id", "fingerprint"),
     )
     op.create_index("ix_machines_seq", "machines", ["seq"], unique=False)
+    op.create_table(
+        "watch",
+        sa.Column("id", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("since", sa.Double(), nullable=True),
+        sa.Column("until", sa.Double(), nullable=False),
+        sa.Column("looked_at", sa.Double(), nullable=False),
+        sa.PrimaryKeyConstraint("id"),
+    )
+    op.create_table(
+        "notices",
+        sa.Column("license_id", sa.String(length=36), nullable=False),
+        sa.Column("kind", sa.String(length=40), nullable=False),
+        sa.Column("about", sa.Double(), nullable=False),
+        sa.PrimaryKeyConstraint("license_id", "kind"),
+    )
+    op.create_table(
+        "outbox",
+        sa.Column("number", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("id", sa.String(length=36), nullable=False),
+        sa.Column("kind", sa.String(length=40), nullable=False),
+        sa.Column("license_id", sa.String(length=36), nullable=True),
+        sa.Column("created_at", sa.Double(), nullable=False),
+        sa.Column("data", sa.Text(), nullable=False),
+        sa.Column("sent_at", sa.Double(), nullable=True),
+        sa.PrimaryKeyConstraint("number"),
+        sa.UniqueConstraint("id"),
+    )
+    op.create_index(
+        "ix_outbox_unsent",
+        "outbox",
+        ["number"],
+        unique=False,
+        postgresql_where=sa.text("sent_at IS NULL"),
+        sqlite_where=sa.text("sent_at IS NULL"),
+    )
+    op.create_table(
+        "duty_marks",
+        sa.Column("name", sa.String(length=40), nullable=False),
+        sa.Column("value", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("name"),
+    )
     if op.get_bind().dialect.name == "postgresql":
         op.execute(_RECORD)
 

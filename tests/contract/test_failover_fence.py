@@ -25,15 +25,15 @@ ONE, TWO = Identity.new("n1", 1), Identity.new("n2", 2)
 
 def test_acquire_waits_for_a_fenced_transaction_and_renew_does_not(postgres_url: str) -> None:
     stores = in_database(postgres_url)
-    other = SqlLeaseStore(Database(postgres_url))
+    other, leader = SqlLeaseStore(Database(postgres_url)), SqlLeaseStore(Database(postgres_url))
     stores.leases.acquire(ONE, 60.0)
     committed = threading.Event()
     with ThreadPoolExecutor(1) as pool:
-        with SqlLeaseStore(Database(postgres_url)).fenced(ONE, 1) as connection:
+        with Database(postgres_url, guard_s=60.0).reading() as watching, leader.fenced(ONE, 1) as connection:
             assert stores.leases.renew(ONE, 1, 0.001), "a renewal goes on beside it"
             time.sleep(0.05)
             taking = pool.submit(lambda: (other.acquire(TWO, 6.0), committed.is_set()))
-            time.sleep(0.3)
+            until(lambda: _waiting(watching), "one who waits for the fenced transaction")
             assert not taking.done()
             connection.execute(text("INSERT INTO failovers VALUES (99, 0, null, 'n1', 'takeover', 0)"))
             committed.set()
@@ -64,6 +64,12 @@ def test_a_fence_in_somebody_elses_transaction(postgres_url: str) -> None:
         fence(connection, ONE, 1)
         with pytest.raises(NotLeading):
             fence(connection, TWO, 1)
+
+
+def _waiting(connection: Connection) -> int:
+    """How many sessions of this database wait for a lock."""
+    query = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    return int(connection.execute(text(query)).scalar_one())
 
 
 def _acquired(stores: Stores, who: Identity) -> int | None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import threading
 import time
-import uuid
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,66 +10,18 @@ import pytest
 from msgspec.structs import replace
 
 from api.ledger import tables
-from api.ledger.errors import LedgerBusy, LedgerRefused
-from api.ledger.records import Ask, Batch, Change, Event, Known, Tally, Touch
+from api.ledger.errors import LedgerRefused
+from api.ledger.records import Ask, Change, Event, Known, Tally, Touch
 from api.ledger.store import Ledger
-from api.licensing import DAY, Holding, Machine
-from tests.support.nodes import Sold, change_license, events_of, license_row, opened_ledger, rows, sell
-from tests.support.processes import until
-
-#: How many sessions of this database wait for a lock.
-_WAITING = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+from api.licensing import DAY
+from tests.support.ledger import batch, event, head, known, machine, seat, with_machines
+from tests.support.nodes import events_of, license_row, opened_ledger, rows, sell
 
 
 @pytest.fixture
 def ledger(ledger_url: str) -> Iterator[Ledger]:
     with opened_ledger(ledger_url) as ledger:
         yield ledger
-
-
-def event(sold: Sold, **changes: Any) -> Event:
-    made = Event(
-        event_id=str(uuid.uuid4()),
-        type="validate",
-        license_id=sold.id,
-        node="n",
-        instance="i",
-        epoch=3,
-        mode="normal",
-        occurred_at=1.5,
-        data={"code": "VALID", "text": "é\U0001f600 ' \" \\ %s :now"},
-    )
-    return replace(made, **changes)
-
-
-def batch(*events: Event, changes: Any = (), tallies: Any = (), touches: Any = ()) -> Batch:
-    return Batch(list(events), list(changes), list(tallies), list(touches))
-
-
-def machine(sold: Sold, fingerprint: str, **fields: Any) -> Machine:
-    return Machine(id=str(uuid.uuid4()), license_id=sold.id, fingerprint=fingerprint, created_at=time.time(), **fields)
-
-
-def with_machines(holding: Holding, *machines: Machine) -> Holding:
-    seats = holding.seats + sum(one.active for one in machines)
-    excess = holding.excess + sum(one.active and one.excess for one in machines)
-    return replace(holding, machines={one.fingerprint: one for one in machines}, seats=seats, excess=excess)
-
-
-def seat(ledger: Ledger, sold: Sold, *machines: Machine) -> None:
-    """Puts machines into the ledger, as an activation does."""
-    with ledger.transaction([Ask(sold.key_hash)]) as transaction:
-        before = known(transaction.known[0])
-        transaction.commit(batch(event(sold), changes=[Change(before, with_machines(before, *machines))]))
-
-
-def known(answer: Known) -> Holding:
-    assert answer.holding is not None
-    return answer.holding
-
-
-def head(ledger: Ledger) -> int:
-    return int(rows(ledger.database, tables.log_head)[0]["seq"])
 
 
 # -- looking up -----------------------------------------------------------------------------------------------------
@@ -300,94 +250,6 @@ def test_seats_are_counted_from_the_machines_and_not_believed(ledger: Ledger) ->
         transaction.commit(batch(event(sold), changes=[Change(before, with_machines(before, *machines))]))
     with ledger.transaction([Ask(sold.key_hash)]) as transaction:
         assert (known(transaction.known[0]).seats, known(transaction.known[0]).excess) == (2, 1)
-
-
-def test_a_seat_taken_meanwhile_is_counted_by_who_waited_for_the_lock(ledger: Ledger, ledger_url: str) -> None:
-    sold = sell(ledger.database)
-    counted: list[int] = []
-    entered = threading.Event()
-
-    def wait_and_count() -> None:
-        with opened_ledger(ledger_url) as other:
-            entered.set()
-            with other.transaction([Ask(sold.key_hash)]) as transaction:
-                counted.append(known(transaction.known[0]).seats)
-
-    waiter = threading.Thread(target=wait_and_count)
-    with ledger.transaction([Ask(sold.key_hash)]) as transaction:
-        waiter.start()
-        entered.wait(30)
-        time.sleep(0.1)  # long enough to stand in the lock's queue, short of the lock's time-out
-        before = known(transaction.known[0])
-        change = Change(before, with_machines(before, machine(sold, "here")))
-        transaction.commit(batch(event(sold), changes=[change]))
-    waiter.join(30)
-    assert counted == [1]
-
-
-@pytest.mark.parametrize("how", ["imported", "reissued"])
-def test_a_license_that_came_while_another_was_waited_for_is_not_read_unlocked(postgres_url: str, how: str) -> None:
-    with opened_ledger(postgres_url) as ledger, opened_ledger(postgres_url) as other:
-        held, reissued = sell(ledger.database), sell(ledger.database)
-        new_hash = uuid.uuid4().hex
-        found: list[object] = []
-
-        def ask_for_both() -> None:
-            asks = [Ask(held.key_hash), Ask(new_hash)]
-            try:
-                with other.transaction(asks) as transaction:
-                    found.extend(transaction.known)
-            except LedgerBusy:
-                found.append(LedgerBusy)
-                with other.transaction(asks) as transaction:
-                    found.extend(known(answer).license.id for answer in transaction.known)
-
-        waiter = threading.Thread(target=ask_for_both)
-        with ledger.transaction([Ask(held.key_hash)]):
-            waiter.start()
-            with ledger.database.reading() as connection:
-                until(lambda: connection.exec_driver_sql(_WAITING).scalar(), "one who waits for the lock", 30)
-            came = sell(ledger.database) if how == "imported" else reissued
-            change_license(ledger.database, came, key_hash=new_hash)
-        waiter.join(30)
-        assert found == [LedgerBusy, held.id, came.id]
-
-
-def test_a_license_that_is_held_too_long_is_busy_and_others_are_not(postgres_url: str) -> None:
-    with opened_ledger(postgres_url) as ledger, opened_ledger(postgres_url) as other:
-        held, free = sell(ledger.database), sell(ledger.database)
-        with ledger.transaction([Ask(held.key_hash)]):
-            with other.transaction([Ask(free.key_hash)]) as transaction:
-                transaction.commit(batch(event(free)))
-            began = time.monotonic()
-            with pytest.raises(LedgerBusy), other.transaction([Ask(held.key_hash)]):
-                pass
-            assert 0.2 < time.monotonic() - began < 5
-
-
-def test_licenses_asked_for_in_any_order_are_locked_without_a_deadlock(ledger: Ledger, ledger_url: str) -> None:
-    sold = [sell(ledger.database) for _ in range(12)]
-    asks = [Ask(one.key_hash) for one in sold]
-
-    start = threading.Barrier(3)
-
-    def used_once_more(before: Holding) -> Change:
-        return Change(before, replace(before, license=replace(before.license, uses=before.license.uses + 1)))
-
-    def work(asks: list[Ask]) -> None:
-        with opened_ledger(ledger_url) as mine:
-            start.wait(30)
-            for _ in range(40):
-                with mine.transaction(asks) as transaction:
-                    changes = [used_once_more(known(answer)) for answer in transaction.known]
-                    transaction.commit(batch(event(sold[0]), changes=changes))
-
-    threads = [threading.Thread(target=work, args=(order,)) for order in (asks, asks[::-1], asks)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-    assert [license_row(ledger.database, one)["uses"] for one in sold] == [120] * 12
 
 
 def test_fingerprints_that_came_within_30_days_are_counted(ledger: Ledger) -> None:

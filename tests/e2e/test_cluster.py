@@ -21,7 +21,7 @@ from sqlalchemy import text
 
 from api.ledger import tables
 from api.ledger.database import Database
-from tests.support.cli import Cli
+from tests.support.cli import Program
 from tests.support.cluster import Asking, Json, Member, Site, Watching, plays
 from tests.support.nodes import Sold, rows
 from tests.support.postgres import PostgresServer
@@ -112,7 +112,7 @@ def test_a_killed_primary_is_stood_in_for_and_gets_its_lease_back_with_all_that_
 
 
 def test_a_leader_that_is_told_to_end_resigns_and_the_other_leads_at_once(site: Site) -> None:
-    one, two = site.two()
+    one, two = site.two(HEARTBEAT_TIMEOUT=f"{4 * _TIMEOUT_S:g}")
     # In its first seconds a node leaves a free lease to rank 1, as after an outage.
     until(lambda: two.stats()["node"]["uptime_s"] > _FIRST_S, "a node that has settled in")
     with Watching(site.database):
@@ -123,7 +123,7 @@ def test_a_leader_that_is_told_to_end_resigns_and_the_other_leads_at_once(site: 
     assert takeover["epoch"] == 2
     print("gap_s", takeover["gap_s"])
     assert (takeover["to_node"], takeover["kind"]) == ("node-2", "takeover")
-    assert takeover["gap_s"] < _TIMEOUT_S / 2, "a planned end costs no time-out"
+    assert takeover["gap_s"] < 2 * _TIMEOUT_S, "a planned end costs no time-out"
 
 
 def test_a_killed_supervisor_comes_back_to_its_own_lease(site: Site) -> None:
@@ -136,7 +136,9 @@ def test_a_killed_supervisor_comes_back_to_its_own_lease(site: Site) -> None:
         until(lambda: is_renewed(site, before), "renewals by another supervisor", deadline=60)
     assert not is_running(killed)
     assert watching.held == [(1, before["holder"])]
-    assert asking.parts == [("primary", 1)]
+    # Where the next one takes seconds to start, nobody knows for a moment; nobody else leads, and all is answered.
+    assert set(asking.parts) <= {("primary", 1), ("standby", 0)}
+    plays((one, "primary", 1))
     assert set(asking.told) == {"VALID"}
     assert workers - set(one.server.descendants()) == {killed}
     assert [row["instance"] for row in rows(site.database, tables.heartbeats)] == [before["holder"]]
@@ -177,7 +179,7 @@ def test_of_two_copies_of_one_node_one_leads_and_the_new_one_once_the_old_one_en
 
 
 def test_an_admin_moves_the_lease_by_call_and_by_command(site: Site) -> None:
-    one, two = site.two(FAILBACK_DELAY="600")
+    one, two = site.two(FAILBACK_DELAY="600", HEARTBEAT_TIMEOUT=f"{4 * _TIMEOUT_S:g}")
     with Watching(site.database):
         assert one.command("switchover", "nobody")[1]["code"] == "RESOURCE_NOT_FOUND"
         until(lambda: len(one.stats()["nodes"]) == 2, "both beat")
@@ -186,7 +188,7 @@ def test_an_admin_moves_the_lease_by_call_and_by_command(site: Site) -> None:
         plays((one, "standby", 2), (two, "backup", 2))
         assert two.command("promote", "node-1") == (200, {"to": "node-1", "epoch": 3})
         plays((one, "primary", 3), (two, "standby", 3))
-        cli = Cli(one.env)
+        cli = Program(one.env)
         assert cli.json("node", "switchover", "node-2") == {"to": "node-2", "epoch": 4}
         plays((one, "standby", 4), (two, "backup", 4))
         assert cli.json("node", "promote", "node-1") == {"to": "node-1", "epoch": 5}
@@ -210,20 +212,29 @@ def test_a_database_that_stops_is_said_and_the_same_node_goes_on_leading_when_it
         own_server.stop()
         plays((one, "isolated", 1), (two, "isolated", 1))
         for member in (one, two):
-            assert member.stats()["node"]["ledger"] == "unreachable"
-            until(lambda m=member: m.server.get("/readyz").status_code == 503, "unready")  # type: ignore[misc]
-            unready = member.server.get("/readyz").json()
-            assert (unready["ledger"], unready["role"]) == ("unreachable", "isolated")
+            until(lambda m=member: m.stats()["node"]["ledger"] == "unreachable", "its stats say so")  # type: ignore[misc]
+            all_workers_say(member, 503, ledger="unreachable", role="isolated")
             assert member.server.get("/livez").status_code == 200
         time.sleep(1.0)  # beyond the margin: the lease is over by the database's clock as well
         own_server.start()
-        one.ready(), two.ready()
         plays((one, "primary", 1), (two, "standby", 1))
+        for member in (one, two):
+            all_workers_say(member, 200, ledger="reachable")
         site.database.close()  # what was open to the stopped server
         assert rows(site.database, tables.lease)[0]["holder"] == lease["holder"]
         assert site.failovers() == []
         assert one.validate(sold).json()["node"] == {"id": "node-1", "role": "primary", "epoch": 1}
         assert site.modes() == {"normal": 1}
+
+
+def all_workers_say(member: Member, status: int, **fields: str) -> None:
+    """Waits until `/readyz` answers so, many times in a row: each worker finds out by itself."""
+
+    def says_so() -> bool:
+        said = [member.server.get("/readyz") for _ in range(8)]
+        return all(one.status_code == status and one.json() | fields == one.json() for one in said)
+
+    until(says_so, f"{status} {fields}", deadline=60)
 
 
 _CONNECTIONS = text(

@@ -174,6 +174,15 @@ def test_a_ledger_that_goes_away_is_said_and_tokens_that_were_read_still_open(
         assert admin.problem("GET", "/events", Accept="text/csv")["code"] == "LEDGER_UNAVAILABLE"
 
 
+def test_a_read_that_takes_too_long_is_no_ledger_that_is_away(postgres_url: str, tmp_path: Path) -> None:
+    with running_node(postgres_url, tmp_path) as node, opened_ledger(postgres_url) as other:
+        with other.database.writing() as connection:
+            connection.exec_driver_sql("LOCK TABLE products IN ACCESS EXCLUSIVE MODE")
+            problem = Admin(node).problem("GET", "/products")
+        assert (problem["status"], problem["code"]) == (503, "OVERLOADED")
+        assert Admin(node).ok("GET", "/products")["items"] == []
+
+
 def test_others_who_hold_the_ledger_are_a_reason_to_try_again(postgres_url: str) -> None:
     with opened_ledger(postgres_url) as ledger:
         journal = Journal(ledger.database, Node("here"), Clock())

@@ -14,7 +14,7 @@ from api.cli.license_files import read_rows
 from tests.support.cli import Cli, make_policy
 from tests.support.nodes import environment, running_node
 
-#: Two processes on two noisy cores, their start included.
+#: It takes a second where nothing else runs.
 _SECONDS_FOR_10_000 = 30.0
 
 

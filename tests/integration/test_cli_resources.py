@@ -12,7 +12,7 @@ import pytest
 from api.cli.root import create_cli
 from api.resources.kinds import Kind
 from api.resources.schemas import BODIES, LicenseBody, PolicyBody
-from tests.support.cli import Cli, make_policy
+from tests.support.cli import Cli, Program, make_policy
 from tests.support.nodes import environment, running_node
 from tests.support.processes import free_port
 
@@ -23,7 +23,7 @@ def cli(sqlite_url: str, tmp_path: Path) -> Cli:
 
 
 def test_a_shop_is_set_up_from_nothing_and_its_first_license_is_valid(tmp_path: Path) -> None:
-    cli = Cli({"DATA_DIR": str(tmp_path / "new")})
+    cli = Program({"DATA_DIR": str(tmp_path / "new")})
     product = cli.json("product", "create", "--code", "app", "--name", "App")
     policy = cli.json(
         "policy", "create", "--product", "app", "--name", "Pro", "--max-machines", "3", "--entitlement", "a"
@@ -39,7 +39,7 @@ def test_a_shop_is_set_up_from_nothing_and_its_first_license_is_valid(tmp_path: 
 
 
 def test_the_command_line_works_on_postgres(postgres_url: str, tmp_path: Path) -> None:
-    cli = Cli(environment(postgres_url, tmp_path))
+    cli = Program(environment(postgres_url, tmp_path))
     policy = make_policy(cli.env)
     license = cli.json("license", "create", "--policy", policy["id"])
     assert [one["id"] for one in cli.json("license", "list", "--policy", policy["id"])] == [license["id"]]
@@ -167,20 +167,19 @@ def test_a_node_shows_what_its_settings_make_it(cli: Cli) -> None:
 
 
 def test_all_faulty_settings_are_named_with_exit_status_2(cli: Cli) -> None:
-    cli.env |= {"PORT": "x", "RATE_LIMIT": "often"}
-    said = cli.fails("product", "list", status=2)
+    said = Program(cli.env | {"PORT": "x", "RATE_LIMIT": "often"}).fails("product", "list", status=2)
     assert "PORT: " in said
     assert "RATE_LIMIT: " in said
 
 
 def test_a_ledger_out_of_reach_is_said_with_exit_status_1(tmp_path: Path) -> None:
     env = environment(f"postgresql://nobody:secret-word@127.0.0.1:{free_port()}/nothing", tmp_path)
-    said = Cli(env).fails("license", "list")
+    said = Program(env).fails("license", "list")
     assert "the ledger cannot be reached" in said
     assert "secret-word" not in said
 
 
 def test_secrets_are_made_where_the_settings_are_still_missing() -> None:
-    printed = Cli({"DATABASE_URL": "postgresql://shared.example/ledger"}).ok("secrets")
+    printed = Program({"DATABASE_URL": "postgresql://shared.example/ledger"}).ok("secrets")
     for name in ("API_KEY=", "SHARED_SECRET=", "ADMIN_TOKEN=", "SIGNING_KEY=", "SPARE_SIGNING_KEY="):
         assert f"\n{name}" in printed

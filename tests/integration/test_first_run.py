@@ -16,7 +16,7 @@ import pytest
 
 from api import demo
 from api.settings import Settings
-from tests.support.cli import Cli
+from tests.support.cli import Cli, Program
 from tests.support.nodes import environment
 from tests.support.processes import ROOT, ServerProcess, running, until
 
@@ -69,7 +69,7 @@ def test_the_printed_call_returns_a_signed_verdict_and_the_printed_line_verifies
         assert "token: signed by a permitted key" in verified.stdout
         # Pasted again it is signed anew.
         assert json.loads(_bash(call, folder).stdout)["code"] == "VALID"
-    assert "valid" in Cli({"DATA_DIR": str(folder)}).ok("keys", "verify", str(folder / "demo-answer.json"))
+    assert "valid" in Program({"DATA_DIR": str(folder)}).ok("keys", "verify", str(folder / "demo-answer.json"))
 
 
 def test_the_demo_is_made_once_and_its_key_survives_the_database(folder: Path) -> None:
@@ -111,7 +111,7 @@ def test_every_file_of_a_started_node_is_for_its_user_only(folder: Path) -> None
         with _server(folder) as server:
             until(lambda: (folder / "snapshot.db").exists(), "the snapshot")
             assert server.answers("/livez")
-            Cli({"DATA_DIR": str(folder)}).json("license", "list")
+            Program({"DATA_DIR": str(folder)}).json("license", "list")
             modes = {file: stat.S_IMODE(file.stat().st_mode) for file in folder.rglob("*") if file.is_file()}
     finally:
         os.umask(before)

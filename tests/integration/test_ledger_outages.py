@@ -7,7 +7,6 @@ import socket
 import threading
 import time
 import uuid
-from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -44,22 +43,6 @@ from tests.support.processes import until
 
 #: Every wait of a node ends within about 5 s; the rest is for noisy machines.
 _ANSWERED_WITHIN_S = 5 + 3
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
-    """A server of this module's own, which tests may stop and freeze."""
-    with PostgresServer(tmp_path_factory.mktemp("server")) as server:
-        yield server
-
-
-@pytest.fixture
-def url(server: PostgresServer) -> Iterator[str]:
-    name = f"ledger_{uuid.uuid4().hex[:8]}"
-    yield server.create_database(name)
-    server.thaw()
-    server.start()
-    server.drop_database(name)
 
 
 def timed(node: Node, sold: Sold, act: str = "validate") -> tuple[int, str, float]:
@@ -116,51 +99,6 @@ def test_a_ledger_that_is_frozen_at_the_start_is_waited_for(server: PostgresServ
 
 
 # -- going away -----------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("mode", ["stop", "kill", "freeze"])
-def test_a_ledger_that_goes_away_is_told_in_time_and_comes_back_by_itself(
-    server: PostgresServer, url: str, tmp_path: Path, mode: str
-) -> None:
-    away = {"stop": server.stop, "kill": server.kill, "freeze": server.freeze}[mode]
-    with running_node(url, tmp_path) as node:
-        sold = sell(node.database)
-        serves_again(node, sold)
-        end = threading.Event()
-
-        def keep_calling(number: int) -> list[tuple[int, str, float]]:
-            told = []
-            while not end.is_set():
-                told.append(timed(node, sold, ("validate", "usage")[number % 2]))
-                time.sleep(0.01)
-            return told
-
-        with ThreadPoolExecutor(12) as pool:
-            callers = [pool.submit(keep_calling, number) for number in range(12)]
-            away()
-            gone = time.monotonic()
-            until(lambda: node.http.get("/readyz").status_code == 503, "not ready")
-            assert node.http.get("/readyz").json["ledger"] == "unreachable"  # type: ignore[index]
-            assert node.http.get("/livez").status_code == 200
-            status, code, seconds = timed(node, sold)
-            assert (status, code, seconds < 1) == (503, "LEDGER_UNAVAILABLE", True)  # known by now, so at once
-            if mode == "freeze":  # longer than anybody may wait: who is not answered by the node waits for the thaw
-                time.sleep(max(0.0, gone + _ANSWERED_WITHIN_S + 1 - time.monotonic()))
-            server.thaw()
-            server.start()
-            serves_again(node, sold)
-            end.set()
-            told = [one for caller in callers for one in caller.result()]
-        assert {one[:2] for one in told} <= {(200, "VALID"), (503, "LEDGER_UNAVAILABLE"), (503, "OVERLOADED")}
-        assert max(seconds for *_, seconds in told) < _ANSWERED_WITHIN_S
-        answered = Counter(one[:2] for one in told)
-        assert answered[503, "LEDGER_UNAVAILABLE"]
-        # What was answered is there: each counted use, and perhaps some whose answer was cut off.
-        assert license_row(node.database, sold)["uses"] == len(usages(node, sold))
-
-
-def usages(node: Node, sold: Sold) -> list[dict[str, object]]:
-    return [event for event in events_of(node.database, sold) if event["type"] == "usage"]
 
 
 @pytest.mark.parametrize("act", [Act.VALIDATE, Act.USAGE])

@@ -51,7 +51,7 @@ def signing_key() -> str:
 def environment(url: str, folder: Path, **more: str) -> dict[str, str]:
     """A node's whole environment. Failures are not limited, unless `more` says otherwise."""
     secrets = {"API_KEY": API_KEY, "SHARED_SECRET": SHARED_SECRET, "ADMIN_TOKEN": ADMIN_TOKEN}
-    quiet = {"RATE_LIMIT": "1000000/minute", "WEB_CONCURRENCY": "1", "LOG_LEVEL": "ERROR"}
+    quiet = {"RATE_LIMIT": "1000000/minute", "WEB_CONCURRENCY": "1", "LOG_LEVEL": "ERROR", "LEDGER_BUDGET": "2.5"}
     return {"DATABASE_URL": url, "DATA_DIR": str(folder), "SIGNING_KEY": signing_key(), **secrets, **quiet, **more}
 
 
@@ -128,9 +128,12 @@ class Node:
 
 @contextlib.contextmanager
 def running_node(url: str, folder: Path, **more: str) -> Iterator[Node]:
-    """A node of its own, ready, stopped afterwards."""
+    """A node of its own, ready and knowing who leads (a node alone: itself), stopped afterwards."""
     with starting_node(url, folder, **more) as node:
-        yield node.ready()
+        node.ready()
+        # Its supervisor says so a moment after the lease does: what a test asserts of role, epoch and mode hangs on it.
+        until(lambda: node.runtime.node.epoch > 0, "a node that knows who leads", 60)
+        yield node
 
 
 @contextlib.contextmanager

@@ -18,7 +18,7 @@ from api.server import DRAINING, Companion, ServerOptions, serve
 
 
 def make_app() -> Flask:
-    """Routes that are quick, slow, stuck, streamed, or tell who answers."""
+    """Routes that are quick, slow, held, stuck, streamed, or tell who answers."""
     time.sleep(float(os.environ.get("START_S", "0")))
     broken = os.environ.get("BREAK_FILE")
     if broken and Path(broken).exists():
@@ -41,6 +41,12 @@ def make_app() -> Flask:
             round(float(request.args["s"]) * 20)
         ):  # in steps: work does not go on while the host stands still
             time.sleep(0.05)
+        return jsonify(done=True)
+
+    @app.get("/held")
+    def held() -> Response:
+        while Path(request.args["while"]).exists():
+            time.sleep(0.02)
         return jsonify(done=True)
 
     @app.get("/stuck")

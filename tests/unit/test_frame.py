@@ -25,7 +25,7 @@ def _line(name: str) -> str:
 
 def _requirements(name: str) -> list[Requirement]:
     lines = [line.strip() for line in (ROOT / name).read_text().splitlines()]
-    return [Requirement(line) for line in lines if line and not line.startswith(("#", "-r "))]
+    return [Requirement(line) for line in lines if line and not line.startswith(("#", "-r ", "-e "))]
 
 
 def _imported_names(package: str) -> Iterator[str]:

@@ -103,7 +103,7 @@ def test_a_known_key_that_is_gone_needs_a_place_again() -> None:
 
 
 def test_who_waits_gets_a_place_as_soon_as_one_is_given_back() -> None:
-    keys = UnknownKeys(SharedState(None), 1, real_time.monotonic, patience_s=30.0)
+    keys = UnknownKeys(SharedState(None), 1, Time(), patience_s=600.0)
     places = [keys.enter(f"known {number}") for number in range(20)]
     entered = threading.Event()
 
@@ -120,11 +120,11 @@ def test_who_waits_gets_a_place_as_soon_as_one_is_given_back() -> None:
 
 def test_who_waits_gets_a_place_when_the_second_is_over() -> None:
     keys = UnknownKeys(SharedState(None), 1, real_time.monotonic, patience_s=30.0)
+    began = real_time.monotonic()
     for number in range(20):
         keys.enter(f"unknown {number}")
-    began = real_time.monotonic()
     keys.enter("a new customer")
-    assert 0.5 < real_time.monotonic() - began < 10
+    assert 0.9 < real_time.monotonic() - began < 25
 
 
 def test_memory_is_bounded() -> None:

@@ -114,6 +114,8 @@ RETURNED = {"primary": ONE, "primary_beat_age": 0.2, "primary_healthy_since": NO
         (leading(stop_requested=True), State.STOPPING, (Action.RESIGN,)),
         (leading(stop_requested=True, trusted_until=NOW - 1), State.STOPPING, (Action.RESIGN,)),
         (leading(stop_requested=True, own_pending=4), State.STOPPING, (Action.RESIGN,)),
+        # handed over a moment ago, and not renewed yet: nobody else would lead until it ran out
+        (leading(stop_requested=True, trusted_until=None), State.STOPPING, (Action.RESIGN,)),
         (seen(stop_requested=True), State.STOPPING, ()),
         (seen(stop_requested=True, lease_expires_at=NOW - 1), State.STOPPING, ()),
         (seen(state=State.STOPPING), State.STOPPING, ()),

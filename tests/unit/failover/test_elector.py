@@ -176,6 +176,20 @@ def test_a_leader_that_stops_resigns_and_stays_out(
     assert two.epoch_seen == 2
 
 
+def test_a_lease_that_was_handed_over_just_before_the_stop_is_resigned(
+    elector: Any, store: Flaky, around: dict[str, Any], clock: FakeClock
+) -> None:
+    one, two = elector(1), elector(2)
+    two.tick()
+    clock.move(CONFIG.probe_interval)
+    two.tick()
+    assert store.hand_over(store.watch(), one.me, CONFIG.heartbeat_timeout, Kind.FAILBACK) == 2  # type: ignore[arg-type]
+    around["stop_requested"] = True
+    one.tick()
+    assert not one.is_leader()
+    assert store.watch().resigned  # type: ignore[union-attr]
+
+
 def test_rank_2_takes_over_within_a_poll_of_the_timeout(elector: Any, clock: FakeClock) -> None:
     one, two, three = elector(1), elector(2), elector(3)
     one.tick()
@@ -296,3 +310,20 @@ def test_trust_is_computed_at_the_point_of_use(clock: FakeClock) -> None:
     assert trust.epoch == 3, "to be renewed if nobody took it"
     trust.lost()
     assert trust.epoch is None
+
+
+def test_a_lease_that_a_restore_brought_back_is_not_taken_up_again(
+    elector: Any, store: Flaky, clock: FakeClock
+) -> None:
+    one, two = elector(1), elector(2)
+    one.tick()
+    older = store._row
+    store.hand_over(store.watch(), two.me, CONFIG.heartbeat_timeout, Kind.SWITCHOVER)
+    one.tick()
+    store._row = older
+    one.tick()
+    assert not one.is_leader(), "its epoch 1 has been used up by the switchover to epoch 2"
+    clock.move(CONFIG.heartbeat_timeout + 1)
+    one.tick()
+    assert one.is_leader()
+    assert one.epoch_seen == 3

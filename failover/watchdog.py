@@ -18,10 +18,12 @@ from typing import Any
 import psycopg2
 
 _TICK_S = 0.1
+#: So long without anything to watch, and the thread ends.
+_IDLE_TICKS = 600
 
 
 class Watchdog:
-    """Watches any number of statements with one thread, which is started with the first of them."""
+    """Watches any number of statements with one thread, which ends some time after the last of them."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -36,7 +38,7 @@ class Watchdog:
         with self._lock:
             self._watched[ticket] = (time.monotonic() + seconds, connection)
             if self._thread is None:
-                self._thread = threading.Thread(target=self._watch, name="ledger-watchdog", daemon=True)
+                self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
                 self._thread.start()
         try:
             yield
@@ -45,10 +47,15 @@ class Watchdog:
                 self._watched.pop(ticket, None)
 
     def _watch(self) -> None:
+        idle = 0
         while True:
             time.sleep(_TICK_S)
             now = time.monotonic()
             with self._lock:
+                idle = 0 if self._watched else idle + 1
+                if idle > _IDLE_TICKS:
+                    self._thread = None
+                    return
                 for ticket in [t for t, (deadline, _) in self._watched.items() if now > deadline]:
                     # Under the lock: the block cannot end, and its descriptor be used again, meanwhile.
                     _shut_down(self._watched.pop(ticket)[1])

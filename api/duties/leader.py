@@ -1,0 +1,121 @@
+"""Does the duties while this process leads: one at a time, in chunks, each chunk one transaction.
+
+Between two chunks the connection is free for the heartbeat, which shares it. A duty that costs much is done less often.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import msgspec
+
+from api import logs
+from api.clock import Clock
+from api.duties import culls, notices, outbox, retention, rollup, watching
+from api.duties.terms import Term, Writing
+from api.ledger.database import Database
+from api.ledger.errors import LedgerBusy
+from api.ledger.log import Journal
+from api.licensing import DAY
+from api.node import Node
+from api.settings import Settings
+from failover import Supervisor
+from failover.errors import NotLeading
+from failover.jobs import Jobs
+
+_log = logs.get("duties")
+
+_TICK_S = 0.25
+#: How long a duty goes on with its chunks: the others wait.
+_TURN_S = 1.0
+#: After each turn a duty rests for at least so many times what it took.
+_COST_FACTOR = 20.0
+
+
+class Duty(msgspec.Struct, frozen=True):
+    """`do` does one chunk and gives whether there may be more; every `every_s` seconds, or less often if that costs."""
+
+    name: str
+    every_s: float
+    do: Callable[[Writing], bool]
+    cost_factor: float = _COST_FACTOR
+
+
+class DutyFailed(Exception):
+    """Some duties failed when they were last tried; they are tried again, and the others are done all the same."""
+
+
+class Duties:
+    """The duties of one process, which it does in its terms as the leader."""
+
+    def __init__(self, term: Term, duties: Sequence[Duty], monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._term = term
+        self._duties = duties
+        self._monotonic = monotonic
+        self._due: dict[str, float] = {}
+        self._failing: dict[str, str] = {}
+
+    def tick(self) -> None:
+        """Does the duty that has been due for longest, if one is. Raises `DutyFailed` while there are such."""
+        if not self._term.leads:
+            self._due.clear()
+            self._failing.clear()
+            return
+        duty = min(self._duties, key=lambda duty: self._due.get(duty.name, -math.inf))
+        if self._monotonic() >= self._due.get(duty.name, -math.inf):
+            self._take_turn(duty)
+        if self._failing:
+            raise DutyFailed("; ".join(f"{name}: {reason}" for name, reason in self._failing.items()))
+
+    def _take_turn(self, duty: Duty) -> None:
+        began = self._monotonic()
+        try:
+            self._do(duty, began + _TURN_S)
+            self._failing.pop(duty.name, None)
+        except (NotLeading, LedgerBusy) as error:
+            _log.debug("a duty has to wait", extra={"duty": duty.name, "reason": str(error)})
+        except Exception as error:
+            self._failing[duty.name] = f"{type(error).__name__}: {error}"
+        now = self._monotonic()
+        self._due[duty.name] = max(began + duty.every_s, now + duty.cost_factor * (now - began))
+
+    def _do(self, duty: Duty, until: float) -> None:
+        more = True
+        while more and self._monotonic() < until:
+            with self._term.transaction() as writing:
+                more = duty.do(writing)
+
+
+def duties_of(settings: Settings) -> list[Duty]:
+    """All duties in the order of a new leader's first round: culls and overdue notices go by what the watch found."""
+    limits = watching.Limits(settings.heartbeat_timeout, settings.isolated_max_age)
+    keep = retention.Keep(
+        settings.check_retention_days * DAY, settings.event_retention_days * DAY, settings.heartbeat_timeout
+    )
+    return [
+        # A look that comes late is taken for trouble, so it is never put off.
+        Duty("watch", settings.heartbeat_interval, partial(watching.keep_watch, limits=limits), cost_factor=0.0),
+        Duty("culls", 5.0, culls.cull),
+        Duty("expiry", 10.0, notices.say_what_expires),
+        Duty("overdue", 10.0, notices.say_what_is_overdue),
+        Duty("outbox", 3.0, outbox.tell_of_the_cluster),
+        Duty("roll-ups", 60.0, rollup.roll_up),
+        Duty("check retention", 10.0, partial(retention.forget_checks, keep=keep)),
+        Duty("event retention", 10.0, partial(retention.forget_events, keep=keep)),
+        Duty("tidying", 3600.0, partial(retention.tidy, keep=keep)),
+    ]
+
+
+def run_on(jobs: Jobs, settings: Settings, database: Database, supervisor: Supervisor) -> None:
+    """Lets `jobs` do the leader's duties on `database` whenever `supervisor` leads."""
+    me = supervisor.me
+    journal = Journal(database, Node(me.node, me.rank, me.instance), Clock())
+
+    def epoch() -> int | None:
+        return supervisor.elector.trust.epoch if supervisor.is_leader() else None
+
+    tick_s = min(_TICK_S, settings.heartbeat_interval / 2)
+    jobs.every(tick_s, "duties", Duties(Term(journal, me, epoch), duties_of(settings)).tick)

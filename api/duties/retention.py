@@ -1,0 +1,116 @@
+"""Retention: plain validations leave the log once they are counted and old, everything else when it is older still.
+
+The log keeps its last row, and every row that a node with a fresh beat, or rank 1, may still have to read: followers
+look for the event at their own place in it. Rows go from the log's beginning, so that a follower which finds its place
+finds all that came after it, but for validations, which change nothing that is copied.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+from sqlalchemy import Connection, Select, delete, func, select
+
+from api.duties.rollup import rolled_up_until
+from api.duties.rows import add_to_mark, mark, set_mark
+from api.duties.terms import Writing
+from api.ledger.tables import REMOVED_NOT_NORMAL, events, heartbeats, licenses, log_head, notices, outbox
+from api.licensing import Act
+
+_CHUNK = 2_000
+_CHECKS_SEEN = "validations removed up to"
+
+
+class Keep(msgspec.Struct, frozen=True):
+    """How long validations and all events are kept, and how old the beat of a healthy process may be; in seconds."""
+
+    checks: float
+    events: float
+    timeout: float
+
+
+class Reader(msgspec.Struct, frozen=True):
+    """A process that follows the log, as it last beat, in ledger time."""
+
+    rank: int
+    beat_at: float
+    applied_seq: int
+
+
+def needed_from(head: int, readers: Sequence[Reader], now: float, timeout: float) -> int:
+    """The first place of the log that must stay. Pure.
+
+    Rank 1 counts however long it has been silent; nothing goes while it was never heard of.
+    """
+    fresh = [reader.applied_seq for reader in readers if now - reader.beat_at <= timeout]
+    of_rank_1 = [reader for reader in readers if reader.rank == 1]
+    last = max(of_rank_1, key=lambda reader: reader.beat_at).applied_seq if of_rank_1 else 0
+    return min(head, last, *fresh)
+
+
+def forget_checks(writing: Writing, keep: Keep) -> bool:
+    """Removes some plain validations that are old and rolled up; gives whether there may be more."""
+    connection, now = writing.connection, writing.now
+    seen = mark(connection, _CHECKS_SEEN)
+    cutoff = min(now - keep.checks, rolled_up_until(connection, now))
+    rows = _old(connection, _log_after(seen, _needed_from(writing, keep)), cutoff)
+    plain = [row for row in rows if row.type == Act.VALIDATE]
+    if plain:
+        connection.execute(delete(events).where(events.c.seq.in_([row.seq for row in plain])))
+    if rows:
+        set_mark(connection, _CHECKS_SEEN, rows[-1].seq)
+    _count_removed(connection, plain)
+    return len(rows) == _CHUNK
+
+
+def forget_events(writing: Writing, keep: Keep) -> bool:
+    """Removes some of the oldest events; gives whether there may be more."""
+    connection = writing.connection
+    rows = _old(connection, _log_after(0, _needed_from(writing, keep)), writing.now - keep.events)
+    if rows:
+        connection.execute(delete(events).where(events.c.seq <= rows[-1].seq))
+    _count_removed(connection, rows)
+    return len(rows) == _CHUNK
+
+
+def tidy(writing: Writing, keep: Keep) -> bool:
+    """Removes some old entries of the outbox and notices of licenses that are no more; gives whether there may be more.
+
+    The outbox's last entry stays, or its numbers would start again.
+    """
+    connection, last = writing.connection, select(func.max(outbox.c.number)).scalar_subquery()
+    old = select(outbox.c.number).where(outbox.c.created_at < writing.now - keep.events, outbox.c.number < last)
+    numbers = connection.execute(old.order_by(outbox.c.number).limit(_CHUNK)).scalars().all()
+    if numbers:
+        connection.execute(delete(outbox).where(outbox.c.number.in_(numbers)))
+    joined = notices.outerjoin(licenses, licenses.c.id == notices.c.license_id)
+    orphans = select(notices.c.license_id).select_from(joined).where(licenses.c.id.is_(None)).distinct().limit(_CHUNK)
+    ids = connection.execute(orphans).scalars().all()
+    if ids:
+        connection.execute(delete(notices).where(notices.c.license_id.in_(ids)))
+    return _CHUNK in (len(numbers), len(ids))
+
+
+def _needed_from(writing: Writing, keep: Keep) -> int:
+    head = writing.connection.execute(select(log_head.c.seq)).scalar_one()
+    query = select(heartbeats.c.rank, heartbeats.c.beat_at, heartbeats.c.applied_seq)
+    readers = [Reader(*row) for row in writing.connection.execute(query)]
+    return needed_from(head, readers, writing.now, keep.timeout)
+
+
+def _log_after(seen: int, needed: int) -> Select[Any]:
+    columns = (events.c.seq, events.c.type, events.c.mode, events.c.recorded_at)
+    return select(*columns).where(events.c.seq > seen, events.c.seq < needed).order_by(events.c.seq).limit(_CHUNK)
+
+
+def _old(connection: Connection, query: Select[Any], cutoff: float) -> list[Any]:
+    """The rows before the first that was recorded at `cutoff` or later."""
+    return list(itertools.takewhile(lambda row: row.recorded_at < cutoff, connection.execute(query)))
+
+
+def _count_removed(connection: Connection, rows: Sequence[Any]) -> None:
+    """`/stats` counts the events of backup mode and of isolated nodes, those that are gone included."""
+    add_to_mark(connection, REMOVED_NOT_NORMAL, sum(row.mode != "normal" for row in rows))

@@ -1,0 +1,97 @@
+"""A leader's transaction: it begins with the fence, and the message that ends it is the one that moves the log's head.
+
+Whoever lost the lease commits nothing. The lease cannot change hands while such a transaction is open; one that stands
+still for two seconds is ended by the database, so that a frozen leader holds up nobody for longer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from sqlalchemy import Connection, Table
+
+from api.ids import new_id
+from api.ledger.log import Change, Journal
+from api.ledger.records import Event
+from failover import Identity, fence
+from failover import sql as clocks
+from failover.errors import NotLeading
+
+_LIMITS = """
+SET LOCAL statement_timeout = 2000; SET LOCAL lock_timeout = 300;
+SET LOCAL idle_in_transaction_session_timeout = 2000
+"""
+#: Beyond the server's own limits: only a frozen server gets here.
+_GUARD_S = 5.0
+
+
+class Term:
+    """The time in which `me` leads. `epoch` gives the lease's epoch, None while this process does not lead."""
+
+    def __init__(self, journal: Journal, me: Identity, epoch: Callable[[], int | None]) -> None:
+        self._journal = journal
+        self._me = me
+        self._epoch = epoch
+
+    @property
+    def leads(self) -> bool:
+        """Whether it is worth while to try."""
+        return self._epoch() is not None
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[Writing]:
+        """One fenced transaction, committed with what it said when the block ends well.
+
+        Raises `NotLeading` where the fence is closed, and `LedgerError`; nothing is changed then.
+        """
+        epoch, database = self._epoch(), self._journal.database
+        if epoch is None:
+            raise NotLeading(f"{self._me.node} does not lead")
+        with database.writing() as connection, database.guarded(connection, _GUARD_S):
+            if not database.is_sqlite:
+                connection.exec_driver_sql(_LIMITS)
+            fence(connection, self._me, epoch)
+            writing = Writing(connection, self._me, epoch)
+            yield writing
+            if writing.events:
+                Change(self._journal, connection).commit_all(writing.events, writing.stamped)
+
+
+class Writing:
+    """A fenced transaction in the making: statements on `connection`, and events for its end. `now`: ledger time."""
+
+    def __init__(self, connection: Connection, me: Identity, epoch: int) -> None:
+        self.connection = connection
+        self.now = float(connection.execute(clocks.statement(clocks.NOW, _is_sqlite(connection))).scalar_one())
+        self.events: list[Event] = []
+        self.stamped: defaultdict[Table, list[str]] = defaultdict(list)
+        self._me = me
+        self._epoch = epoch
+
+    def say(self, type: str, *, license_id: str | None = None, machine_id: str | None = None, **data: Any) -> Event:
+        """Adds an event of now to what will be committed. `data` becomes its JSON."""
+        event = Event(
+            event_id=new_id(),
+            type=type,
+            license_id=license_id,
+            machine_id=machine_id,
+            node=self._me.node,
+            instance=self._me.instance,
+            epoch=self._epoch,
+            mode="normal" if self._me.rank == 1 else "backup",
+            occurred_at=self.now,
+            data=data,
+        )
+        self.events.append(event)
+        return event
+
+    def stamp(self, table: Table, ids: Iterable[str]) -> None:
+        """These rows were changed: they get the `seq` of the last event, so that followers copy them."""
+        self.stamped[table].extend(ids)
+
+
+def _is_sqlite(connection: Connection) -> bool:
+    return connection.dialect.name == "sqlite"

@@ -1,0 +1,113 @@
+"""Since when, and up to when, silence counts against machines and licenses, for the whole cluster.
+
+A node that is cut off may hold pings and check-ins that the ledger has not got yet. So silence counts only in the span
+[since, until] of ledger time in which the leader has made sure that every process delivered what it took:
+
+- `since` moves to now at each look that finds trouble: a process that is silent and did not sign off, one that has
+  something queued, nobody who beats, or that nobody looked for longer than the time-out (no leader, or no ledger).
+- `until` is the oldest moment up to which all processes that beat have delivered.
+
+A silent process counts until it beats again, or until a younger process of its node does (which has its disk, and says
+what is queued there), or until it is older than `ISOLATED_MAX_AGE`: no node answers from so old a snapshot.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+from sqlalchemy import Connection, select
+
+from api.duties.rows import put
+from api.duties.terms import Writing
+from api.ledger import tables
+from api.licensing import ALWAYS, Watch
+from failover import State
+
+#: How long a worker may still be trying to record what it took, and a beat be on its way: counted off `until`.
+_IN_FLIGHT_S = 3.0
+
+
+class Said(msgspec.Struct, frozen=True, kw_only=True):
+    """What a process said at its last beat, and when it began and beat; both in ledger time."""
+
+    node: str
+    started_at: float
+    beat_at: float
+    state: str
+    queue: int
+
+    @property
+    def signed_off(self) -> bool:
+        return self.state == State.STOPPING and self.queue == 0
+
+
+class Look(msgspec.Struct, frozen=True):
+    """What the leader found at `looked_at`. `since`: when there was trouble last, None: never."""
+
+    since: float | None
+    until: float
+    looked_at: float
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """How old the beat of a healthy process may be, and how old a snapshot from which a node still answers."""
+
+    timeout: float
+    isolated_max_age: float
+
+
+def look(before: Look | None, said: Sequence[Said], now: float, limits: Limits) -> Look:
+    """What this look makes of the one before. Pure."""
+    fresh = [one for one in said if now - one.beat_at <= limits.timeout]
+    unseen = before is not None and now - before.looked_at > limits.timeout
+    trouble = (
+        unseen
+        or not fresh
+        or any(one.queue for one in fresh)
+        or any(_may_hold_pings(one, fresh, now, limits) for one in said)
+    )
+    since = now if trouble else before.since if before is not None else None
+    until = min([now, *(one.beat_at for one in fresh)]) - _IN_FLIGHT_S
+    return Look(since, until, now)
+
+
+def _may_hold_pings(one: Said, fresh: Sequence[Said], now: float, limits: Limits) -> bool:
+    """Whether it is silent, and may have answered clients since without having told the ledger."""
+    silent = limits.timeout < now - one.beat_at <= limits.isolated_max_age
+    succeeded = any(other.node == one.node and other.started_at >= one.beat_at for other in fresh)
+    return silent and not one.signed_off and not succeeded
+
+
+def keep_watch(writing: Writing, limits: Limits) -> bool:
+    """Looks, and keeps what was found. Gives False: there is never more to do."""
+    connection = writing.connection
+    found = look(_last(connection), _said(connection), writing.now, limits)
+    put(connection, tables.watch, [{"id": 1, **msgspec.structs.asdict(found)}])
+    return False
+
+
+def watched(connection: Connection) -> Watch:
+    """The span in which silence counts, as the leader last found it; without an end before there was a leader."""
+    last = _last(connection)
+    if last is None:
+        return ALWAYS
+    return Watch(until=last.until) if last.since is None else Watch(last.since, last.until)
+
+
+def counting_since(connection: Connection) -> float | None:
+    """When (ledger time) the cluster was last in trouble: silence before it never counts. None: there was none yet."""
+    last = _last(connection)
+    return None if last is None else last.since
+
+
+def _last(connection: Connection) -> Look | None:
+    columns = tables.watch.c
+    row = connection.execute(select(columns.since, columns.until, columns.looked_at)).first()
+    return None if row is None else Look(*row)
+
+
+def _said(connection: Connection) -> list[Said]:
+    columns = tables.heartbeats.c
+    query = select(columns.node, columns.started_at, columns.beat_at, columns.state, columns.queue)
+    return [Said(**row) for row in connection.execute(query).mappings()]

@@ -1,0 +1,148 @@
+"""The lane of a node that is cut off from its ledger: decide from the snapshot, queue, answer.
+
+What is decided here stands on the snapshot with this node's own queued effects put over it. The events of a batch go
+into the queue with one fsync before any of its answers leaves; replay brings them to the ledger (`api.replay`).
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+from filelock import FileLock
+from filelock import Timeout as LockTimeout
+
+from api.batcher import Batcher
+from api.clock import Clock
+from api.draft import Draft, Operation, Outcome
+from api.ledger.errors import LedgerUnavailable, QueueIsFull
+from api.ledger.records import Ask, Event, Known
+from api.node import Node
+from api.shared_state import SharedState
+from api.snapshot import Reader
+from failover.errors import QueueError, QueueFull
+from failover.queue import Event as Row
+from failover.queue import EventQueue
+
+_MAX_BATCH = 64
+_MAX_WAITING = 512
+_LOCK_TIMEOUT_S = 2.0
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(Event).decode
+
+Outcomes = list[Outcome | BaseException]
+
+
+def to_row(event: Event) -> Row:
+    """The event as the queue keeps it: one license fills its own share."""
+    return Row(event.event_id, event.type, _encode(event).decode(), event.occurred_at, event.license_id or "")
+
+
+def from_row(row: Row) -> Event:
+    """The event of a queue's row. Raises `msgspec.MsgspecError` where it cannot be read."""
+    return _decode(row.body)
+
+
+class Isolated:
+    """One process's lane into the node's queue at `path`."""
+
+    def __init__(
+        self, path: Path, reader: Reader, state: SharedState, node: Node, clock: Clock, *, patience_s: float = 5.0
+    ) -> None:
+        self._path = path
+        self._reader = reader
+        self._state = state
+        self._node = node
+        self._clock = clock
+        self._queue: EventQueue | None = None
+        # Two workers that decide at once would give the last seat twice, and answer a call's retry twice.
+        self._one = FileLock(f"{path}.lane.lock", timeout=_LOCK_TIMEOUT_S, poll_interval=0.001, thread_local=False)
+        self._opening = threading.Lock()
+        self._lane: Batcher[Operation, Outcome] = Batcher(
+            self._flush, max_batch=_MAX_BATCH, max_waiting=_MAX_WAITING, patience_s=patience_s
+        )
+
+    def submit(self, operation: Operation) -> Outcome:
+        """Decides and queues `operation`.
+
+        Raises `LedgerUnavailable` where only the ledger could say, or no copy is young enough; `QueueIsFull`;
+        `RequestIdReused`, `LineFull` and `FlushTimeout`.
+        """
+        return self._lane.submit(operation)
+
+    def holds(self, operation: Operation) -> bool:
+        """Whether events of this license wait in the queue: then what comes goes behind them."""
+        seen = self._reader.look_up_cut_off(_ask(operation), self._clock.now())
+        if seen is None or seen.known.holding is None:
+            return False
+        try:
+            return self._open().holds(seen.known.holding.license.id)
+        except QueueError:
+            return False
+
+    def _flush(self, operations: list[Operation]) -> Outcomes:
+        try:
+            with self._one:
+                return self._batch(operations)
+        except (LockTimeout, OSError) as error:
+            raise LedgerUnavailable(f"the queue cannot be used: {error}") from error
+        except QueueFull as error:
+            if len(operations) == 1:
+                raise QueueIsFull(str(error)) from error
+        except QueueError as error:
+            raise LedgerUnavailable(f"neither the ledger nor this node's queue takes anything: {error}") from error
+        # One license at its limit must not cost the others of its batch their answer.
+        return [self._alone(operation) for operation in operations]
+
+    def _alone(self, operation: Operation) -> Outcome | BaseException:
+        try:
+            return self._flush([operation])[0]
+        except (QueueIsFull, LedgerUnavailable) as error:
+            return error
+
+    def _batch(self, operations: list[Operation]) -> Outcomes:
+        now = self._clock.now()
+        queue = self._open()
+        known = self._known(queue, operations, now)
+        draft = Draft(self._node, now, {}, cut_off=True)
+        draft.load([answer for answer, _ in known])
+        outcomes = [
+            draft.write_cut_off(operation, answer, as_of)
+            for operation, (answer, as_of) in zip(operations, known, strict=True)
+        ]
+        batch = draft.batch()
+        if batch.events:
+            self._state.will_queue()
+            queue.append([to_row(event) for event in batch.events])
+            # Again: the supervisor may have found the queue empty in between, and would let later calls overtake these.
+            self._state.will_queue()
+            seqs = {answer.holding.license.id: answer.seq for answer, _ in known if answer.holding is not None}
+            self._reader.put_own([(change, seqs[change.after.license.id]) for change in batch.changes])
+        return outcomes
+
+    def _known(self, queue: EventQueue, operations: Sequence[Operation], now: float) -> list[tuple[Known, float]]:
+        """What the snapshot has of each, and what this node's queue has of the same call."""
+        retried = [operation.event_id for operation in operations if operation.body_hash is not None]
+        earlier = {id: from_row(row) for id, row in queue.find(retried).items()} if retried else {}
+        return [self._answer(operation, earlier.get(operation.event_id), now) for operation in operations]
+
+    def _answer(self, operation: Operation, earlier: Event | None, now: float) -> tuple[Known, float]:
+        seen = self._reader.look_up_cut_off(_ask(operation), now)
+        if seen is None:
+            raise LedgerUnavailable("there is no copy of the ledger young enough to answer from")
+        if earlier is None:
+            return seen.known, seen.as_of
+        return msgspec.structs.replace(seen.known, recorded=earlier.data, recorded_at=earlier.occurred_at), seen.as_of
+
+    def _open(self) -> EventQueue:
+        with self._opening:
+            if self._queue is None:
+                self._queue = EventQueue(self._path)
+            return self._queue
+
+
+def _ask(operation: Operation) -> Ask:
+    return Ask(operation.key_hash, operation.call.fingerprint)

@@ -1,0 +1,32 @@
+"""What a node that is cut off from the ledger may sign: every yes, and what nobody else can have lifted. Pure."""
+
+from __future__ import annotations
+
+from api.licensing.codes import Act, Code
+from api.licensing.model import Call, Holding, Verdict
+
+#: True whatever happened elsewhere meanwhile, or for an admin alone to change.
+_CERTAIN = frozenset(
+    {
+        Code.BANNED,
+        Code.SUSPENDED,
+        Code.PRODUCT_SCOPE_MISMATCH,
+        Code.VERSION_SCOPE_MISMATCH,
+        Code.ENTITLEMENTS_MISSING,
+        Code.FINGERPRINT_SCOPE_REQUIRED,
+    }
+)
+
+
+def is_certain(call: Call, before: Holding, verdict: Verdict, as_of: float) -> bool:
+    """Whether `verdict`, decided on `before` as it was known at `as_of`, may be signed without the ledger.
+
+    Seats, uses, and the clocks of machines and check-ins are denied by nobody who does not know of all of them.
+    """
+    if verdict.valid:
+        seats_as_usual = before.license.policy.isolated_activation or before.active(call.fingerprint) is not None
+        return call.act is not Act.ACTIVATE or seats_as_usual
+    if verdict.code is Code.EXPIRED:
+        until = before.license.valid_until
+        return until is not None and until <= as_of
+    return verdict.code in _CERTAIN

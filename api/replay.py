@@ -1,0 +1,138 @@
+"""From a node's queue into the ledger: each event once, merged into its license under the license's row lock.
+
+An effect is applied only where its event is new to the log, and both are one commit; so a batch whose commit is in
+doubt is simply sent again. What two nodes granted beyond a limit is kept, and noted for the vendor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+from msgspec.structs import replace
+from sqlalchemy import select
+
+from api.clock import Clock
+from api.isolated import from_row
+from api.ledger import tables
+from api.ledger.errors import LedgerBusy, LedgerRefused
+from api.ledger.records import Ask, Batch, Change, Event, Finding, Known, Tally
+from api.ledger.rows import merged
+from api.ledger.store import Ledger
+from api.licensing import Call, Code, Holding, Past, merge
+from failover.errors import Refused
+from failover.queue import Queued
+
+#: The kinds of findings besides the merge's own: the same call with another body, and an event that nobody takes.
+REUSED, DEAD = "reused", "dead"
+
+
+class LedgerReplay:
+    """The handler of `failover.Replay` on one ledger, in the name of `node`."""
+
+    def __init__(self, ledger: Ledger, node: str, clock: Clock) -> None:
+        self._ledger = ledger
+        self._node = node
+        self._clock = clock
+
+    def __call__(self, origin: str, batch: Sequence[Queued]) -> None:
+        """Commits all of `batch`, or nothing. Raises `Refused` for a fault in the data, and `LedgerError`."""
+        try:
+            events = [_read(origin, queued) for queued in batch]
+            self._replay(events)
+        except (msgspec.MsgspecError, KeyError, ValueError, LedgerRefused) as error:
+            raise Refused(f"{type(error).__name__}: {error}") from error
+
+    def note_dead(self, queued: Queued, reason: str) -> None:
+        """Keeps, where the vendor sees it, that this event was set aside. Raises `LedgerError`."""
+        data = {"reason": reason, "kind": queued.event.kind, "occurred_at": queued.event.occurred_at}
+        finding = self._finding(queued.event.event_id, DEAD, queued.event.key or None, data)
+        self._ledger.append(Batch([], [], [], [], [finding]))
+
+    def _replay(self, events: Sequence[Event]) -> None:
+        key_hashes = self._key_hashes({event.license_id for event in events if event.license_id})
+        asks = [
+            Ask(key_hashes.get(event.license_id or "", ""), _call(event).fingerprint, event.event_id)
+            for event in events
+        ]
+        with self._ledger.transaction(asks) as transaction:
+            draft = _Merging(transaction.known, self._finding)
+            for event, known in zip(events, transaction.known, strict=True):
+                if event.license_id in key_hashes and known.holding is None:
+                    raise LedgerBusy("the license was given another key just now")
+                draft.take(event, known)
+            transaction.commit(draft.batch())
+
+    def _key_hashes(self, licenses: set[str]) -> dict[str, str]:
+        """By license id; a license that was deleted meanwhile is left out."""
+        query = select(tables.licenses.c.id, tables.licenses.c.key_hash).where(tables.licenses.c.id.in_(licenses))
+        with self._ledger.database.reading() as connection:
+            return {row.id: row.key_hash for row in connection.execute(query)}
+
+    def _finding(self, event_id: str, kind: str, license_id: str | None, data: dict[str, Any]) -> Finding:
+        return Finding(event_id, kind, license_id, self._node, self._clock.now(), data)
+
+
+class _Merging:
+    """What the events of one batch make of their licenses, one after the other."""
+
+    def __init__(
+        self, known: Sequence[Known], finding: Callable[[str, str, str | None, dict[str, Any]], Finding]
+    ) -> None:
+        self._finding = finding
+        self._before: dict[str, Holding] = {}
+        for answer in known:
+            if answer.holding is not None:
+                held = self._before.get(answer.holding.license.id)
+                self._before[answer.holding.license.id] = merged(held, answer.holding) if held else answer.holding
+        self._after = dict(self._before)
+        self._events: dict[str, Event] = {}
+        self._findings: list[Finding] = []
+
+    def take(self, event: Event, known: Known) -> None:
+        earlier = self._events.get(event.event_id)
+        recorded = earlier.data if earlier else known.recorded
+        if recorded is not None:
+            if recorded.get("body") != event.data.get("body"):
+                self._note(event, REUSED)
+            return
+        self._events[event.event_id] = event
+        holding = self._after.get(event.license_id or "")
+        if holding is None:
+            return  # deleted meanwhile: what was answered stays in the log all the same
+        result = merge(_past(event), holding)
+        self._after[holding.license.id] = result.holding
+        for kind in result.conflicts:
+            self._note(event, kind)
+
+    def batch(self) -> Batch:
+        changes = [
+            Change(before, self._after[id]) for id, before in self._before.items() if self._after[id] is not before
+        ]
+        return Batch(list(self._events.values()), changes, self._tallies(), [], self._findings)
+
+    def _tallies(self) -> list[Tally]:
+        counts: dict[tuple[int, str, bool], int] = {}
+        for event in self._events.values():
+            counted = (int(event.occurred_at // 60), str(event.data["code"]), bool(event.data["valid"]))
+            counts[counted] = counts.get(counted, 0) + 1
+        return [Tally(*counted, count) for counted, count in sorted(counts.items())]
+
+    def _note(self, event: Event, kind: str) -> None:
+        data = {"type": event.type, "occurred_at": event.occurred_at, **event.data}
+        self._findings.append(self._finding(event.event_id, kind, event.license_id, data))
+
+
+def _read(origin: str, queued: Queued) -> Event:
+    return replace(from_row(queued.event), origin=origin, origin_seq=queued.position)
+
+
+def _call(event: Event) -> Call:
+    return msgspec.convert(event.data["call"], Call)
+
+
+def _past(event: Event) -> Past:
+    data = event.data
+    code, valid = Code(data["code"]), bool(data["valid"])
+    return Past(call=_call(event), code=code, valid=valid, at=event.occurred_at, started=data.get("started"))

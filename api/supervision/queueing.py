@@ -1,0 +1,66 @@
+"""The supervisor's part in a node that was cut off: its queue goes to the ledger, then the node goes back to it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from api import logs
+from api.clock import Clock
+from api.ids import new_id
+from api.ledger.database import Database
+from api.ledger.store import ledger_on
+from api.replay import LedgerReplay
+from api.settings import Settings
+from api.shared_state import STATE_NAME, SharedState
+from api.supervision.published import QueueState
+from failover import EventQueue, Replay
+from failover.errors import QueueError
+
+_log = logs.get("supervision")
+
+#: How long a node stays cut off at least: a ledger that comes and goes costs one slow answer each time it is believed.
+_CUT_OFF_FOR_S = 1.0
+
+
+class Queueing:
+    """The node's queue and its replay; None where the disk does not let the queue be opened."""
+
+    def __init__(
+        self, settings: Settings, database: Database, clock: Clock, monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._state = SharedState(settings.data_dir / STATE_NAME)
+        self._monotonic = monotonic
+        self.queue: EventQueue | None = None
+        self.replay: Replay | None = None
+        try:
+            self.queue = EventQueue(settings.queue_path)
+        except QueueError as error:
+            _log.error(
+                "this node has no queue: it answers nothing while the ledger is away", extra={"reason": str(error)}
+            )
+            return
+        handler = LedgerReplay(ledger_on(database, new_id(), clock), settings.node_id, clock)
+        self.replay = Replay(self.queue, handler, on_dead=handler.note_dead)
+
+    def go_back(self, ledger_answers: bool) -> None:
+        """Ends the node's time without its ledger, once that answers and has everything. Raises `QueueError`."""
+        since, queued = self._state.cut_off_since, self._state.queued
+        if since is None and not self._state.may_hold_queued:
+            return
+        if self.queue is not None and self.queue.stats().pending:
+            return
+        self._state.drained(queued)
+        if since is not None and ledger_answers and self._monotonic() - since >= _CUT_OFF_FOR_S:
+            self._state.reconnected()
+            _log.info("the ledger answers, and has all that was queued")
+
+    def look(self) -> QueueState:
+        """What waits in the queue."""
+        if self.queue is None:
+            return QueueState()
+        try:
+            stats = self.queue.stats()
+        except QueueError:
+            return QueueState()
+        return QueueState(stats.pending, stats.bytes, stats.oldest_s)

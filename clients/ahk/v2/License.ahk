@@ -1,0 +1,1545 @@
+; License.ahk: signed license checks for AutoHotkey v2 that go on when servers fail.
+;
+;     #Include License.ahk
+;     license := LicenseClient({servers: ["https://one.example", "https://two.example"], product: "editor",
+;         key: "the customer's key", publicKeys: "(what `flask secrets` printed)", apiKey: "...", sharedSecret: "..."})
+;     answer := license.Validate()
+;     if !answer.valid
+;         MsgBox(answer.detail), ExitApp()
+;
+; This one file is all there is: nothing to install, nothing to download. clients/ahk/README.md has everything else:
+; a first script in ten minutes, each option, the log files and where the token is kept. v1/License.ahk is this file in
+; the language of AutoHotkey 1.1, section by section: what is changed here is changed there.
+;
+; Sections: 1 the client, 2 results and texts, 3 the walk over the servers, 4 HTTP, 5 tokens, 6 JSON, 7 cryptography,
+; 8 what is kept, 9 this machine, 10 logs, 11 text and time.
+
+#Requires AutoHotkey v2.0
+
+
+; == 1. The client =====================================================================================================
+
+; Asks about one license of one product. Options (those with a star are needed):
+;   servers*       URLs in order of priority: https, or http to this machine; else the global g_LicenseAPI_Servers
+;   product*       the product's code             key*          the customer's license key
+;   publicKeys*    the JWKs to pin, as `flask secrets` or /.well-known/jwks.json prints them, in one text
+;   apiKey         what the servers ask for       sharedSecret  the same
+;   version        the program's (PEP 440), checked by Validate and Activate
+;   language       "en", "pt", or "" for the system's
+;   proxy          "" as Windows is set, "direct", or "host:port"
+;   folder, registry, logFolder   where the token, the second floor and the logs are kept
+; Throws ValueError for a setting with which no check could succeed.
+class LicenseClient {
+    static Version := "1.0.0"
+    static _Options := ["servers", "product", "key", "publicKeys", "apiKey", "sharedSecret", "version", "language",
+        "proxy", "folder", "registry", "logFolder"]
+
+    __New(options) {
+        for name, value in options.OwnProps()
+            if !LicenseText.IsOneOf(name, LicenseClient._Options)
+                throw ValueError("License: there is no option " name)
+        this.product := LicenseText.Checked("product", LicenseClient._Option(options, "product"), 1, 64)
+        this.key := LicenseText.Checked("key", Trim(LicenseClient._Option(options, "key"), " `t`r`n"), 8, 128)
+        this.apiKey := LicenseText.Checked("apiKey", LicenseClient._Option(options, "apiKey"), 0, 1000)
+        this.sharedSecret := LicenseClient._Option(options, "sharedSecret")
+        this.programVersion := LicenseClient._Option(options, "version")
+        this.keyHash := LicenseBytes.Base64Url(LicenseCrypto.Sha256(LicenseBytes.Utf8(this.key)))
+        this.publicKeys := LicenseTokens.PinnedKeys(LicenseClient._Option(options, "publicKeys"))
+        registry := LicenseClient._Option(options, "registry", "HKCU\Software\protecao-license")
+        folder := LicenseClient._Option(options, "folder", EnvGet("LOCALAPPDATA") "\protecao-license")
+        this.store := LicenseStore(folder, registry, this.product, this.keyHash)
+        this.fingerprint := LicenseMachine.Fingerprint(this.product, this.store)
+        this.servers := LicenseServers(LicenseClient._Servers(options), registry)
+        this.logs := LicenseLogs(LicenseClient._Option(options, "logFolder", A_Temp))
+        this.http := LicenseHttp(LicenseClient._Option(options, "proxy"))
+        this.texts := LicenseTexts.In(LicenseClient._Option(options, "language"))
+        this.budgets := [2000, 5000, 60000]     ; milliseconds for a server's whole answer, in each pass
+        this.clockOffset := 0                   ; by how much this machine's clock is behind, once a server has said so
+        this.check := ""                        ; the walk of the check in the background, while there is one
+        this.timer := ""
+    }
+
+    ; Whether the program may run. `entitlements`: an array of names that the license must include.
+    Validate(entitlements := "") {
+        return this._Now(this._ValidateCall(entitlements))
+    }
+
+    ; Takes a seat for this machine; again is no error. `name`: how the vendor sees the machine.
+    Activate(name := A_ComputerName, requestId := "") {
+        call := LicenseCall(this, "activate", requestId)
+        call.Add("product", this.product), call.AddFingerprint(), call.Add("name", SubStr(name, 1, 200))
+        call.Add("platform", "Windows " A_OSVersion), call.Add("version", this.programVersion)
+        return this._Now(call)
+    }
+
+    ; Gives this machine's seat back and deletes the saved token. Only a server can.
+    Deactivate(requestId := "") {
+        call := LicenseCall(this, "deactivate", requestId)
+        call.AddFingerprint()
+        return this._Now(call)
+    }
+
+    ; This machine's heartbeat.
+    Ping() {
+        return this._Now(this._PingCall())
+    }
+
+    ; Resets the license's check-in clock.
+    CheckIn() {
+        return this._Now(LicenseCall(this, "check-in"))
+    }
+
+    ; Counts `increment` uses, all or nothing. Only a server can. To repeat a call whose answer was lost, give the
+    ; requestId of its result: it is counted once.
+    Usage(increment := 1, requestId := "") {
+        call := LicenseCall(this, "usage", requestId)
+        call.AddNumber("increment", increment, 1000000)
+        return this._Now(call)
+    }
+
+    ; Saves a token that lasts `seconds` without a server; 0: as long as the policy allows.
+    Checkout(seconds := 0) {
+        call := LicenseCall(this, "checkout")
+        call.AddFingerprint()
+        if seconds
+            call.AddNumber("ttl", seconds, 315360000)
+        return this._Now(call)
+    }
+
+    ; What would be said if no server could be reached. Asks none.
+    Status() {
+        return this._Offline(LicenseCall(this, "status"), [])
+    }
+
+    ; Checks again every `minutes` and calls `callback` with each result. `act`: "validate", or "ping" for a heartbeat.
+    ; The check runs in slices of a timer: windows, hotkeys and the rest of the script go on meanwhile.
+    Every(minutes, callback, act := "validate") {
+        this.Stop()
+        this.timer := () => this.Begin(callback, act)
+        SetTimer(this.timer, Max(1, Round(minutes * 60000)))
+    }
+
+    ; Ends what Every began. A check that is under way is finished.
+    Stop() {
+        if this.timer
+            SetTimer(this.timer, 0)
+        this.timer := ""
+    }
+
+    ; One check in the background, now. Nothing happens while there is one already.
+    Begin(callback, act := "validate") {
+        if this.check
+            return
+        this.check := LicenseWalk(this, act = "ping" ? this._PingCall() : this._ValidateCall(""))
+        slice := () => this._Slice(slice, callback)
+        SetTimer(slice, 30)
+    }
+
+    _Slice(slice, callback) {
+        if !this.check || !this.check.Advance()
+            return
+        SetTimer(slice, 0)
+        walk := this.check
+        this.check := ""
+        callback(this._Result(walk))
+    }
+
+    _ValidateCall(entitlements) {
+        call := LicenseCall(this, "validate")
+        call.Add("product", this.product), call.AddFingerprint(), call.Add("version", this.programVersion)
+        if entitlements
+            call.AddEntitlements(entitlements)
+        return call
+    }
+
+    _PingCall() {
+        call := LicenseCall(this, "ping")
+        call.AddFingerprint()
+        return call
+    }
+
+    ; Walks to the end. Meanwhile windows are served, and hotkeys and timers run.
+    _Now(call) {
+        walk := LicenseWalk(this, call)
+        while !walk.Advance()
+            LicenseHttp.Wait(50)
+        return this._Result(walk)
+    }
+
+    ; This machine's clock, Unix seconds.
+    _Clock() {
+        return LicenseTime.Now()
+    }
+
+    _Result(walk) {
+        if walk.answer
+            return this._Decided(walk)
+        result := this._Offline(walk.call, walk.attempts)
+        if result.valid
+            this.logs.Offline(this._Clock(), walk.call.act " " result.code)
+        return result
+    }
+
+    _Decided(walk) {
+        answer := walk.answer, claims := answer.claims
+        this.logs.Used(this._Clock(), answer.server, walk.call.act " " claims.code)
+        this.store.RaiseFloor(claims.iat)
+        isFinal := !claims.valid && LicenseText.IsOneOf(claims.code, ["BANNED", "SUSPENDED", "EXPIRED", "NOT_FOUND"])
+        if isFinal || (claims.valid && walk.call.act == "deactivate")
+            this.store.DeleteToken()
+        else if claims.valid && answer.token != ""
+            this._Save(answer.token, answer.server)
+        result := LicenseResult(walk.call, walk.attempts)
+        result.valid := claims.valid, result.code := claims.code, result.source := "server"
+        result.server := answer.server, result.detail := LicenseTexts.Of(this.texts, claims.code, claims.valid)
+        result.expires := LicenseTime.Iso(claims.lic_exp), result.entitlements := claims.ent
+        result.uses := claims.uses, result.maxUses := claims.max_uses
+        saved := this._Saved([])
+        if saved.code == "OFFLINE_VALID"
+            result.offlineUntil := LicenseTime.Iso(saved.claims.exp)
+        return result
+    }
+
+    ; Keeps a token that is ours and this machine's; what else came along with a verdict is nobody's word.
+    _Save(token, server) {
+        try
+            claims := LicenseTokens.Lease(this.publicKeys, token, this._Bound())
+        catch LicenseRefused
+            return
+        this.store.SaveToken(token, this.fingerprint, server)
+        this.store.RaiseFloor(claims.iat)
+    }
+
+    _Bound() {
+        return {keyHash: this.keyHash, fingerprint: this.fingerprint, product: this.product}
+    }
+
+    ; What the saved token says now: {code, claims (or ""), reason (or "")}.
+    _Saved(entitlements) {
+        token := this.store.Token()
+        if token == ""
+            return {code: "NO_SERVER", claims: "", reason: ""}
+        try {
+            claims := ""
+            claims := LicenseTokens.Lease(this.publicKeys, token, this._Bound())
+            LicenseTokens.CheckClock(claims, this._Clock(), this.store.Floor())
+        } catch LicenseRefused as refused {
+            reason := refused.Message
+            code := !claims ? "TOKEN_INVALID" : reason == "expired" ? "OFFLINE_EXPIRED" : "CLOCK_TAMPERED"
+            return {code: code, claims: claims, reason: reason}
+        }
+        for name in entitlements
+            if !LicenseText.IsOneOf(name, claims.ent)
+                return {code: "TOKEN_INVALID", claims: claims, reason: "ent"}
+        return {code: "OFFLINE_VALID", claims: claims, reason: ""}
+    }
+
+    ; All servers failed. A use can be counted and a seat given back by a server only.
+    _Offline(call, attempts) {
+        standsIn := call.act != "usage" && call.act != "deactivate"
+        saved := standsIn ? this._Saved(call.entitlements) : {code: "NO_SERVER", claims: "", reason: ""}
+        result := LicenseResult(call, attempts)
+        result.valid := saved.code == "OFFLINE_VALID", result.code := saved.code, result.source := "offline"
+        result.detail := LicenseTexts.Of(this.texts, saved.code, result.valid)
+        if saved.claims {
+            result.expires := LicenseTime.Iso(saved.claims.lic_exp), result.entitlements := saved.claims.ent
+            result.offlineUntil := LicenseTime.Iso(saved.claims.exp)
+        }
+        return result
+    }
+
+    static _Option(options, name, otherwise := "") {
+        return options.HasOwnProp(name) && options.%name% != "" ? options.%name% : otherwise
+    }
+
+    ; The option, else the array of the guide.
+    static _Servers(options) {
+        global g_LicenseAPI_Servers
+        if options.HasOwnProp("servers")
+            return options.servers
+        return IsSet(g_LicenseAPI_Servers) ? g_LicenseAPI_Servers : []
+    }
+}
+
+; One logical call, the same on whichever server it is tried; its request id makes its effect one.
+class LicenseCall {
+    __New(client, act, requestId := "") {
+        if requestId == ""
+            requestId := LicenseBytes.Base64Url(LicenseCrypto.Random(16))
+        else if !RegExMatch(requestId, "^[A-Za-z0-9_-]{8,64}\z")
+            throw ValueError("License: requestId must be 8 to 64 of A-Z a-z 0-9 _ -")
+        this.client := client, this.act := act, this.path := "/v1/" act, this.requestId := requestId
+        this.members := "", this.fingerprint := "", this.entitlements := []
+    }
+
+    ; A member of the body; an empty text is left out.
+    Add(name, text) {
+        if text != ""
+            this.members .= ',"' name '":' LicenseJson.Quoted(text)
+    }
+
+    AddNumber(name, number, largest) {
+        if !IsInteger(number) || number < 1 || number > largest
+            throw ValueError("License: " name " must be a whole number from 1 to " largest)
+        this.members .= ',"' name '":' Integer(number)
+    }
+
+    AddFingerprint() {
+        this.fingerprint := this.client.fingerprint
+        this.Add("fingerprint", this.fingerprint)
+    }
+
+    AddEntitlements(names) {
+        list := ""
+        for each in names
+            list .= (A_Index > 1 ? "," : "") LicenseJson.Quoted(each)
+        this.entitlements := names
+        this.members .= ',"entitlements":[' list "]"
+    }
+
+    ; The JSON to send, in UTF-8.
+    Body(nonce) {
+        about := '{"app":"license-client-ahk","version":"' LicenseClient.Version '"}'
+        return LicenseBytes.Utf8('{"key":' LicenseJson.Quoted(this.client.key) ',"nonce":"' nonce '"' this.members
+            . ',"client":' about "}")
+    }
+
+    Headers(body, timestamp) {
+        lines := "Content-Type: application/json`r`nX-Request-Id: " this.requestId
+        if this.client.apiKey != ""
+            lines .= "`r`nX-API-Key: " this.client.apiKey
+        if this.client.sharedSecret != ""
+            lines .= "`r`nX-Timestamp: " timestamp "`r`nX-Signature: " LicenseCall.Signature(this.client.sharedSecret,
+                this.requestId, timestamp, "POST", this.path, body)
+        return lines
+    }
+
+    static Signature(secret, requestId, timestamp, method, path, body) {
+        signed := LicenseBytes.Joined(LicenseBytes.Utf8(requestId "." timestamp "." method " " path "."), body)
+        return "v1," LicenseBytes.Base64(LicenseCrypto.Hmac(LicenseBytes.Utf8(secret), signed))
+    }
+}
+
+
+; == 2. Results and texts ==============================================================================================
+
+; What every call gives back, made of signed claims or local rules only.
+;   valid, code    whether the program may run, and why: the server's codes, or OFFLINE_VALID, OFFLINE_EXPIRED,
+;                  CLOCK_TAMPERED, TOKEN_INVALID, NO_SERVER
+;   detail         a sentence for the user, in the language chosen
+;   source         "server" or "offline"          server         the URL that decided, "" offline
+;   expires        when the license ends, "2027-01-01T00:00:00Z"; "" for never or not known
+;   offlineUntil   until when the saved token lasts; "" without one
+;   entitlements   an array                       uses, maxUses  numbers, "" for none
+;   act, requestId, attempts   the call, its id, and [server, reason] for each server that did not decide
+class LicenseResult {
+    __New(call, attempts) {
+        this.valid := false, this.code := "", this.detail := "", this.source := "", this.server := ""
+        this.expires := "", this.offlineUntil := "", this.entitlements := [], this.uses := "", this.maxUses := ""
+        this.act := call.act, this.requestId := call.requestId, this.attempts := attempts
+    }
+}
+
+; Sentences for the user. To say something else: license.texts["SUSPENDED"] := "...".
+; "CODE valid" is said where a code that may be a denial is none.
+class LicenseTexts {
+    ; A copy of one's own of the texts in a language: "en", "pt", or "" for the system's.
+    static In(language) {
+        if language == ""
+            language := SubStr(A_Language, -2) = "16" ? "pt" : "en"     ; 0416 is Brazil, 0816 Portugal
+        if language != "en" && language != "pt"
+            throw ValueError("License: language must be en or pt")
+        return language = "pt" ? LicenseTexts._Portuguese() : LicenseTexts._English()
+    }
+
+    static Of(texts, code, valid) {
+        if valid && texts.Has(code " valid")
+            return texts[code " valid"]
+        return texts.Has(code) ? texts[code] : texts["OTHER"] code
+    }
+
+    static _English() {
+        return Map("VALID", "The license is valid.",
+            "NOT_FOUND", "There is no such license key.",
+            "BANNED", "This license has been banned.",
+            "SUSPENDED", "This license is suspended.",
+            "EXPIRED", "This license has expired.",
+            "EXPIRED valid", "This license has expired and is in its grace period.",
+            "OVERDUE", "This license has not checked in for too long.",
+            "PRODUCT_SCOPE_MISMATCH", "This license is for another product.",
+            "VERSION_SCOPE_MISMATCH", "This license does not cover this version.",
+            "ENTITLEMENTS_MISSING", "This license does not include what was asked for.",
+            "FINGERPRINT_SCOPE_REQUIRED", "This license asks for the machine's fingerprint.",
+            "NO_MACHINE", "This machine is not activated.",
+            "NO_MACHINES", "This machine is not activated.",
+            "FINGERPRINT_SCOPE_MISMATCH", "This license is in use on another machine.",
+            "HEARTBEAT_NOT_STARTED", "This machine has not reported yet.",
+            "HEARTBEAT_DEAD", "This machine has not reported for too long.",
+            "MACHINE_LIMIT_EXCEEDED", "Every seat of this license is taken.",
+            "TOO_MANY_MACHINES", "This license is in use on too many machines.",
+            "TOO_MANY_MACHINES valid", "The license is valid, on more machines than it has seats.",
+            "USES_EXHAUSTED", "Every use of this license is used up.",
+            "OFFLINE_VALID", "No server could be reached. The program goes on with the saved token.",
+            "OFFLINE_EXPIRED", "No server could be reached, and the saved token has ended. Please connect.",
+            "CLOCK_TAMPERED", "This computer's clock was set back. Please set it right, or connect.",
+            "TOKEN_INVALID", "The saved token is damaged or not for this machine. Please connect.",
+            "NO_SERVER", "No license server could be reached. Please check the connection.",
+            "OTHER", "The license server answered: ")
+    }
+
+    static _Portuguese() {
+        return Map("VALID", "A licença é válida.",
+            "NOT_FOUND", "Esta chave de licença não existe.",
+            "BANNED", "Esta licença foi banida.",
+            "SUSPENDED", "Esta licença está suspensa.",
+            "EXPIRED", "Esta licença expirou.",
+            "EXPIRED valid", "Esta licença expirou e está no período de carência.",
+            "OVERDUE", "Esta licença ficou tempo demais sem se apresentar.",
+            "PRODUCT_SCOPE_MISMATCH", "Esta licença é de outro produto.",
+            "VERSION_SCOPE_MISMATCH", "Esta licença não cobre esta versão.",
+            "ENTITLEMENTS_MISSING", "Esta licença não inclui o que foi pedido.",
+            "FINGERPRINT_SCOPE_REQUIRED", "Esta licença exige a identificação da máquina.",
+            "NO_MACHINE", "Esta máquina não está ativada.",
+            "NO_MACHINES", "Esta máquina não está ativada.",
+            "FINGERPRINT_SCOPE_MISMATCH", "Esta licença está em uso em outra máquina.",
+            "HEARTBEAT_NOT_STARTED", "Esta máquina ainda não se apresentou.",
+            "HEARTBEAT_DEAD", "Esta máquina ficou tempo demais sem se apresentar.",
+            "MACHINE_LIMIT_EXCEEDED", "Todas as vagas desta licença estão ocupadas.",
+            "TOO_MANY_MACHINES", "Esta licença está em uso em máquinas demais.",
+            "TOO_MANY_MACHINES valid", "A licença é válida, em mais máquinas do que tem vagas.",
+            "USES_EXHAUSTED", "Todos os usos desta licença foram gastos.",
+            "OFFLINE_VALID", "Nenhum servidor respondeu. O programa continua com o token salvo.",
+            "OFFLINE_EXPIRED", "Nenhum servidor respondeu, e o token salvo venceu. Conecte-se à internet.",
+            "CLOCK_TAMPERED", "O relógio deste computador foi atrasado. Acerte-o ou conecte-se à internet.",
+            "TOKEN_INVALID", "O token salvo está danificado ou não é desta máquina. Conecte-se à internet.",
+            "NO_SERVER", "Nenhum servidor de licenças respondeu. Verifique a conexão.",
+            "OTHER", "O servidor de licenças respondeu: ")
+    }
+}
+
+
+; == 3. The walk over the servers ======================================================================================
+
+; The servers in order of priority, and the memory of which has just failed. The memory is in the registry, so that the
+; next run of a script that is started for each check knows of it too.
+class LicenseServers {
+    static AtTheEnd := 30       ; seconds
+
+    __New(urls, registry) {
+        this.urls := [], this.registry := registry "\failed"
+        for url in urls
+            this.urls.Push(LicenseServers._Checked(url))
+        if !this.urls.Length
+            throw ValueError("License: servers: at least one URL is needed")
+    }
+
+    ; Those that did not just fail as they were given, then the others, the longest failed first.
+    Order(now) {
+        order := [], failed := []
+        for url in this.urls {
+            at := RegRead(this.registry, url, "")
+            if !IsInteger(at) || now < at || now - at >= LicenseServers.AtTheEnd {
+                order.Push(url)
+                continue
+            }
+            place := 1
+            while place <= failed.Length && failed[place][1] <= Integer(at)
+                place++
+            failed.InsertAt(place, [Integer(at), url])
+        }
+        for each in failed
+            order.Push(each[2])
+        return order
+    }
+
+    Failed(url, now) {
+        try
+            RegWrite(now, "REG_SZ", this.registry, url)
+    }
+
+    Answered(url) {
+        if RegRead(this.registry, url, "") != ""
+            try
+                RegDelete(this.registry, url)
+    }
+
+    ; The URL without a slash at the end.
+    static _Checked(url) {
+        if !RegExMatch(url, "i)^(https?)://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:\d{1,5})?/?\z", &parts)
+            throw ValueError("License: servers: a URL must be like https://host or https://host:port")
+        isLocal := RegExMatch(parts[2], "i)^(localhost|127\.\d+\.\d+\.\d+|\[::1\])\z")
+        if parts[1] != "https" && !isLocal
+            throw ValueError("License: servers: " parts[2] " needs https, plain http is for this machine only")
+        return RTrim(url, "/")
+    }
+}
+
+; One call tried on server after server, pass after pass, until one decides. It never waits: Advance does what can be
+; done now and says whether it is over. Then `answer` is {server, claims, token}, or "" when all failed.
+class LicenseWalk {
+    static Fresh := 60          ; seconds: a denial from a node whose knowledge is older than this is provisional
+
+    __New(client, call) {
+        this.client := client, this.call := call, this.answer := "", this.attempts := []
+        this.pass := 0, this.waiting := [], this.provisional := [], this.exchange := "", this.server := ""
+        this.nonce := "", this.body := "", this.deadline := 0, this.isResigned := false, this.isOver := false
+    }
+
+    Advance() {
+        while !this.isOver {
+            if !this.exchange && !this._Next()
+                this._Finish(this._Freshest())
+            else if !this.exchange.Poll()
+                return false
+            else
+                this._Judge()
+        }
+        return true
+    }
+
+    ; Begins with the next server; false when there is none left to ask.
+    _Next() {
+        while !this.waiting.Length {
+            if ++this.pass > this.client.budgets.Length
+                return false
+            ; The third pass is for hosts that wake from sleep, and only where nothing else can decide.
+            if this.pass > 2 && (this.provisional.Length || this.client._Saved([]).code == "OFFLINE_VALID")
+                return false
+            for server in this.client.servers.Order(this.client._Clock())
+                if !this._HasSpoken(server)
+                    this.waiting.Push(server)
+            if !this.waiting.Length
+                return false
+        }
+        this.server := this.waiting.RemoveAt(1), this.isResigned := false
+        this.deadline := A_TickCount + this.client.budgets[this.pass]
+        this._Send()
+        return true
+    }
+
+    ; Each try has a nonce of its own, so that no answer fits another try.
+    _Send() {
+        this.nonce := LicenseBytes.Base64Url(LicenseCrypto.Random(16))
+        this.body := this.call.Body(this.nonce)
+        headers := this.call.Headers(this.body, this.client._Clock() + this.client.clockOffset)
+        url := this.server this.call.path
+        this.exchange := LicenseExchange(this.client.http, url, headers, this.body, this.deadline)
+    }
+
+    _Judge() {
+        exchange := this.exchange, this.exchange := ""
+        if exchange.failure != ""
+            return this._GiveUp(exchange.failure)
+        members := LicenseJson.Members(exchange.Received())
+        if exchange.status != 200 {
+            code := LicenseJson.TextOf(members, "code")
+            if exchange.status = 401 && code == "TIMESTAMP_SKEWED" && !this.isResigned && this._Resigned(members)
+                return
+            return this._GiveUp("status " exchange.status (RegExMatch(code, "^[A-Z_]{1,40}\z") ? " " code : ""))
+        }
+        verdict := LicenseJson.TextOf(members, "verdict")
+        if verdict == ""
+            return this._GiveUp("no verdict")
+        bound := this.client._Bound()
+        bound.act := this.call.act, bound.nonce := this.nonce, bound.fingerprint := this.call.fingerprint
+        bound.bodyHash := LicenseBytes.Base64Url(LicenseCrypto.Sha256(this.body))
+        try
+            claims := LicenseTokens.Verdict(this.client.publicKeys, verdict, bound)
+        catch LicenseRefused as refused
+            return this._GiveUp("verdict refused: " refused.Message)
+        this.client.servers.Answered(this.server)
+        answer := {server: this.server, claims: claims, token: LicenseJson.TextOf(members, "token")}
+        if claims.valid || claims.iat - claims.as_of <= LicenseWalk.Fresh
+            return this._Finish(answer)
+        this.provisional.Push(answer)
+        this._Note("provisional " claims.code)
+    }
+
+    ; Once more on the same server and within the same budget, where only the time of the call was wrong.
+    _Resigned(members) {
+        ts := LicenseJson.NumberOf(members, "ts")
+        if ts == "" || ts < 0 || ts > 1 << 40
+            return false
+        this.client.clockOffset := ts - this.client._Clock()
+        this.isResigned := true
+        this._Send()
+        return true
+    }
+
+    _GiveUp(reason) {
+        this.client.servers.Failed(this.server, this.client._Clock())
+        this._Note(reason)
+    }
+
+    _Note(reason) {
+        this.attempts.Push([this.server, reason])
+        this.client.logs.Failover(this.client._Clock(), this.server, reason)
+    }
+
+    _HasSpoken(server) {
+        for answer in this.provisional
+            if answer.server == server
+                return true
+        return false
+    }
+
+    _Freshest() {
+        freshest := ""
+        for answer in this.provisional
+            if !freshest || answer.claims.as_of > freshest.claims.as_of
+                freshest := answer
+        return freshest
+    }
+
+    _Finish(answer) {
+        this.answer := answer
+        this.isOver := true
+    }
+}
+
+
+; == 4. HTTP ===========================================================================================================
+
+; WinHTTP, asynchronous: the only way in which one deadline bounds all that a server can draw out (name, connection,
+; TLS, headers, body), and in which no window of the script waits.
+;
+; WinHTTP tells what has happened by calling a function, on threads of its own, where script code must not run. So the
+; function is a few bytes of machine code that note what happened and set an event. `state` is 32 bytes: what has
+; happened so far (bits) at 0, the length of what was read at 4, an error at 8, how much can be read at 12, the event at
+; 16, the address of SetEvent at 24. In the words of C, for (handle, state, status, info, length):
+;
+;     if (!state) return
+;     state->length = length
+;     if (status == REQUEST_ERROR) state->error = ((WINHTTP_ASYNC_RESULT *) info)->dwError
+;     if (status == DATA_AVAILABLE) state->available = *(DWORD *) info
+;     SetEvent(state->event) after an atomic state->bits |= status
+class LicenseHttp {
+    static _Code64 := "4885d274348b4424288942044181f8000020007507418b41088942084181f8000004007506418b0189420c488b4a10"
+        . "488b4218f0440902ffe0c3"
+    static _Code32 := "8b54240885d274338b4c2414894a048b4c24108b44240c3d0000200075068b4904894a083d0000040075058b09894a"
+        . "0cff72108b4a18f00902ffd1c21400"
+    static _Callback := 0
+    static Event := 0
+    static SetEvent := 0
+    static _Left := []          ; exchanges that were given up, kept until WinHTTP has let go of their memory
+
+    __New(proxy) {
+        LicenseHttp._Prepare()
+        named := proxy != "" && proxy != "direct"
+        access := proxy == "direct" ? 1 : named ? 3 : 4     ; 4: as Windows is set, known from Windows 8.1 on
+        this.session := LicenseHttp._Open(access, named ? proxy : "")
+        if !this.session && access = 4
+            this.session := LicenseHttp._Open(0, "")
+        if !this.session
+            throw OSError(A_LastError, -1, "License: WinHTTP")
+        if !LicenseHttp.SetOption(this.session, 84, 0x2800)     ; TLS 1.2 and 1.3
+            LicenseHttp.SetOption(this.session, 84, 0x800)      ; a Windows that does not know 1.3
+        DllCall("winhttp\WinHttpSetStatusCallback", "Ptr", this.session, "Ptr", LicenseHttp._Callback,
+            "UInt", 0x6E0C00, "Ptr", 0, "Ptr")
+    }
+
+    __Delete() {
+        if this.HasOwnProp("session") && this.session
+            DllCall("winhttp\WinHttpCloseHandle", "Ptr", this.session)
+    }
+
+    ; Until something happens, at most so many milliseconds; windows, hotkeys and timers are served.
+    static Wait(milliseconds) {
+        event := LicenseHttp.Event
+        DllCall("MsgWaitForMultipleObjectsEx", "UInt", 1, "Ptr*", &event, "UInt", milliseconds, "UInt", 0x4FF,
+            "UInt", 0)
+        Sleep(-1)
+    }
+
+    static SetOption(handle, option, value) {
+        return DllCall("winhttp\WinHttpSetOption", "Ptr", handle, "UInt", option, "UInt*", &value, "UInt", 4)
+    }
+
+    ; `state` and the other memory of an exchange must outlive WinHTTP's last word on it.
+    static Leave(exchange) {
+        LicenseHttp._Left.Push(exchange)
+        index := LicenseHttp._Left.Length
+        while index >= 1 {
+            if NumGet(LicenseHttp._Left[index].state, 0, "UInt") & LicenseExchange.Closing
+                LicenseHttp._Left.RemoveAt(index)
+            index--
+        }
+    }
+
+    static _Open(access, proxy) {
+        name := proxy == "" ? 0 : StrPtr(proxy)
+        return DllCall("winhttp\WinHttpOpen", "Str", "license-client-ahk/" LicenseClient.Version, "UInt", access,
+            "Ptr", name, "Ptr", 0, "UInt", 0x10000000, "Ptr")
+    }
+
+    static _Prepare() {
+        if LicenseHttp._Callback
+            return
+        ; Without this, the library would be unloaded after each call, and its handles with it.
+        DllCall("LoadLibrary", "Str", "winhttp", "Ptr")
+        kernel := DllCall("GetModuleHandle", "Str", "kernel32", "Ptr")
+        LicenseHttp.SetEvent := DllCall("GetProcAddress", "Ptr", kernel, "AStr", "SetEvent", "Ptr")
+        LicenseHttp.Event := DllCall("CreateEvent", "Ptr", 0, "Int", 0, "Int", 0, "Ptr", 0, "Ptr")
+        code := A_PtrSize = 8 ? LicenseHttp._Code64 : LicenseHttp._Code32
+        size := StrLen(code) // 2
+        memory := DllCall("VirtualAlloc", "Ptr", 0, "Ptr", size, "UInt", 0x3000, "UInt", 4, "Ptr")
+        loop size
+            NumPut("UChar", Integer("0x" SubStr(code, 2 * A_Index - 1, 2)), memory, A_Index - 1)
+        before := 0
+        DllCall("VirtualProtect", "Ptr", memory, "Ptr", size, "UInt", 0x20, "UInt*", &before)   ; to be run, not written
+        LicenseHttp._Callback := memory
+    }
+}
+
+; One POST and its whole answer before `deadline` (A_TickCount). Poll never waits; when it says that it is over, there
+; is `failure` (refused, timeout, name, tls, short body, body too large, broken), or `status` and what was received.
+class LicenseExchange {
+    static MaxAnswer := 262144
+    static Closing := 0x800
+    static Sent := 0x400000, Headed := 0x20000, Available := 0x40000, Read := 0x80000, Broken := 0x200000
+
+    __New(http, url, headers, body, deadline) {
+        this.deadline := deadline, this.failure := "", this.status := 0, this.isOver := false, this.size := 0
+        this.declared := "", this.connection := 0, this.request := 0, this.awaited := LicenseExchange.Sent
+        this.http := http, this.body := body
+        this.state := Buffer(32, 0), this.answer := Buffer(LicenseExchange.MaxAnswer)
+        NumPut("Ptr", LicenseHttp.Event, this.state, 16), NumPut("Ptr", LicenseHttp.SetEvent, this.state, 24)
+        this._Open(url)
+        if this.isOver
+            return
+        this._Await(LicenseExchange.Sent)
+        if !DllCall("winhttp\WinHttpSendRequest", "Ptr", this.request, "Str", headers, "UInt", -1, "Ptr", body,
+            "UInt", body.Size, "UInt", body.Size, "Ptr", this.state.Ptr)
+            this._Over(LicenseExchange._Reason(A_LastError))
+    }
+
+    Poll() {
+        while !this.isOver {
+            bits := NumGet(this.state, 0, "UInt")
+            if bits & LicenseExchange.Broken
+                this._Over(LicenseExchange._Reason(NumGet(this.state, 8, "UInt")))
+            else if bits & this.awaited
+                this._GoOn()
+            else if A_TickCount < this.deadline
+                return false
+            else
+                this._Over("timeout")
+        }
+        return true
+    }
+
+    Received() {
+        return {Ptr: this.answer.Ptr, Size: this.size}
+    }
+
+    _Open(url) {
+        RegExMatch(url, "i)^(https?)://(\[.+\]|[^:/]+)(?::(\d+))?(/.*)\z", &parts)
+        isSecure := parts[1] = "https"
+        port := parts[3] != "" ? parts[3] : isSecure ? 443 : 80
+        this.connection := DllCall("winhttp\WinHttpConnect", "Ptr", this.http.session, "Str", Trim(parts[2], "[]"),
+            "UShort", port, "UInt", 0, "Ptr")
+        if this.connection
+            this.request := DllCall("winhttp\WinHttpOpenRequest", "Ptr", this.connection, "Str", "POST",
+                "Str", parts[4], "Ptr", 0, "Ptr", 0, "Ptr", 0, "UInt", isSecure ? 0x800000 : 0, "Ptr")
+        if !this.request
+            return this._Over("broken")
+        state := this.state.Ptr
+        DllCall("winhttp\WinHttpSetOption", "Ptr", this.request, "UInt", 45, "Ptr*", &state, "UInt", A_PtrSize)
+        LicenseHttp.SetOption(this.request, 63, 3)      ; no cookies, no redirects
+        left := Max(1, this.deadline - A_TickCount)
+        DllCall("winhttp\WinHttpSetTimeouts", "Ptr", this.request, "Int", left, "Int", left, "Int", left, "Int", left)
+        LicenseHttp.SetOption(this.request, 7, left)
+    }
+
+    ; What was awaited has happened.
+    _GoOn() {
+        if this.awaited = LicenseExchange.Sent {
+            this._Await(LicenseExchange.Headed)
+            if !DllCall("winhttp\WinHttpReceiveResponse", "Ptr", this.request, "Ptr", 0)
+                this._Over(LicenseExchange._Reason(A_LastError))
+            return
+        }
+        length := NumGet(this.state, this.awaited = LicenseExchange.Available ? 12 : 4, "UInt")
+        if this.awaited = LicenseExchange.Headed
+            this._ReadHeaders()
+        else if !length
+            return this._Over(this.declared != "" && this.declared != this.size ? "short body" : "")
+        else if this.awaited = LicenseExchange.Available
+            return this._ReadOn(length)
+        else
+            this.size += length
+        this._AskForMore()
+    }
+
+    _AskForMore() {
+        left := this.deadline - A_TickCount
+        if left <= 0
+            return this._Over("timeout")
+        LicenseHttp.SetOption(this.request, 6, left)
+        this._Await(LicenseExchange.Available)
+        if !DllCall("winhttp\WinHttpQueryDataAvailable", "Ptr", this.request, "Ptr", 0)
+            this._Over(LicenseExchange._Reason(A_LastError))
+    }
+
+    ; Exactly what is there already: more would wait for a server that drips.
+    _ReadOn(available) {
+        if this.size + available > LicenseExchange.MaxAnswer
+            return this._Over("body too large")
+        this._Await(LicenseExchange.Read)
+        if !DllCall("winhttp\WinHttpReadData", "Ptr", this.request, "Ptr", this.answer.Ptr + this.size,
+            "UInt", available, "Ptr", 0)
+            this._Over(LicenseExchange._Reason(A_LastError))
+    }
+
+    _ReadHeaders() {
+        size := 4, status := 0
+        DllCall("winhttp\WinHttpQueryHeaders", "Ptr", this.request, "UInt", 0x20000013, "Ptr", 0, "UInt*", &status,
+            "UInt*", &size, "Ptr", 0)
+        this.status := status
+        size := 64, text := Buffer(size, 0)
+        if DllCall("winhttp\WinHttpQueryHeaders", "Ptr", this.request, "UInt", 5, "Ptr", 0, "Ptr", text,
+            "UInt*", &size, "Ptr", 0)
+            this.declared := StrGet(text, "UTF-16")
+    }
+
+    ; To be said before an operation begins: it may be over before it returns.
+    _Await(bit) {
+        this.awaited := bit
+        NumPut("UInt", 0, this.state, 0)
+    }
+
+    _Over(failure) {
+        this.failure := failure
+        this.isOver := true
+        for handle in [this.request, this.connection]
+            if handle
+                DllCall("winhttp\WinHttpCloseHandle", "Ptr", handle)
+        if this.request
+            LicenseHttp.Leave(this)
+    }
+
+    static _Reason(error) {
+        static reasons := Map(12029, "refused", 12007, "name", 12002, "timeout", 10060, "timeout", 12157, "tls",
+            12175, "tls", 12185, "tls", 12037, "tls", 12038, "tls", 12044, "tls", 12045, "tls", 12055, "tls",
+            12056, "tls", 12057, "tls", 12169, "tls", 12170, "tls", 12179, "tls")
+        return reasons.Has(error) ? reasons[error] : "broken"
+    }
+}
+
+
+; == 5. Tokens =========================================================================================================
+
+; Why a token decides nothing: `Message` is one of the reasons of tests/vectors/README.md.
+class LicenseRefused extends Error {
+}
+
+; The strict verifier, step by step as tests/vectors/README.md describes it. The first step that fails is the reason.
+class LicenseTokens {
+    static Issuer := "protecao"
+    static Leeway := 300        ; seconds by which a customer's clock may be behind before it counts
+    static _MaxCharacters := 65536
+    static _Verdict := "iss=text iat=whole exp=whole jti=text act=text nonce=text rh=text sub=text? kh=text fp=text? "
+        . "aud=text? code=text valid=flag lic_exp=whole? ent=texts uses=whole? max_uses=whole? node=text epoch=whole "
+        . "as_of=whole"
+    static _Lease := "iss=text iat=whole nbf=whole exp=whole jti=text sub=text kh=text fp=text aud=text ent=texts "
+        . "lic_exp=whole? grace_until=whole? epoch=whole"
+
+    ; The claims of an answer to exactly this call. `bound`: act, nonce, bodyHash, keyHash, fingerprint ("" where none
+    ; was sent), product. Its freshness is its nonce: its times are held against no clock. Throws LicenseRefused.
+    static Verdict(keys, token, bound) {
+        claims := LicenseTokens._Claims(keys, token, "verdict+jwt", LicenseTokens._Verdict)
+        LicenseTokens._Require("times", claims.iat.value < claims.exp.value)
+        LicenseTokens._Require("iss", LicenseText.Same(claims.iss.value, LicenseTokens.Issuer))
+        LicenseTokens._Require("aud", LicenseTokens._IsText(claims.aud, bound.product)
+            || LicenseTokens._IsOfNoProduct(claims, bound.act))
+        LicenseTokens._Require("act", LicenseText.Same(claims.act.value, bound.act))
+        LicenseTokens._Require("nonce", LicenseText.Same(claims.nonce.value, bound.nonce))
+        LicenseTokens._Require("rh", LicenseText.Same(claims.rh.value, bound.bodyHash))
+        LicenseTokens._Require("kh", LicenseText.Same(claims.kh.value, bound.keyHash))
+        LicenseTokens._Require("fp", bound.fingerprint == "" ? claims.fp.kind == "null"
+            : LicenseTokens._IsText(claims.fp, bound.fingerprint))
+        return LicenseTokens._Plain(claims)
+    }
+
+    ; The claims of an offline token for this key, machine and product, at no time in particular.
+    static Lease(keys, token, bound) {
+        claims := LicenseTokens._Claims(keys, token, "lease+jwt", LicenseTokens._Lease)
+        LicenseTokens._Require("times", Max(claims.iat.value, claims.nbf.value) < claims.exp.value)
+        LicenseTokens._Require("iss", LicenseText.Same(claims.iss.value, LicenseTokens.Issuer))
+        LicenseTokens._Require("aud", LicenseText.Same(claims.aud.value, bound.product))
+        LicenseTokens._Require("kh", LicenseText.Same(claims.kh.value, bound.keyHash))
+        LicenseTokens._Require("fp", LicenseText.Same(claims.fp.value, bound.fingerprint))
+        return LicenseTokens._Plain(claims)
+    }
+
+    ; `floor`: the highest signed time seen so far, "" for none. The leeway is for clocks that are behind: the end is
+    ; `exp` to the second.
+    static CheckClock(lease, now, floor) {
+        LicenseTokens._Require("clock_tampered", floor == "" || floor <= now + LicenseTokens.Leeway)
+        LicenseTokens._Require("not_yet_valid", lease.nbf <= now + LicenseTokens.Leeway)
+        LicenseTokens._Require("expired", now < lease.exp)
+    }
+
+    ; The keys in a text: JWKs one after another, or a key set. [{kid, handle}]. Throws ValueError.
+    static PinnedKeys(text) {
+        keys := []
+        at := 1
+        while RegExMatch(text, "s)\{[^{}]*\}", &found, at) {
+            keys.Push(LicenseTokens._PinnedKey(found[0]))
+            at := found.Pos + found.Len
+        }
+        if !keys.Length
+            throw ValueError("License: publicKeys: no JWK was found in the text")
+        return keys
+    }
+
+    static _PinnedKey(text) {
+        try {
+            jwk := LicenseJson.Members(LicenseBytes.Utf8(text))
+            x := LicenseBytes.FromBase64Url(LicenseJson.TextOf(jwk, "x"))
+            y := LicenseBytes.FromBase64Url(LicenseJson.TextOf(jwk, "y"))
+            kid := LicenseJson.TextOf(jwk, "kid")
+            isOurs := LicenseJson.TextOf(jwk, "kty") == "EC" && LicenseJson.TextOf(jwk, "crv") == "P-256"
+            if isOurs && kid != "" && x.Size = 32 && y.Size = 32
+                return {kid: kid, handle: LicenseCrypto.PublicKey(x, y)}
+        }
+        throw ValueError("License: publicKeys: this is no public key for ES256 with a kid: " SubStr(text, 1, 60))
+    }
+
+    static _Claims(keys, token, typ, types) {
+        parts := StrSplit(token, ".")
+        LicenseTokens._Require("malformed", StrLen(token) <= LicenseTokens._MaxCharacters && parts.Length <= 3)
+        LicenseTokens._Require("truncated", parts.Length = 3)
+        header := LicenseTokens._Decoded(parts[1])
+        payload := LicenseTokens._Decoded(parts[2])
+        signature := LicenseTokens._Decoded(parts[3])
+        handle := LicenseTokens._Key(keys, LicenseTokens._Object(header, "header"), typ)
+        LicenseTokens._Require("signature_length", signature.Size = 64)
+        hash := LicenseCrypto.Sha256(LicenseBytes.Utf8(parts[1] "." parts[2]))
+        LicenseTokens._Require("signature", LicenseCrypto.Verifies(handle, hash, signature))
+        return LicenseTokens._Typed(LicenseTokens._Object(payload, "claims"), types)
+    }
+
+    ; The pinned key that the header names. Other members are ignored, a key among them above all.
+    static _Key(keys, header, typ) {
+        LicenseTokens._Require("alg", LicenseText.Same(LicenseJson.TextOf(header, "alg"), "ES256"))
+        LicenseTokens._Require("crit", !LicenseJson.Find(header, "crit"))
+        LicenseTokens._Require("typ", LicenseText.Same(LicenseJson.TextOf(header, "typ"), typ))
+        kid := LicenseJson.TextOf(header, "kid")
+        for key in keys
+            if LicenseText.Same(key.kid, kid)
+                return key.handle
+        LicenseTokens._Require("kid", false)
+    }
+
+    static _Decoded(part) {
+        bytes := LicenseBytes.FromBase64Url(part)
+        LicenseTokens._Require("base64", bytes != "")
+        return bytes
+    }
+
+    ; The JSON object in some bytes. `otherwise`: the reason when it is none.
+    static _Object(bytes, otherwise) {
+        try
+            node := LicenseJson.Parse(LicenseBytes.FromUtf8(bytes))
+        catch LicenseRefused as refused
+            throw refused.Message == "duplicate_member" ? refused : LicenseRefused(otherwise)
+        LicenseTokens._Require(otherwise, node.kind == "object")
+        return node
+    }
+
+    ; The claims by name: every one present, and of its type.
+    static _Typed(object, types) {
+        claims := {}, wanted := []
+        for each in StrSplit(types, " ")
+            wanted.Push(StrSplit(each, "="))
+        for each in wanted {
+            node := LicenseJson.Find(object, each[1])
+            LicenseTokens._Require("claims", node)
+            claims.%each[1]% := node
+        }
+        for each in wanted
+            if SubStr(each[2], 1, 5) == "whole"
+                LicenseTokens._Require("number", LicenseTokens._IsOf(claims.%each[1]%, "whole?"))
+        for each in wanted
+            LicenseTokens._Require("claims", LicenseTokens._IsOf(claims.%each[1]%, each[2]))
+        return claims
+    }
+
+    static _IsOf(node, type) {
+        if SubStr(type, -1) == "?" {
+            if node.kind == "null"
+                return true
+            type := SubStr(type, 1, -1)
+        }
+        if type != "texts"
+            return node.kind == type
+        if node.kind != "array"
+            return false
+        for each in node.values
+            if each.kind != "text"
+                return false
+        return true
+    }
+
+    ; The claims as plain values: null is "", a list an array.
+    static _Plain(claims) {
+        plain := {}
+        for name, node in claims.OwnProps() {
+            if node.kind == "array" {
+                list := []
+                for each in node.values
+                    list.Push(each.value)
+                plain.%name% := list
+            } else
+                plain.%name% := node.value
+        }
+        return plain
+    }
+
+    ; Calls that carry no product, about a key that nobody knows: there is no product to name.
+    static _IsOfNoProduct(claims, act) {
+        return claims.aud.kind == "null" && claims.sub.kind == "null" && claims.code.value == "NOT_FOUND"
+            && act !== "validate" && act !== "activate"
+    }
+
+    static _IsText(node, text) {
+        return node.kind == "text" && LicenseText.Same(node.value, text)
+    }
+
+    static _Require(reason, holds) {
+        if !holds
+            throw LicenseRefused(reason)
+    }
+}
+
+
+; == 6. JSON ===========================================================================================================
+
+; A strict reader (RFC 8259, no member twice) and what little writing there is. A value is {kind, value}: kind is text,
+; whole (a number without fraction or exponent, at most 2^53 - 1 either way), number (any other), flag (true, false) or
+; null; or {kind: "array", values}; or {kind: "object", names, values}. Throws LicenseRefused.
+class LicenseJson {
+    static _MaxDepth := 100
+
+    static Parse(text) {
+        reader := LicenseJson(text)
+        node := reader._Value(1)
+        reader._SkipSpace()
+        reader._Require(reader.at > StrLen(text))
+        return node
+    }
+
+    ; The object in some bytes; an empty one where they are none.
+    static Members(bytes) {
+        try {
+            node := LicenseJson.Parse(LicenseBytes.FromUtf8(bytes))
+            if node.kind == "object"
+                return node
+        } catch LicenseRefused {
+        }
+        return {kind: "object", names: [], values: []}
+    }
+
+    ; The member's value, or "".
+    static Find(object, name) {
+        for index, each in object.names
+            if LicenseText.Same(each, name)
+                return object.values[index]
+        return ""
+    }
+
+    static TextOf(object, name) {
+        node := LicenseJson.Find(object, name)
+        return node && node.kind == "text" ? node.value : ""
+    }
+
+    static NumberOf(object, name) {
+        node := LicenseJson.Find(object, name)
+        return node && node.kind == "whole" ? node.value : ""
+    }
+
+    static Quoted(text) {
+        text := StrReplace(StrReplace(text, "\", "\\"), '"', '\"')
+        loop 31
+            text := StrReplace(text, Chr(A_Index), Format("\u{:04x}", A_Index))
+        return '"' text '"'
+    }
+
+    __New(text) {
+        this.text := text, this.at := 1
+    }
+
+    _Value(depth) {
+        this._Require(depth <= LicenseJson._MaxDepth)
+        this._SkipSpace()
+        switch SubStr(this.text, this.at, 1) {
+            case "{": return this._Object(depth)
+            case "[": return this._Array(depth)
+            case '"': return {kind: "text", value: this._Text()}
+        }
+        if RegExMatch(this.text, "A)(true|false|null)", &word, this.at) {
+            this.at += word.Len
+            return {kind: word[0] == "null" ? "null" : "flag", value: word[0] == "null" ? "" : word[0] == "true"}
+        }
+        this._Require(RegExMatch(this.text, "A)-?(0|[1-9][0-9]*+)(\.[0-9]++)?([eE][+-]?[0-9]++)?", &number, this.at))
+        this.at += number.Len
+        return LicenseJson._Number(number)
+    }
+
+    static _Number(number) {
+        if number[2] != "" || number[3] != "" || StrLen(number[1]) > 16 || Integer(number[1]) > 9007199254740991
+            return {kind: "number", value: ""}
+        return {kind: "whole", value: Integer(number[0])}
+    }
+
+    _Object(depth) {
+        node := {kind: "object", names: [], values: []}
+        this.at++
+        while !this._Closes("}", node.names.Length) {
+            this._SkipSpace()
+            this._Require(SubStr(this.text, this.at, 1) == '"')
+            name := this._Text()
+            for each in node.names
+                if LicenseText.Same(each, name)
+                    throw LicenseRefused("duplicate_member")
+            this._SkipSpace()
+            this._Require(SubStr(this.text, this.at++, 1) == ":")
+            node.names.Push(name)
+            node.values.Push(this._Value(depth + 1))
+        }
+        return node
+    }
+
+    _Array(depth) {
+        node := {kind: "array", values: []}
+        this.at++
+        while !this._Closes("]", node.values.Length)
+            node.values.Push(this._Value(depth + 1))
+        return node
+    }
+
+    ; Whether the list ends here; if not, and something is in it already, steps over the comma.
+    _Closes(bracket, count) {
+        this._SkipSpace()
+        next := SubStr(this.text, this.at, 1)
+        if next == bracket
+            return this.at++
+        if count {
+            this._Require(next == ",")
+            this.at++
+        }
+        return false
+    }
+
+    _Text() {
+        static escapes := Map('"', '"', "\", "\", "/", "/", "b", "`b", "f", "`f", "n", "`n", "r", "`r", "t", "`t")
+        out := ""
+        this.at++
+        loop {
+            RegExMatch(this.text, "A)[^\x22\\\x00-\x1F]*+", &run, this.at)
+            out .= run[0]
+            this.at += run.Len
+            if SubStr(this.text, this.at, 1) == '"' {
+                this.at++
+                return out
+            }
+            this._Require(RegExMatch(this.text, 'A)\\(?:(["\\/bfnrt])|u([0-9A-Fa-f]{4}))', &escape, this.at))
+            this.at += escape.Len
+            ; A text of AutoHotkey ends at a NUL: a character that is none stands for it.
+            out .= escape[1] != "" ? escapes[escape[1]] : Chr(Integer("0x" escape[2]) || 0xFFFF)
+        }
+    }
+
+    _SkipSpace() {
+        RegExMatch(this.text, "A)[ \t\n\r]*+", &space, this.at)
+        this.at += space.Len
+    }
+
+    _Require(holds) {
+        if !holds
+            throw LicenseRefused("json")
+    }
+}
+
+
+; == 7. Cryptography ===================================================================================================
+
+; Windows CNG (bcrypt.dll). Bytes are Buffers.
+class LicenseCrypto {
+    static _Providers := Map()
+
+    static Sha256(bytes) {
+        return LicenseCrypto._Hashed(LicenseCrypto._Provider("SHA256", 0), "", bytes)
+    }
+
+    ; HMAC-SHA256.
+    static Hmac(key, bytes) {
+        return LicenseCrypto._Hashed(LicenseCrypto._Provider("SHA256", 8), key, bytes)
+    }
+
+    static Random(size) {
+        LicenseCrypto._Load()
+        bytes := Buffer(size)
+        LicenseCrypto._Check(DllCall("bcrypt\BCryptGenRandom", "Ptr", 0, "Ptr", bytes, "UInt", size, "UInt", 2, "UInt"))
+        return bytes
+    }
+
+    ; A handle of the point (x, y) of P-256, 32 bytes each.
+    static PublicKey(x, y) {
+        head := Buffer(8)
+        NumPut("UInt", 0x31534345, "UInt", 32, head)      ; BCRYPT_ECDSA_PUBLIC_P256_MAGIC: "ECS1"
+        blob := LicenseBytes.Joined(LicenseBytes.Joined(head, x), y)
+        handle := 0
+        LicenseCrypto._Check(DllCall("bcrypt\BCryptImportKeyPair", "Ptr", LicenseCrypto._Provider("ECDSA_P256", 0),
+            "Ptr", 0, "Str", "ECCPUBLICBLOB", "Ptr*", &handle, "Ptr", blob, "UInt", blob.Size, "UInt", 0, "UInt"))
+        return handle
+    }
+
+    ; Whether r and s, 32 bytes each in `signature`, sign the hash.
+    static Verifies(handle, hash, signature) {
+        return !DllCall("bcrypt\BCryptVerifySignature", "Ptr", handle, "Ptr", 0, "Ptr", hash, "UInt", hash.Size,
+            "Ptr", signature, "UInt", signature.Size, "UInt", 0, "UInt")
+    }
+
+    static _Hashed(provider, key, bytes) {
+        handle := 0, hash := Buffer(32)
+        secret := key ? key.Ptr : 0, size := key ? key.Size : 0
+        LicenseCrypto._Check(DllCall("bcrypt\BCryptCreateHash", "Ptr", provider, "Ptr*", &handle, "Ptr", 0, "UInt", 0,
+            "Ptr", secret, "UInt", size, "UInt", 0, "UInt"))
+        status := DllCall("bcrypt\BCryptHashData", "Ptr", handle, "Ptr", bytes, "UInt", bytes.Size, "UInt", 0, "UInt")
+            || DllCall("bcrypt\BCryptFinishHash", "Ptr", handle, "Ptr", hash, "UInt", 32, "UInt", 0, "UInt")
+        DllCall("bcrypt\BCryptDestroyHash", "Ptr", handle)
+        LicenseCrypto._Check(status)
+        return hash
+    }
+
+    static _Provider(algorithm, flags) {
+        LicenseCrypto._Load()
+        name := algorithm " " flags
+        if !LicenseCrypto._Providers.Has(name) {
+            handle := 0
+            LicenseCrypto._Check(DllCall("bcrypt\BCryptOpenAlgorithmProvider", "Ptr*", &handle, "Str", algorithm,
+                "Ptr", 0, "UInt", flags, "UInt"))
+            LicenseCrypto._Providers[name] := handle
+        }
+        return LicenseCrypto._Providers[name]
+    }
+
+    ; Without this, the library would be unloaded after each call, and its handles with it.
+    static _Load() {
+        static library := DllCall("LoadLibrary", "Str", "bcrypt", "Ptr")
+    }
+
+    static _Check(status) {
+        if status
+            throw OSError(status, -2, "License: CNG")
+    }
+}
+
+class LicenseBytes {
+    static Utf8(text) {
+        bytes := Buffer(StrPut(text, "UTF-8"))
+        StrPut(text, bytes, "UTF-8")
+        bytes.Size -= 1
+        return bytes
+    }
+
+    ; Throws LicenseRefused for what is not UTF-8, and for a NUL, which no JSON may hold.
+    static FromUtf8(bytes) {
+        if !bytes.Size
+            return ""
+        length := DllCall("MultiByteToWideChar", "UInt", 65001, "UInt", 8, "Ptr", bytes.Ptr, "Int", bytes.Size,
+            "Ptr", 0, "Int", 0)
+        wide := Buffer(2 * length + 2, 0)
+        DllCall("MultiByteToWideChar", "UInt", 65001, "UInt", 8, "Ptr", bytes.Ptr, "Int", bytes.Size, "Ptr", wide,
+            "Int", length)
+        text := StrGet(wide, "UTF-16")
+        if !length || StrLen(text) != length
+            throw LicenseRefused("json")
+        return text
+    }
+
+    static Joined(one, two) {
+        both := Buffer(one.Size + two.Size)
+        DllCall("RtlMoveMemory", "Ptr", both, "Ptr", one, "Ptr", one.Size)
+        DllCall("RtlMoveMemory", "Ptr", both.Ptr + one.Size, "Ptr", two, "Ptr", two.Size)
+        return both
+    }
+
+    static Base64(bytes) {
+        size := 0
+        DllCall("crypt32\CryptBinaryToString", "Ptr", bytes, "UInt", bytes.Size, "UInt", 0x40000001, "Ptr", 0,
+            "UInt*", &size)
+        text := Buffer(2 * size)
+        DllCall("crypt32\CryptBinaryToString", "Ptr", bytes, "UInt", bytes.Size, "UInt", 0x40000001, "Ptr", text,
+            "UInt*", &size)
+        return StrGet(text, "UTF-16")
+    }
+
+    static Base64Url(bytes) {
+        return RTrim(StrReplace(StrReplace(LicenseBytes.Base64(bytes), "+", "-"), "/", "_"), "=")
+    }
+
+    ; Strict: only the alphabet, no padding, no impossible length, no unused bits that are not zero; else "".
+    static FromBase64Url(text) {
+        if !RegExMatch(text, "^[A-Za-z0-9_-]*+\z") || Mod(StrLen(text), 4) = 1
+            return ""
+        last := SubStr(text, -1), unused := Mod(StrLen(text), 4)
+        if unused && !InStr(unused = 2 ? "AQgw" : "AEIMQUYcgkosw048", last, true)
+            return ""
+        bytes := Buffer(StrLen(text) * 3 // 4)
+        return text == "" ? bytes : LicenseBytes.FromBase64(StrReplace(StrReplace(text, "-", "+"), "_", "/"), bytes)
+    }
+
+    ; The bytes of a base64 text, in a Buffer that is large enough; "" for a text that is none.
+    static FromBase64(text, bytes) {
+        size := bytes.Size
+        padded := text SubStr("===", 1, Mod(4 - Mod(StrLen(text), 4), 4))
+        if !DllCall("crypt32\CryptStringToBinary", "Str", padded, "UInt", 0, "UInt", 1, "Ptr", bytes, "UInt*", &size,
+            "Ptr", 0, "Ptr", 0)
+            return ""
+        bytes.Size := size
+        return bytes
+    }
+}
+
+
+; == 8. What is kept ===================================================================================================
+
+; The offline token, this machine's name and the floor: the highest signed time that was seen, in two places. All of it
+; under DPAPI, which only this user can open. clients/ahk/README.md describes the formats.
+class LicenseStore {
+    __New(folder, registry, product, keyHash) {
+        name := RegExReplace(product, "[^A-Za-z0-9._-]", "_")
+        this.folder := folder, this.product := product, this.keyHash := keyHash
+        this.tokenFile := folder "\" name "-" SubStr(keyHash, 1, 16) ".token"
+        this.floorFile := folder "\" name ".floor"
+        this.machineFile := folder "\" name ".machine"
+        this.floorKey := registry "\" name
+    }
+
+    ; The saved token as it came; "" for none. One that cannot be read is "damaged", which no verifier accepts.
+    Token() {
+        if !FileExist(this.tokenFile)
+            return ""
+        token := LicenseJson.TextOf(this._Read(this.tokenFile), "token")
+        return token == "" ? "damaged" : token
+    }
+
+    SaveToken(token, fingerprint, server) {
+        this._Write(this.tokenFile, '{"format":1,"product":' LicenseJson.Quoted(this.product) ',"kh":"' this.keyHash
+            . '","fp":"' fingerprint '","server":' LicenseJson.Quoted(server) ',"token":' LicenseJson.Quoted(token) "}")
+    }
+
+    DeleteToken() {
+        try
+            FileDelete(this.tokenFile)
+    }
+
+    ; The higher of the two; "" where neither place holds one.
+    Floor() {
+        inFile := this._FloorInFile(), inRegistry := this._FloorInRegistry()
+        if inFile == "" || inRegistry == ""
+            return inFile == "" ? inRegistry : inFile
+        return Max(inFile, inRegistry)
+    }
+
+    ; A signed time was seen. A place that is lost, damaged or behind is brought up to it; none is ever lowered.
+    RaiseFloor(at) {
+        floor := this.Floor()
+        highest := floor == "" ? at : Max(at, floor)
+        json := '{"format":1,"floor":' highest "}"
+        if this._FloorInFile() !== highest
+            this._Write(this.floorFile, json)
+        if this._FloorInRegistry() == highest
+            return
+        sealed := LicenseStore._Sealed(LicenseBytes.Utf8(json))
+        try
+            RegWrite(LicenseBytes.Base64(sealed), "REG_SZ", this.floorKey, "floor")
+    }
+
+    ; The parts of this machine as they were when it got its name: {fingerprint, parts}, or "".
+    Machine() {
+        kept := this._Read(this.machineFile)
+        parts := StrSplit(LicenseJson.TextOf(kept, "parts"), " ")
+        return parts.Length != 3 ? "" : {fingerprint: LicenseJson.TextOf(kept, "fp"), parts: parts}
+    }
+
+    SaveMachine(fingerprint, parts) {
+        list := parts[1] " " parts[2] " " parts[3]
+        this._Write(this.machineFile, '{"format":1,"fp":"' fingerprint '","parts":"' list '"}')
+    }
+
+    _FloorInFile() {
+        return LicenseJson.NumberOf(this._Read(this.floorFile), "floor")
+    }
+
+    _FloorInRegistry() {
+        text := RegRead(this.floorKey, "floor", "")
+        sealed := text == "" ? "" : LicenseBytes.FromBase64(text, Buffer(StrLen(text)))
+        return sealed ? LicenseJson.NumberOf(LicenseJson.Members(LicenseStore._Opened(sealed)), "floor") : ""
+    }
+
+    ; The object in a file; an empty one where there is none.
+    _Read(path) {
+        try
+            sealed := FileRead(path, "RAW")
+        catch OSError
+            sealed := Buffer(0)
+        return LicenseJson.Members(LicenseStore._Opened(sealed))
+    }
+
+    ; Replaces the file, whole or not at all. A disk that refuses changes no verdict.
+    _Write(path, json) {
+        try {
+            DirCreate(this.folder)
+            file := FileOpen(path ".new", "w")
+            file.RawWrite(LicenseStore._Sealed(LicenseBytes.Utf8(json)))
+            file.Close()
+            FileMove(path ".new", path, true)
+        } catch OSError {
+        }
+    }
+
+    static _Sealed(bytes) {
+        return LicenseStore._Dpapi("CryptProtectData", bytes)
+    }
+
+    static _Opened(bytes) {
+        return LicenseStore._Dpapi("CryptUnprotectData", bytes)
+    }
+
+    ; An empty Buffer where DPAPI refuses.
+    static _Dpapi(function, bytes) {
+        given := Buffer(2 * A_PtrSize, 0), made := Buffer(2 * A_PtrSize, 0)
+        NumPut("UInt", bytes.Size, given), NumPut("Ptr", bytes.Ptr, given, A_PtrSize)
+        if !bytes.Size || !DllCall("crypt32\" function, "Ptr", given, "Ptr", 0, "Ptr", 0, "Ptr", 0, "Ptr", 0, "UInt", 1,
+            "Ptr", made)
+            return Buffer(0)
+        address := NumGet(made, A_PtrSize, "Ptr")
+        out := Buffer(NumGet(made, 0, "UInt"))
+        DllCall("RtlMoveMemory", "Ptr", out, "Ptr", address, "Ptr", out.Size)
+        DllCall("LocalFree", "Ptr", address)
+        return out
+    }
+}
+
+
+; == 9. This machine ===================================================================================================
+
+; A name for this machine: the hash of three stable parts (the id of the Windows installation, the system volume, the
+; board). The name is kept: a new system volume or a new board, one at a time, does not change it. Another installation
+; of Windows does, and so do both others at once. Network cards, users and this script's folder are no part of it.
+class LicenseMachine {
+    static Fingerprint(product, store) {
+        parts := LicenseMachine._Parts(product)
+        kept := store.Machine()
+        same := [false, false, false]
+        for part in parts
+            same[A_Index] := kept && LicenseText.Same(kept.parts[A_Index], part)
+        isSame := same[1] && (same[2] || same[3])
+        fingerprint := isSame ? kept.fingerprint : LicenseMachine._Hash(parts[1] parts[2] parts[3])
+        if !isSame || !same[2] || !same[3]
+            store.SaveMachine(fingerprint, parts)
+        return fingerprint
+    }
+
+    ; Hashed together with the product, so that two vendors cannot compare their customers.
+    static _Parts(product) {
+        before := A_RegView
+        SetRegView(64)      ; where the id is, for a 32-bit AutoHotkey too
+        guid := RegRead("HKLM\SOFTWARE\Microsoft\Cryptography", "MachineGuid", "")
+        board := ""
+        for name in ["SystemManufacturer", "SystemProductName", "BaseBoardManufacturer", "BaseBoardProduct"]
+            board .= RegRead("HKLM\HARDWARE\DESCRIPTION\System\BIOS", name, "") "|"
+        SetRegView(before)
+        try
+            volume := DriveGetSerial(EnvGet("SystemDrive") "\")
+        catch Error
+            volume := ""
+        if guid == ""
+            throw Error("License: this Windows has no MachineGuid")
+        return [LicenseMachine._Hash(product "|guid|" StrLower(guid)), LicenseMachine._Hash(product "|volume|" volume),
+            LicenseMachine._Hash(product "|board|" board)]
+    }
+
+    static _Hash(text) {
+        return SubStr(LicenseBytes.Base64Url(LicenseCrypto.Sha256(LicenseBytes.Utf8(text))), 1, 32)
+    }
+}
+
+
+; == 10. Logs ==========================================================================================================
+
+; The three files of the guide, in %TEMP%: a line each time, "UTC time <tab> server <tab> reason". No key, ever.
+class LicenseLogs {
+    static Limit := 1000000     ; bytes: a longer file is begun anew, the last one stays beside it as .old
+
+    __New(folder) {
+        this.folder := folder
+    }
+
+    ; A server decided.
+    Used(now, server, reason) {
+        this._Line("license_server_used", now, server, reason)
+    }
+
+    ; A server did not decide, and the next one is asked.
+    Failover(now, server, reason) {
+        this._Line("license_server_failover", now, server, reason)
+    }
+
+    ; The saved token decided that the program may run.
+    Offline(now, reason) {
+        this._Line("license_offline_success", now, "offline", reason)
+    }
+
+    _Line(name, now, server, reason) {
+        path := this.folder "\" name
+        try {
+            if FileExist(path ".txt") && FileGetSize(path ".txt") > LicenseLogs.Limit
+                FileMove(path ".txt", path ".old", true)
+            FileAppend(LicenseTime.Iso(now) "`t" server "`t" reason "`n", path ".txt", "`n UTF-8-RAW")
+        } catch OSError {
+        }
+    }
+}
+
+
+; == 11. Text and time =================================================================================================
+
+class LicenseText {
+    ; Exactly the same, capitals too. The x keeps two texts that look like numbers from being compared as numbers.
+    static Same(one, two) {
+        return "x" one == "x" two
+    }
+
+    static IsOneOf(text, list) {
+        for each in list
+            if LicenseText.Same(each, text)
+                return true
+        return false
+    }
+
+    ; A setting that every server would refuse is refused here. The message does not show it: it may be the key.
+    static Checked(name, text, shortest, longest) {
+        if StrLen(text) < shortest || StrLen(text) > longest || RegExMatch(text, "[\x00-\x1F\x7F-\x9F]")
+            throw ValueError("License: " name " must be a text of " shortest " to " longest " characters")
+        return text
+    }
+}
+
+class LicenseTime {
+    ; Unix seconds, UTC.
+    static Now() {
+        return DateDiff(A_NowUTC, "19700101000000", "Seconds")
+    }
+
+    ; "2027-01-01T00:00:00Z"; "" for what no calendar holds.
+    static Iso(at) {
+        if at == "" || at < 0 || at > 253402300799
+            return ""
+        return FormatTime(DateAdd("19700101000000", at, "Seconds"), "yyyy-MM-ddTHH:mm:ssZ")
+    }
+}

@@ -1,0 +1,103 @@
+"""One server asked once: signed, sent, and its answer verified; signed again once where only the clock is wrong."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from license_client.calls import Call, Credentials, new_nonce
+from license_client.errors import TokenInvalid
+from license_client.transport import Reply, Transport, TransportFailed
+from license_client.verify import Verifier
+from license_client.walk import Answer, AttemptFailed
+
+_CODE = re.compile(r"[A-Z_]{1,40}", re.ASCII)
+_MAX_TIME = 2**40
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """What verdicts are verified with besides the call itself."""
+
+    verifier: Verifier
+    credentials: Credentials
+    product: str
+
+
+class Asker:
+    """Asks servers over a transport. Keeps by how much this machine's clock is off, once a server has said so."""
+
+    def __init__(self, transport: Transport, bound: Bound, now: Callable[[], float]) -> None:
+        self._transport = transport
+        self._bound = bound
+        self._now = now
+        self._offset = 0.0
+
+    def ask(self, call: Call, server: str, budget: float) -> Answer:
+        """One server's verified answer within `budget` seconds in all. Raises `AttemptFailed`."""
+        end = time.monotonic() + budget
+        nonce, reply = self._sent(call, server, end)
+        ts = _skewed_at(reply)
+        if ts is not None:
+            self._offset = ts - self._now()
+            nonce, reply = self._sent(call, server, end)
+        return self._read(call, server, nonce, reply)
+
+    def _sent(self, call: Call, server: str, end: float) -> tuple[str, Reply]:
+        nonce = new_nonce()
+        body = call.body(nonce)
+        headers = self._bound.credentials.headers(call, body, int(self._now() + self._offset))
+        remaining = end - time.monotonic()
+        if remaining <= 0:
+            raise AttemptFailed("timeout")
+        try:
+            return nonce, self._transport.post(server + call.path, body, headers, remaining)
+        except TransportFailed as failure:
+            raise AttemptFailed(failure.reason) from failure
+
+    def _read(self, call: Call, server: str, nonce: str, reply: Reply) -> Answer:
+        if reply.status != 200:
+            code = _members(reply).get("code")
+            named = f" {code}" if isinstance(code, str) and _CODE.fullmatch(code) else ""
+            raise AttemptFailed(f"status {reply.status}{named}")
+        answer = _members(reply)
+        verdict, token = answer.get("verdict"), answer.get("token")
+        if not isinstance(verdict, str):
+            raise AttemptFailed("no verdict")
+        try:
+            claims = self._bound.verifier.verify_verdict(
+                verdict,
+                act=call.act,
+                nonce=nonce,
+                body=call.body(nonce),
+                key=call.key,
+                fingerprint=call.fingerprint,
+                product=self._bound.product,
+            )
+        except TokenInvalid as refused:
+            raise AttemptFailed(f"verdict refused: {refused.reason}") from refused
+        return Answer(server, claims, token if isinstance(token, str) else None)
+
+
+def _members(reply: Reply) -> dict[str, Any]:
+    """The JSON object of an answer; nothing where it is none. None of it is signed."""
+    try:
+        value = json.loads(reply.body)
+    except (ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _skewed_at(reply: Reply) -> int | None:
+    """The server's time, where it says that only the time of the call was wrong."""
+    if reply.status != 401:
+        return None
+    problem = _members(reply)
+    ts = problem.get("ts")
+    if problem.get("code") == "TIMESTAMP_SKEWED" and type(ts) is int and 0 <= ts < _MAX_TIME:
+        return ts
+    return None

@@ -1,0 +1,287 @@
+"""`LicenseClient`: the one thing a program needs. Ordered servers first, the saved token when all of them fail."""
+
+from __future__ import annotations
+
+import platform
+import tempfile
+import time
+import unicodedata
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Self
+
+from license_client import calls, codes, files, offline
+from license_client.asking import Asker, Bound
+from license_client.calls import Call, Credentials
+from license_client.claims import LeaseClaims
+from license_client.codes import Local
+from license_client.errors import ConfigurationError, KeyMalformed, TokenInvalid
+from license_client.keys import PublicKeys
+from license_client.result import Attempt, Result, moment
+from license_client.servers import Servers
+from license_client.store import TokenStore
+from license_client.text_logs import TextLogs
+from license_client.transport import RequestsTransport, Transport
+from license_client.verify import Verifier
+from license_client.version import __version__
+from license_client.walk import BUDGETS, Answer, walk
+
+#: Calls that a saved token can stand in for. The others have an effect that only a server can give.
+_OFFLINE_ACTS = frozenset({"status", "validate", "activate", "ping", "check-in", "checkout"})
+
+
+class LicenseClient:
+    """Asks about one license of one product. A context manager; may be used from several threads.
+
+    - `servers`: URLs in order of priority; https, or plain http to this machine
+    - `product`: the product's code; `key`: the customer's license key, 8 to 128 characters
+    - `public_keys`: what verdicts are verified with: PEM texts, JWKs or a JWKS. Pin both of the vendor's keys
+    - `api_key`, `shared_secret`: as the servers ask for them
+    - `fingerprint`: this machine's name, for instance `machine_fingerprint("my-product")`. Without one nothing is
+      bound to a machine, and there is no offline token
+    - `state_dir`, `floor_dir`: where the token, the floor and the order of the servers are kept; by default two folders
+      of the user's. With `state_dir` alone, the second floor is in its folder `floor`
+    - `log_dir`: the three log files; the temporary folder by default
+    - `now`: the machine's clock, Unix seconds; `budgets`: seconds for a server's answer in the passes of a walk
+    - `ca_bundle`: a PEM file of authorities to trust instead of the usual ones; `transport`: in place of requests
+
+    Raises `ConfigurationError`; `KeyMalformed` for a text that can be no license key.
+    """
+
+    def __init__(
+        self,
+        servers: Sequence[str],
+        *,
+        product: str,
+        key: str,
+        public_keys: PublicKeys,
+        api_key: str | None = None,
+        shared_secret: str | None = None,
+        fingerprint: str | None = None,
+        state_dir: Path | str | None = None,
+        floor_dir: Path | str | None = None,
+        log_dir: Path | str | None = None,
+        now: Callable[[], float] = time.time,
+        budgets: Sequence[float] = BUDGETS,
+        ca_bundle: Path | None = None,
+        transport: Transport | None = None,
+    ) -> None:
+        _check("product", product, 1, 64)
+        _check("key", key, 8, 128)
+        if fingerprint is not None:
+            _check("fingerprint", fingerprint, 1, 128)
+        first, second = _folders(state_dir, floor_dir)
+        self._key, self._product, self._fingerprint = key, product, fingerprint
+        self._now, self._budgets = now, tuple(budgets)
+        self._verifier = Verifier(public_keys)
+        self._store = TokenStore(first, second, product=product, key=key)
+        self._servers = Servers(servers, first / "servers.json", now)
+        self._logs = TextLogs(Path(log_dir or tempfile.gettempdir()), now)
+        self._transport = transport or RequestsTransport(ca_bundle=ca_bundle)
+        bound = Bound(self._verifier, Credentials(api_key, shared_secret), product)
+        self._asker = Asker(self._transport, bound, now)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Gives the connections back."""
+        self._transport.close()
+
+    # -- the calls ------------------------------------------------------------------------------------------------
+
+    def validate(self, *, version: str | None = None, entitlements: Sequence[str] = ()) -> Result:
+        """Whether the program may run. `version` (PEP 440) and `entitlements` are checked where they are given."""
+        asked = {"version": version, "entitlements": list(entitlements) or None}
+        fields = {"product": self._product, "fingerprint": self._fingerprint, **asked}
+        return self._call("validate", fields, entitlements=entitlements)
+
+    def activate(
+        self,
+        *,
+        name: str | None = None,
+        version: str | None = None,
+        request_id: str | None = None,
+    ) -> Result:
+        """Takes a seat for this machine; again is no error. `name`: how the vendor sees it, the host's by default.
+
+        `request_id`: give the one of an earlier `Result` to repeat that very call, after a crash for instance.
+        """
+        shown = {
+            "name": (platform.node() if name is None else name)[:200] or None,
+            "platform": platform.platform()[:200],
+        }
+        fields = {"product": self._product, **self._machine(), **shown, "version": version}
+        return self._call("activate", fields, request_id)
+
+    def deactivate(self, *, request_id: str | None = None) -> Result:
+        """Gives this machine's seat back, and deletes the saved token. Only a server can: offline it is not valid."""
+        return self._call("deactivate", self._machine(), request_id)
+
+    def ping(self) -> Result:
+        """This machine's heartbeat."""
+        return self._call("ping", self._machine())
+
+    def check_in(self) -> Result:
+        """Resets the license's check-in clock. Offline, valid means that the program may run, not that it was reset."""
+        return self._call("check-in", {})
+
+    def usage(self, increment: int = 1, *, request_id: str | None = None) -> Result:
+        """Counts `increment` uses, all or nothing. Only a server can: offline it is not valid."""
+        _check_number("increment", increment, 1_000_000)
+        return self._call("usage", {"increment": increment}, request_id)
+
+    def checkout(self, ttl: int | None = None) -> Result:
+        """A token that carries this machine for `ttl` seconds without a server; the policy's longest by default."""
+        if ttl is not None:
+            _check_number("ttl", ttl, 315_360_000)
+        return self._call("checkout", {**self._machine(), "ttl": ttl})
+
+    def status(self) -> Result:
+        """What would be said if no server could be reached. Asks none and changes nothing."""
+        return self._offline("status", calls.request_id_of(None), (), ())
+
+    def verify_lease(self, token: str) -> LeaseClaims:
+        """The claims of an offline token that lets this machine run now. Raises `TokenInvalid`."""
+        bound_to = {"key": self._key, "fingerprint": self._machine()["fingerprint"], "product": self._product}
+        return self._verifier.verify_lease(token, **bound_to, now=int(self._now()), floor=self._store.floor())
+
+    @property
+    def floor(self) -> int | None:
+        """The highest signed time (Unix seconds) seen so far on this machine."""
+        return self._store.floor()
+
+    def server_order(self) -> list[str]:
+        """The servers in the order in which the next call asks them."""
+        return self._servers.order()
+
+    # -- how ------------------------------------------------------------------------------------------------------
+
+    def _machine(self) -> dict[str, str]:
+        if self._fingerprint is None:
+            raise ConfigurationError("fingerprint: this call is about a machine and needs one")
+        return {"fingerprint": self._fingerprint}
+
+    def _call(
+        self, act: str, fields: Mapping[str, Any], request_id: str | None = None, entitlements: Sequence[str] = ()
+    ) -> Result:
+        about = {"client": {"app": "license-client-python", "version": __version__}}
+        call = Call(act=act, key=self._key, fields={**fields, **about}, request_id=calls.request_id_of(request_id))
+        walked = walk(partial(self._asker.ask, call), self._servers, self._logs, self._has_usable_token, self._budgets)
+        if walked.answer is not None:
+            return self._decided(call, walked.answer, walked.attempts)
+        result = self._offline(act, call.request_id, walked.attempts, entitlements)
+        if result.valid:
+            self._logs.offline(f"{act} {result.code}")
+        return result
+
+    def _decided(self, call: Call, answer: Answer, attempts: tuple[Attempt, ...]) -> Result:
+        claims = answer.claims
+        self._logs.used(answer.server, f"{call.act} {claims.code}")
+        self._store.raise_floor(claims.iat)
+        seat_is_given_back = call.act == "deactivate" and claims.valid
+        if seat_is_given_back or (not claims.valid and claims.code in codes.FINAL_DENIALS):
+            self._store.delete()
+        elif claims.valid and answer.token is not None:
+            self._save(answer.token, answer.server)
+        saved = self._saved()
+        return Result(
+            valid=claims.valid,
+            code=claims.code,
+            detail=codes.detail_of(claims.code, claims.valid),
+            source="server",
+            act=call.act,
+            request_id=call.request_id,
+            server=answer.server,
+            expires=moment(claims.lic_exp),
+            offline_until=moment(saved.claims.exp) if saved.code is Local.OFFLINE_VALID and saved.claims else None,
+            entitlements=claims.ent,
+            uses=claims.uses,
+            max_uses=claims.max_uses,
+            node=claims.node,
+            as_of=moment(claims.as_of),
+            attempts=attempts,
+        )
+
+    def _save(self, token: str, server: str) -> None:
+        """Keeps a token that is ours and this machine's; what else came along with a verdict is nobody's word."""
+        if self._fingerprint is None:
+            return
+        bound_to = {"key": self._key, "fingerprint": self._fingerprint, "product": self._product}
+        try:
+            claims = self._verifier.verify_given_lease(token, **bound_to)
+        except TokenInvalid:
+            return
+        self._store.save(token, fingerprint=self._fingerprint, server=server)
+        self._store.raise_floor(claims.iat)
+
+    def _saved(self, entitlements: Sequence[str] = ()) -> offline.Offline:
+        return offline.decide(
+            self._verifier,
+            self._store,
+            key=self._key,
+            fingerprint=self._fingerprint,
+            product=self._product,
+            now=int(self._now()),
+            entitlements=entitlements,
+        )
+
+    def _has_usable_token(self) -> bool:
+        return self._saved().code is Local.OFFLINE_VALID
+
+    def _offline(self, act: str, request_id: str, attempts: tuple[Attempt, ...], entitlements: Sequence[str]) -> Result:
+        saved = self._saved(entitlements) if act in _OFFLINE_ACTS else offline.Offline(Local.NO_SERVER)
+        claims = saved.claims
+        is_of_another_product = any(attempt.reason == "verdict refused: aud" for attempt in attempts)
+        return Result(
+            valid=saved.code is Local.OFFLINE_VALID,
+            code=saved.code,
+            detail=_offline_detail(act, saved, is_of_another_product),
+            source="offline",
+            act=act,
+            request_id=request_id,
+            expires=moment(claims.lic_exp) if claims else None,
+            offline_until=moment(claims.exp) if claims else None,
+            entitlements=claims.ent if claims else (),
+            attempts=attempts,
+        )
+
+
+def _offline_detail(act: str, saved: offline.Offline, is_of_another_product: bool) -> str:
+    if act == "status":
+        return _saved_detail(saved)
+    if is_of_another_product and saved.code is not Local.OFFLINE_VALID:
+        return "no server gave a verdict for this product: the license is for another one"
+    said = _saved_detail(saved) if act in _OFFLINE_ACTS else "this call needs one"
+    return f"no server gave a verdict, and {said}"
+
+
+def _saved_detail(saved: offline.Offline) -> str:
+    if saved.reason == "ent":
+        return "the saved token does not include what was asked for"
+    return codes.detail_of(saved.code, False)
+
+
+def _folders(state_dir: Path | str | None, floor_dir: Path | str | None) -> tuple[Path, Path]:
+    """Where the token is, and the second place of the floor."""
+    if state_dir is None:
+        return files.state_dir(), Path(floor_dir or files.floor_dir())
+    return Path(state_dir), Path(floor_dir or Path(state_dir) / "floor")
+
+
+def _check_number(name: str, number: int, largest: int) -> None:
+    if type(number) is not int or not 1 <= number <= largest:
+        raise ConfigurationError(f"{name}: must be a whole number from 1 to {largest}")
+
+
+def _check(name: str, text: str, shortest: int, longest: int) -> None:
+    """What every server would refuse is refused here. No message shows the text: it may be a key."""
+    wrong = KeyMalformed if name == "key" else ConfigurationError
+    if not isinstance(text, str) or not shortest <= len(text) <= longest:
+        raise wrong(f"{name}: must be a text of {shortest} to {longest} characters")
+    if any(unicodedata.category(character) in ("Cc", "Cs") for character in text):
+        raise wrong(f"{name}: must not hold control characters")

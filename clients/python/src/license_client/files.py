@@ -1,0 +1,77 @@
+"""Small JSON files of this client's own: written whole or not at all, readable by their owner only."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import re
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+_APP = "protecao-license"
+_log = logging.getLogger("license_client")
+
+
+def state_dir() -> Path:
+    """Where what this client remembers is kept, by default: the user's folder for state on this system."""
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / _APP
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Application Support" / _APP
+    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / _APP
+
+
+def floor_dir() -> Path:
+    """The second place of the floor, by default: apart from the first, so that deleting one folder leaves it."""
+    if sys.platform == "win32":
+        return Path(os.environ.get("APPDATA") or Path.home() / "AppData" / "Roaming") / _APP
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Preferences" / _APP
+    return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / _APP
+
+
+def file_name(text: str) -> str:
+    """`text` as a part of a file's name: any other character than `A-Za-z0-9._-` becomes `_`."""
+    return re.sub(r"[^A-Za-z0-9._-]", "_", text)
+
+
+def read(path: Path) -> dict[str, Any] | None:
+    """The object in a file; None where there is no file. Raises `ValueError` for one that holds anything else."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, RecursionError) as error:
+        raise ValueError(f"{path.name} cannot be read") from error
+    if not isinstance(value, dict):
+        raise ValueError(f"{path.name} holds no object")
+    return value
+
+
+def write(path: Path, value: dict[str, Any]) -> None:
+    """Replaces the file. A disk that refuses is said in the log and changes no verdict."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
+                file.write(json.dumps(value, indent=1) + "\n")
+            Path(temporary).replace(path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        _log.warning("%s cannot be written: %s", path.name, type(error).__name__)
+
+
+def remove(path: Path) -> None:
+    """Deletes the file, if there is one."""
+    with contextlib.suppress(FileNotFoundError):
+        try:
+            path.unlink()
+        except PermissionError as error:
+            _log.warning("%s cannot be deleted: %s", path.name, type(error).__name__)

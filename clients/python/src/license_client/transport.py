@@ -1,0 +1,208 @@
+"""One request and its whole answer within one deadline, whatever the server does to draw it out.
+
+The time-outs of requests bound a single read: a server that sends a byte a second passes them all. So each exchange
+has a thread of its own that is left behind at the deadline, after its socket has been shut: it ends at its next read.
+That bounds what no socket option bounds as well: name resolution, several addresses, a TLS handshake that drips.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import ssl
+import threading
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+from urllib.parse import urlsplit
+
+import requests
+from requests.adapters import HTTPAdapter
+from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.exceptions import HTTPError
+
+from license_client.servers import is_loopback
+
+#: Bytes of an answer. A verdict takes about 2 KiB.
+MAX_ANSWER = 256 * 1024
+
+
+class TransportFailed(Exception):
+    """No whole answer. `reason`: `refused`, `timeout`, `name`, `tls`, `short body`, `body too large`, `broken`."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A whole HTTP answer."""
+
+    status: int
+    body: bytes
+
+
+class Transport(Protocol):
+    """How a call reaches a server: the seam for tests and for other ways out."""
+
+    def post(self, url: str, body: bytes, headers: Mapping[str, str], timeout: float) -> Reply:
+        """The whole answer within `timeout` seconds in total. Raises `TransportFailed`. Follows no redirect."""
+
+    def close(self) -> None:
+        """Gives back what it holds."""
+
+
+class Lifeline:
+    """The socket of one exchange, for another thread to shut."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._socket: socket.socket | None = None
+        self._is_cut = False
+
+    def hold(self, connected: socket.socket) -> None:
+        """Keeps a handle of its own: TLS takes the socket object apart. Raises `TimeoutError` when it is too late."""
+        with self._lock:
+            if self._is_cut:
+                connected.close()
+                raise TimeoutError
+            self._socket = connected.dup()
+
+    def cut(self) -> None:
+        """Shuts the socket, or keeps it from being used once it connects. May be called twice."""
+        with self._lock:
+            self._is_cut = True
+            held, self._socket = self._socket, None
+        if held is not None:
+            with contextlib.suppress(OSError), held:
+                held.shutdown(socket.SHUT_RDWR)
+
+
+_LIFELINE: ContextVar[Lifeline] = ContextVar("lifeline of the exchange that runs in this thread")
+
+
+class _Held(HTTPConnection):
+    def _new_conn(self) -> socket.socket:
+        connected = super()._new_conn()
+        _LIFELINE.get().hold(connected)
+        return connected
+
+
+class _HeldTls(_Held, HTTPSConnection):
+    pass
+
+
+class _Pool(HTTPConnectionPool):
+    ConnectionCls = _Held
+
+
+class _TlsPool(HTTPSConnectionPool):
+    ConnectionCls = _HeldTls
+
+
+class _Adapter(HTTPAdapter):
+    """Connections that can be cut, straight ones and those through an HTTP proxy."""
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        super().init_poolmanager(*args, **kwargs)
+        self.poolmanager.pool_classes_by_scheme = {"http": _Pool, "https": _TlsPool}
+
+    def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
+        manager = super().proxy_manager_for(proxy, **kwargs)
+        if not proxy.lower().startswith("socks"):
+            manager.pool_classes_by_scheme = {"http": _Pool, "https": _TlsPool}
+        return manager
+
+
+class RequestsTransport:
+    """HTTP by one `requests.Session`. `ca_bundle`: a PEM file to trust in place of the usual authorities."""
+
+    def __init__(self, *, ca_bundle: Path | None = None) -> None:
+        self._session = requests.Session()
+        # Given with each request: the session's own would give way to REQUESTS_CA_BUNDLE of the environment.
+        self._verify = None if ca_bundle is None else str(ca_bundle)
+        # Checks are minutes apart, and many routers forget an idle connection silently: each call makes its own.
+        self._session.headers.update({"Connection": "close", "Accept-Encoding": "identity"})
+        for scheme in ("https://", "http://"):
+            self._session.mount(scheme, _Adapter())
+
+    def post(self, url: str, body: bytes, headers: Mapping[str, str], timeout: float) -> Reply:
+        send = partial(self._session.post, url, data=body, headers=dict(headers), timeout=timeout, verify=self._verify)
+        # A server on this machine is never asked through a proxy.
+        proxies = {"no_proxy": urlsplit(url).hostname or ""} if is_loopback(url) else None
+        exchange = _Exchange(partial(send, proxies=proxies, allow_redirects=False, stream=True))
+        exchange.start()
+        exchange.join(timeout)
+        return exchange.outcome()
+
+    def close(self) -> None:
+        self._session.close()
+
+
+class _Exchange(threading.Thread):
+    """One request in a thread of its own. `outcome` gives what it came to, or cuts it."""
+
+    def __init__(self, send: Callable[[], requests.Response]) -> None:
+        super().__init__(name="license-client", daemon=True)
+        self._send = send
+        self._lifeline = Lifeline()
+        self._reply: Reply | None = None
+        self._failure: TransportFailed | None = None
+
+    def run(self) -> None:
+        _LIFELINE.set(self._lifeline)
+        try:
+            with self._send() as response:
+                self._reply = _whole(response)
+        except TransportFailed as failure:
+            self._failure = failure
+        except (requests.RequestException, HTTPError, OSError, ValueError) as error:
+            self._failure = TransportFailed(_reason(error))
+
+    def outcome(self) -> Reply:
+        """Raises `TransportFailed`."""
+        # As they are now: the cut makes a failure of its own.
+        reply, failure = self._reply, self._failure
+        self._lifeline.cut()
+        if reply is not None:
+            return reply
+        raise failure or TransportFailed("timeout")
+
+
+def _whole(response: requests.Response) -> Reply:
+    """The answer with its body read to the end. Raises `TransportFailed`, and what urllib3 raises."""
+    received = response.raw.read(MAX_ANSWER + 1, decode_content=False)
+    if len(received) > MAX_ANSWER:
+        raise TransportFailed("body too large")
+    declared = response.headers.get("Content-Length")
+    if declared is not None and declared != str(len(received)):
+        raise TransportFailed("short body")
+    return Reply(response.status_code, received)
+
+
+_REASONS: tuple[tuple[type[BaseException], str], ...] = (
+    (ssl.SSLError, "tls"),
+    (requests.exceptions.SSLError, "tls"),
+    (socket.gaierror, "name"),
+    (ConnectionRefusedError, "refused"),
+    (TimeoutError, "timeout"),
+    (requests.Timeout, "timeout"),
+)
+
+
+def _reason(error: BaseException) -> str:
+    """The word for what is at the bottom of it."""
+    causes: list[BaseException] = []
+    following: BaseException | None = error
+    while following is not None and following not in causes:
+        causes.append(following)
+        following = following.__cause__ or following.__context__
+    named = (word for kind, word in _REASONS if any(isinstance(cause, kind) for cause in causes))
+    if any("IncompleteRead" in repr(cause) for cause in causes):
+        return "short body"
+    return next(named, "broken")

@@ -1,0 +1,46 @@
+"""`python -m tests.chaos.cluster`: makes faults, prints figures as JSON, ends with 1 if a promise was broken."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import secrets
+import sys
+import tempfile
+from pathlib import Path
+
+from tests.chaos.cluster.faults import FAULTS
+from tests.chaos.cluster.run import run
+
+_FULL = 300
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.chaos.cluster", description=__doc__)
+    parser.add_argument("--short", action="store_true", help="every kind of fault once, as briefly as shows anything")
+    parser.add_argument("--faults", type=int, help=f"how many (default {_FULL}; with --short every kind once)")
+    parser.add_argument("--only", action="append", choices=FAULTS, default=[], help="only this kind; may be repeated")
+    parser.add_argument("--seed", type=int, default=secrets.randbits(32))
+    parser.add_argument("--json", type=Path, help="where the figures go besides standard output")
+    parser.add_argument("--folder", type=Path, help="where the history and the nodes' logs stay; must be new")
+    given = parser.parse_args()
+    print(f"seed {given.seed}", file=sys.stderr, flush=True)
+    faults = given.faults if given.faults or given.short or given.only else _FULL
+    with tempfile.TemporaryDirectory(prefix="chaos-") as temporary:
+        folder = given.folder or Path(temporary)
+        folder.mkdir(exist_ok=True)
+        # The database runs as a user of its own, and root's temporary folders are closed to it.
+        folder.chmod(0o711)
+        found = run(folder, seed=given.seed, faults=faults, only=tuple(given.only), short=given.short)
+    figures = {"seed": given.seed, **found.figures}
+    text = json.dumps(figures, indent=2)
+    print(text)
+    if given.json:
+        given.json.write_text(text + "\n", encoding="utf-8")
+    for line in found.broken:
+        print(line, file=sys.stderr)
+    return 1 if found.broken else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

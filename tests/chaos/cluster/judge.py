@@ -1,0 +1,220 @@
+"""Holds what clients were told against what the ledger has: figures, and every single breach by name."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tests.chaos.cluster.history import Check, Fault, History
+from tests.chaos.cluster.ledger import Remains
+
+#: Faults that take the database away from every node.
+OUTAGES = frozenset(
+    {"stop_postgres", "kill_postgres", "freeze_postgres", "stop_postgres_and_kill_primary", "damaged_queue"}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """`figures` are JSON-ready. `breaches`: for each broken promise the cases, empty where all is well."""
+
+    figures: dict[str, Any]
+    breaches: dict[str, list[str]]
+
+    @property
+    def broken(self) -> list[str]:
+        """The promises that were broken, each with its count and its first cases."""
+        return [f"{name}: {len(cases)}, such as {cases[:3]}" for name, cases in self.breaches.items() if cases]
+
+
+def judged(history: History, left: Remains, not_made: dict[str, str], troubles: list[str]) -> Findings:
+    """`troubles`: why the run ended early, or a client did."""
+    breaches = {
+        "unanswered": [_tell(check) for check in history.checks if not check.answered],
+        "false denials": [_tell(check) for check in history.checks if _is_false_denial(check, history)],
+        "false grants": [_tell(check) for check in history.checks if _is_false_grant(check, history)],
+        "lost": _lost(history, left),
+        "doubled": _doubled(history, left),
+        "untrue durability": _untrue(history, left),
+        "out of order": _out_of_order(left),
+        "wrong seats": _wrong_seats(history, left),
+        "still queued": ["an event"] * left.queued,
+        "set aside": ["an event"] * (left.dead + left.findings["dead"]),
+        "troubles": troubles,
+    }
+    return Findings(_figures(history, left, not_made, breaches), breaches)
+
+
+# -- promises -----------------------------------------------------------------------------------------------------
+
+
+def _is_false_denial(check: Check, history: History) -> bool:
+    """Whether no moment between `as_of` and the answer justified it."""
+    if not check.answered or check.valid or check.expected is False:
+        return False
+    if check.expected:
+        return True
+    if _is_doubtful(check, history):
+        return False
+    spans = (s for s in history.suspensions if s.license_id == check.license_id)
+    return not any(span.from_[0] <= check.ended and span.to[1] >= check.as_of for span in spans)
+
+
+def _is_false_grant(check: Check, history: History) -> bool:
+    """Whether it was good at no moment from `as_of` to the answer."""
+    if not check.answered or not check.valid or check.expected:
+        return False
+    if check.expected is False:
+        return True
+    if _is_doubtful(check, history):
+        return False
+    spans = (s for s in history.suspensions if s.license_id == check.license_id)
+    return any(span.from_[1] < check.as_of and span.to[0] > check.ended for span in spans)
+
+
+def _is_doubtful(check: Check, history: History) -> bool:
+    return any(start <= check.ended and end >= check.as_of for start, end in history.doubts)
+
+
+def _lost(history: History, left: Remains) -> list[str]:
+    """Answers whose event the ledger does not have."""
+    return [_tell(check) for check in history.checks if check.answered and check.event_id not in left.events]
+
+
+def _doubled(history: History, left: Remains) -> list[str]:
+    """Effects that are in the ledger more, or less, than once: by uses, by the counts, by the places in a queue."""
+    found = []
+    expected: Counter[str] = Counter()
+    for license_id, increment in history.uses.values():
+        expected[license_id] += increment
+    for license_id, uses in sorted(left.uses.items()):
+        if uses != expected[license_id]:
+            found.append(f"{license_id}: {uses} uses in the ledger, {expected[license_id]} were answered")
+    if left.counted != len(left.events):
+        found.append(f"{left.counted} checks were counted, {len(left.events)} are in the log")
+    places = Counter((row.origin, row.origin_seq) for row in left.events.values() if row.origin is not None)
+    found += [f"{place} of a queue is in the log {count} times" for place, count in places.items() if count > 1]
+    answers = Counter(check.event_id for check in history.checks if check.event_id and check.act in _ONCE_ONLY)
+    found += [f"event {id} was the answer to {count} checks" for id, count in answers.items() if count > 1]
+    return found
+
+
+_ONCE_ONLY = frozenset({"validate", "ping", "check-in"})
+
+
+def _untrue(history: History, left: Remains) -> list[str]:
+    """Said to be in the ledger, and came there through a queue, later. Retries tell of the first answer.
+
+    The other way round is true as well: the ledger's commit was in doubt, and had been made.
+    """
+    return [
+        _tell(check)
+        for check in history.checks
+        if check.act in _ONCE_ONLY
+        and check.durability == "ledger"
+        and (row := left.events.get(check.event_id or "")) is not None
+        and row.origin is not None
+    ]
+
+
+def _out_of_order(left: Remains) -> list[str]:
+    """Events of one queue that the log has in another order."""
+    found, last = [], dict[str, int]()
+    for row in sorted(left.events.values(), key=lambda row: row.seq):
+        if row.origin is not None and row.origin_seq is not None:
+            if row.origin_seq <= last.get(row.origin, 0):
+                found.append(f"{row.origin}: place {row.origin_seq} after {last[row.origin]}")
+            last[row.origin] = row.origin_seq
+    return found
+
+
+def _wrong_seats(history: History, left: Remains) -> list[str]:
+    return [
+        f"{fingerprint}: {'taken' if taken else 'free'} by the last answer, not in the ledger"
+        for (license_id, fingerprint), taken in history.seats.items()
+        if left.seats.get((license_id, fingerprint), False) != taken
+    ]
+
+
+def _tell(check: Check) -> str:
+    said = f"{check.code} by {check.node} ({check.durability})" if check.answered else f"nothing in {check.took:.1f} s"
+    return f"{check.client} {check.act} {check.fingerprint or ''} at {check.began:.3f}: {said} {list(check.tried)}"
+
+
+# -- figures ------------------------------------------------------------------------------------------------------
+
+
+def _figures(
+    history: History, left: Remains, not_made: dict[str, str], breaches: dict[str, list[str]]
+) -> dict[str, Any]:
+    checks, faults = history.checks, history.faults
+    normal, outage = _told_apart(checks, faults)
+    replay = [(count / took) for count, took in left.replays if took > 0]
+    return {
+        "faults": len(faults),
+        "by_kind": dict(sorted(Counter(fault.kind for fault in faults).items())),
+        "not_made": not_made,
+        "checks": len(checks),
+        **{name.replace(" ", "_"): len(cases) for name, cases in breaches.items()},
+        "conflicts": {kind: count for kind, count in left.findings.items() if kind != "dead"},
+        "failovers": dict(left.failovers),
+        "takeover_s": {
+            "after SIGKILL": _spread(_takeovers(faults, "kill_primary")),
+            "after SIGTERM": _spread(_takeovers(faults, "term_primary")),
+            "after SIGSTOP": _spread(_takeovers(faults, "freeze_primary")),
+            "after a partition": _spread(_takeovers(faults, "partition", "partition_up", "partition_down")),
+        },
+        "longest_gap_s": round(_longest_gap(checks), 3),
+        "check_ms": {"normal": _spread(normal, 1000), "database away": _spread(outage, 1000)},
+        "slowest_check_s": round(max((check.took for check in checks), default=0.0), 3),
+        "queued_answers": sum(check.durability == "queue" for check in checks),
+        "replayed_events": sum(count for count, _ in left.replays),
+        "replay_per_s": round(max(replay), 1) if replay else None,
+        "asked_more_than_one": sum(bool(check.tried) for check in checks),
+    }
+
+
+def _takeovers(faults: Iterable[Fault], *kinds: str) -> list[float]:
+    return [fault.takeover_s for fault in faults if fault.kind in kinds and fault.takeover_s is not None]
+
+
+def _told_apart(checks: Sequence[Check], faults: Sequence[Fault]) -> tuple[list[float], list[float]]:
+    """How long answered checks took: those apart from any fault, and those begun while the database was away."""
+    normal, outage = [], []
+    begins = [fault.began for fault in faults]
+    for check in checks:
+        at = bisect_right(begins, check.began) - 1
+        fault = faults[at] if at >= 0 and check.began < faults[at].ended else None
+        following = faults[at + 1].began if at + 1 < len(faults) else math.inf
+        if check.answered and fault is None and check.ended < following:
+            normal.append(check.took)
+        elif check.answered and fault is not None and fault.kind in OUTAGES and check.began < fault.healed:
+            outage.append(check.took)
+    return normal, outage
+
+
+def _longest_gap(checks: Sequence[Check]) -> float:
+    """The longest time in which one client knew nothing new, from answer to answer."""
+    last: dict[str, float] = {}
+    longest = 0.0
+    for check in sorted(checks, key=lambda check: check.ended):
+        if check.answered:
+            longest = max(longest, check.ended - last.get(check.client, check.began))
+            last[check.client] = check.ended
+    return longest
+
+
+def _spread(values: Sequence[float], scale: float = 1.0) -> dict[str, float | int] | None:
+    """Count, median, 99th percentile and maximum; None where there is nothing."""
+    if not values:
+        return None
+    ordered = sorted(values)
+
+    def at(share: float) -> float:
+        return round(ordered[min(len(ordered) - 1, math.ceil(share * len(ordered)) - 1)] * scale, 3)
+
+    return {"count": len(ordered), "p50": at(0.5), "p99": at(0.99), "max": round(ordered[-1] * scale, 3)}

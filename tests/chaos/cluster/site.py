@@ -1,0 +1,216 @@
+"""The cluster under test: three nodes with their disks, clocks and links, a Postgres, a pooler for one of them."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+from sqlalchemy import select, text
+from sqlalchemy.engine import make_url
+
+from api.ledger import tables
+from api.ledger.database import Database
+from api.ledger.errors import LedgerUnavailable
+from api.ledger.migrate import upgrade
+from api.secret_files import generate_secrets
+from tests.chaos.cluster.links import Link, Network, network
+from tests.chaos.cluster.machine import SmallDisk, WallClock, clock_library
+from tests.chaos.cluster.pooler import PgBouncer
+from tests.support.cluster import Member
+from tests.support.postgres import PostgresServer, free_port
+from tests.support.processes import freeze, until
+
+_NODES = 3
+_POOLED_RANK = 2
+_HEAL_S = 120.0
+_FRESH_S = 3.0
+#: Nothing that a test asserts on: what a node says, for the reader of a failed run.
+_SETTINGS = {"RATE_LIMIT": "1000000/minute", "LOG_LEVEL": "INFO"}
+
+_BEATS = text("SELECT node, rank, state, queue, extract(epoch FROM clock_timestamp()) - beat_at AS age FROM heartbeats")
+_LEASE = text(
+    "SELECT rank, epoch, expires_at - extract(epoch FROM clock_timestamp()) AS left FROM lease WHERE name = 'leader'"
+)
+
+
+class Host:
+    """One node's machine. `front` is the way of the clients to it, `back` its way to the database."""
+
+    def __init__(self, site: Site, rank: int, folder: Path, back: Link, front: Link, clock: WallClock | None) -> None:
+        self.rank, self.folder, self.back, self.front, self.clock = rank, folder, back, front, clock
+        self.id = f"node-{rank}"
+        self.disk: SmallDisk | None = None
+        self._site = site
+        self._copies = 0
+        self.member: Member
+
+    @property
+    def queue_file(self) -> Path:
+        return self.folder / "sync_queue.db"
+
+    def start(self) -> Member:
+        """The node anew, on the same disk. It is not waited for."""
+        self.member = self._site.start_node(self, self.folder)
+        self.front.target = self.member.server.port
+        return self.member
+
+    def start_copy(self) -> Member:
+        """The same node a second time, on a disk of its own, as a rolling deploy does; clients do not know it yet."""
+        self._copies += 1
+        return self._site.start_node(self, self.folder.with_name(f"{self.folder.name}-copy-{self._copies}"))
+
+    def becomes(self, copy: Member) -> None:
+        """From now on clients that ask for this node are sent to `copy`."""
+        self.member, self.folder = copy, copy.folder
+        self.front.target = copy.server.port
+
+    def processes(self) -> list[psutil.Process]:
+        """All that runs, the first process before those it made."""
+        return [self.member.server.process, *self.member.server.descendants()]
+
+    def workers(self) -> list[psutil.Process]:
+        """The processes that answer: the children of the one child that has some."""
+        return [each for child in self.member.server.process.children() for each in child.children()]
+
+    def freeze(self) -> list[psutil.Process]:
+        """SIGSTOP to the whole node; gives what to thaw."""
+        frozen = self.processes()
+        for process in frozen:
+            with contextlib.suppress(psutil.NoSuchProcess, FileNotFoundError, ProcessLookupError):
+                freeze(process)
+        return frozen
+
+    def kill(self) -> None:
+        """SIGKILL to the whole node at once, as when its host dies."""
+        self._site.keep_output(self.member)
+        self.member.server.kill_tree()
+
+    def term(self) -> None:
+        self.member.server.signal(signal.SIGTERM)
+
+
+@dataclass(frozen=True, slots=True)
+class Beat:
+    node: str
+    rank: int
+    state: str
+    queue: int
+    age: float
+
+
+class Site:
+    """All of it. `database` is the test's own way to the ledger, past every link."""
+
+    def __init__(
+        self, folder: Path, net: Network, server: PostgresServer, pooler: PgBouncer | None, **more: str
+    ) -> None:
+        self.folder, self.server, self.pooler = folder, server, pooler
+        self.url = server.create_database(f"chaos_{uuid.uuid4().hex[:12]}")
+        self.database = Database(self.url)
+        upgrade(self.database)
+        self.secrets = generate_secrets().settings()
+        self._more = more
+        self._members: list[Member] = []
+        self._library = clock_library(folder)
+        self.hosts: list[Host] = []
+        for rank in range(1, _NODES + 1):
+            behind = pooler.port if pooler is not None and rank == _POOLED_RANK else server.port
+            back, front = net.link(free_port(), behind), net.link(free_port(), 1)
+            machine = folder / f"machine-{rank}"
+            machine.mkdir()
+            clock = None if self._library is None else WallClock(machine, self._library)
+            self.hosts.append(Host(self, rank, machine / "data", back, front, clock))
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """The list that clients walk, in its order."""
+        return tuple(f"http://127.0.0.1:{host.front.port}" for host in self.hosts)
+
+    @property
+    def primary(self) -> Host:
+        return self.hosts[0]
+
+    def start_node(self, host: Host, folder: Path) -> Member:
+        url = make_url(self.url).set(host="127.0.0.1", port=host.back.port).render_as_string(hide_password=False)
+        clock = {} if host.clock is None else host.clock.env
+        own = {**_SETTINGS, **clock, **self._more, "NODE_URL": f"http://127.0.0.1:{host.front.port}"}
+        self._members.append(Member(url, folder, self.secrets, host.rank, **own))
+        return self._members[-1]
+
+    def start(self) -> None:
+        """All nodes; what they are to know of licenses is in the ledger by now."""
+        for host in self.hosts:
+            host.start()
+        self.steady()
+
+    def beats(self) -> list[Beat]:
+        with self.database.reading() as connection:
+            rows = connection.execute(_BEATS)
+            return [Beat(row.node, row.rank, row.state, row.queue, float(row.age)) for row in rows]
+
+    def lease(self) -> tuple[int, int]:
+        """The rank that leads, 0 where none does, and the epoch."""
+        with self.database.reading() as connection:
+            row = connection.execute(_LEASE).first()
+            return (0, 0) if row is None else (row.rank if row.left > 0 else 0, row.epoch)
+
+    def takeover_after(self, epoch: int) -> float | None:
+        """When another node took the lease after `epoch`; None: not yet."""
+        table = tables.failovers
+        with self.database.reading() as connection:
+            found = connection.scalar(select(table.c.at).where(table.c.epoch > epoch).order_by(table.c.epoch).limit(1))
+            return None if found is None else float(found)
+
+    def steady(self) -> None:
+        """Waits until rank 1 leads, all nodes beat and answer, and every queue is empty. AssertionError: not so."""
+        try:
+            until(self._is_steady, "the primary leads, every node answers, every queue is empty", _HEAL_S)
+        except AssertionError as error:
+            raise AssertionError(f"{error}\nbeats: {self.beats()}\nlease (rank, epoch): {self.lease()}") from None
+
+    def _is_steady(self) -> bool:
+        try:
+            fresh = [beat for beat in self.beats() if beat.age < _FRESH_S]
+            leader, _ = self.lease()
+        except LedgerUnavailable:  # a connection from before the outage
+            return False
+        ranks = {beat.rank for beat in fresh if beat.state in ("LEADING", "STANDBY") and beat.queue == 0}
+        return (
+            leader == 1
+            and ranks == set(range(1, _NODES + 1))
+            and len(fresh) == _NODES
+            and all(host.member.server.answers("/readyz") for host in self.hosts)
+        )
+
+    def keep_output(self, member: Member) -> None:
+        """A node's log, before it is gone."""
+        if not member.server._output.closed:
+            with (self.folder / f"{member.id}.log").open("a", encoding="utf-8") as file:
+                file.write(member.server.output())
+
+    def close(self) -> None:
+        for member in self._members:
+            self.keep_output(member)
+            member.server.kill_tree()
+        for host in self.hosts:
+            if host.disk is not None:
+                host.disk.close()
+        self.database.close()
+
+
+@contextlib.contextmanager
+def site(folder: Path, **more: str) -> Iterator[Site]:
+    """A cluster on a Postgres of its own, to be started; all of it ends afterwards. `more`: settings of every node."""
+    with contextlib.ExitStack() as stack:
+        net = stack.enter_context(network())
+        server = stack.enter_context(PostgresServer(folder / "postgres"))
+        pooler = None
+        if PgBouncer.is_installed():
+            pooler = PgBouncer(server, folder / "pgbouncer").start()
+            stack.callback(pooler.kill)
+        yield stack.enter_context(contextlib.closing(Site(folder, net, server, pooler, **more)))

@@ -1,0 +1,133 @@
+"""The judge is judged: each breach, put into a history that is sound, is found, and only that."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+
+from tests.chaos.cluster.history import Check, Fault, History, Suspension
+from tests.chaos.cluster.judge import judged
+from tests.chaos.cluster.ledger import Remains, Row
+
+_GOOD = Check(
+    client="c", act="validate", license_id="l", fingerprint="pc", request_id="r", expected=True, began=100.0,
+    ended=100.1, node="node-1", code="VALID", valid=True, durability="ledger", as_of=100, event_id="e1",
+)  # fmt: skip
+_USED = replace(_GOOD, act="usage", request_id="u", event_id="e2")
+_ROW = Row(1, "validate", "l", "normal", None, None, 100.05)
+
+
+def sound() -> tuple[History, Remains]:
+    """A check and two uses, all in the ledger."""
+    history = History(checks=[_GOOD, _USED], uses={"u": ("l", 2)}, seats={("l", "pc"): True})
+    left = Remains({"e1": _ROW, "e2": replace(_ROW, seq=2, type="usage")}, {"l": 2}, {("l", "pc"): True}, counted=2)
+    return history, left
+
+
+def broken(history: History, left: Remains) -> dict[str, int]:
+    """How many cases of each breach are found."""
+    found = judged(history, left, {}, [])
+    counts = {name: len(cases) for name, cases in found.breaches.items() if cases}
+    assert {name.replace("_", " "): found.figures[name.replace(" ", "_")] for name in counts} == counts
+    return counts
+
+
+def test_a_sound_history_breaks_no_promise() -> None:
+    assert broken(*sound()) == {}
+
+
+def test_what_nobody_answered_is_unanswered() -> None:
+    history, left = sound()
+    history.add(Check(**{**fields(_GOOD), "node": None, "valid": False, "event_id": None, "code": "OFFLINE_VALID"}))
+    assert broken(history, left) == {"unanswered": 1}
+
+
+def fields(check: Check) -> dict[str, object]:
+    return {name: getattr(check, name) for name in Check.__dataclass_fields__}
+
+
+@pytest.mark.parametrize(
+    ("check", "breach"),
+    [
+        (replace(_GOOD, valid=False, code="NO_MACHINES"), "false denials"),
+        (replace(_GOOD, expected=False), "false grants"),
+        # The license was suspended from 200 to 300.
+        (replace(_GOOD, expected=None, valid=False, began=150.0, ended=150.1, as_of=150), "false denials"),
+        (replace(_GOOD, expected=None, valid=False, began=310.0, ended=310.1, as_of=302), "false denials"),
+        (replace(_GOOD, expected=None, valid=False, began=310.0, ended=310.1, as_of=299), None),
+        (replace(_GOOD, expected=None, began=250.0, ended=250.1, as_of=250), "false grants"),
+        (replace(_GOOD, expected=None, began=250.0, ended=250.1, as_of=199), None),
+        (replace(_GOOD, expected=None, began=310.0, ended=310.1, as_of=310), None),
+    ],
+)
+def test_a_verdict_is_held_against_all_that_was_true_between_its_knowledge_and_its_answer(
+    check: Check, breach: str | None
+) -> None:
+    history, left = sound()
+    history.suspensions.append(Suspension("l", (200.0, 200.1), (300.0, 300.1)))
+    history.checks[0] = check
+    assert broken(history, left) == ({breach: 1} if breach else {})
+    history.doubts.append((140.0, 320.0))
+    assert broken(history, left) == ({breach: 1} if breach and check.expected is not None else {})
+
+
+def test_an_answer_whose_event_is_nowhere_is_lost() -> None:
+    history, left = sound()
+    history.add(replace(_GOOD, event_id="e9"))
+    assert broken(history, left) == {"lost": 1}
+
+
+def test_an_effect_that_is_there_twice_is_doubled() -> None:
+    history, left = sound()
+    left.uses["l"] = 4
+    assert broken(history, left) == {"doubled": 1}
+
+
+def test_a_batch_that_was_counted_twice_is_doubled() -> None:
+    history, left = sound()
+    left.counted = 4
+    assert broken(history, left) == {"doubled": 1}
+
+
+def test_one_place_of_a_queue_that_is_in_the_log_twice_is_doubled_and_out_of_order() -> None:
+    history, left = sound()
+    left.events["e2"] = replace(left.events["e2"], origin="q", origin_seq=7)
+    left.events["e3"] = replace(left.events["e2"], seq=3)
+    left.counted = 3
+    assert broken(history, left) == {"doubled": 1, "out of order": 1}
+
+
+def test_an_event_that_came_through_a_queue_was_not_in_the_ledger_when_it_was_answered() -> None:
+    history, left = sound()
+    left.events["e1"] = replace(_ROW, origin="q", origin_seq=1)
+    assert broken(history, left) == {"untrue durability": 1}
+    history.checks[0] = replace(_GOOD, durability="queue")
+    assert broken(history, left) == {}
+
+
+def test_a_seat_that_was_given_and_is_not_taken_is_wrong() -> None:
+    history, left = sound()
+    left.seats.clear()
+    assert broken(history, left) == {"wrong seats": 1}
+
+
+def test_what_still_waits_or_was_set_aside_is_said() -> None:
+    history, left = sound()
+    left.queued, left.dead, left.findings = 2, 1, Counter(dead=1, over_seats=3)
+    assert broken(history, left) == {"still queued": 2, "set aside": 2}
+
+
+def test_takeovers_gaps_and_times_are_told_apart() -> None:
+    history, left = sound()
+    history.faults = [
+        Fault(kind="kill_primary", began=110.0, made=110.0, healed=120.0, ended=125.0, takeover_s=6.5),
+        Fault(kind="stop_postgres", began=130.0, made=130.0, healed=135.0, ended=140.0),
+    ]
+    history.add(replace(_USED, request_id="v", began=131.0, ended=131.5))
+    figures = judged(history, left, {}, []).figures
+    assert figures["takeover_s"]["after SIGKILL"] == {"count": 1, "p50": 6.5, "p99": 6.5, "max": 6.5}
+    assert figures["takeover_s"]["after SIGTERM"] is None
+    assert (figures["check_ms"]["normal"]["count"], figures["check_ms"]["database away"]["p50"]) == (2, 500.0)
+    assert figures["longest_gap_s"] == 31.4

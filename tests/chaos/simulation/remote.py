@@ -1,0 +1,171 @@
+"""What the real recorder stands on: a ledger across the network, lanes that share commits, a reader of the copy."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from greenlet import GreenletExit, getcurrent, greenlet
+
+from api.ledger.errors import LedgerUnavailable
+from api.ledger.records import Ask, Batch, Change, Known
+from api.shared_state import SharedState
+from api.snapshot.copy import Position
+from api.snapshot.reader import MAX_AGE_S, Seen
+from tests.chaos.simulation.database import Database, Transaction
+from tests.chaos.simulation.disk import Disk
+from tests.chaos.simulation.kernel import Kernel, Owner
+from tests.chaos.simulation.network import READ, RECORD, Kind, Link
+
+Flush = Callable[[list[Any]], Sequence[Any]]
+
+
+class Remote:
+    """One process's way to the ledger; `api.ledger.store.Ledger` for its recorder."""
+
+    def __init__(self, database: Database, owner: Owner, link: Link) -> None:
+        self.database, self._owner, self._link = database, owner, link
+
+    def look_up(self, asks: Sequence[Ask]) -> list[Known]:
+        """At one moment."""
+        return self.ask(lambda: [self.database.books.known(ask.key_hash) for ask in asks], RECORD)
+
+    def has_event(self, event_id: str) -> bool:
+        """Whether the log has it."""
+        return self.ask(lambda: event_id in self.database.books.place, RECORD)
+
+    def append(self, batch: Batch) -> None:
+        """One message."""
+        self.ask(lambda: self.database.append(self._owner, batch), RECORD)
+
+    @contextlib.contextmanager
+    def transaction(self, asks: Sequence[Ask], kind: Kind = RECORD) -> Iterator[OpenTransaction]:
+        """Locks and reads in one message, writes and commits in another."""
+        wanted = [(ask.key_hash, ask.event_id) for ask in asks]
+        started: list[Transaction] = []
+
+        def begin() -> list[Known]:
+            transaction, known = self.database.begin(self._owner, wanted)
+            started.append(transaction)
+            return known
+
+        try:
+            yield OpenTransaction(self, self.ask(begin, kind), started, kind)
+        except GreenletExit:
+            raise  # the process is gone: it sends nothing
+        finally:
+            for transaction in started:
+                self._hang_up(transaction)
+
+    def ask(self, work: Callable[[], Any], kind: Kind = READ) -> Any:
+        """Anything, in one message."""
+        return self.database.server.call(self._owner, self._link, work, kind)
+
+    def _hang_up(self, transaction: Transaction) -> None:
+        """The server learns that the connection is closed, if anything gets through."""
+        if transaction.open and not self._link.out_cut:
+            self.database.kernel.at(self._link.delay(), lambda: self.database.end(transaction))
+
+
+class OpenTransaction:
+    """`api.ledger.store.Transaction`."""
+
+    def __init__(self, remote: Remote, known: list[Known], started: list[Transaction], kind: Kind) -> None:
+        self.known = known
+        self._remote, self._started, self._kind = remote, started, kind
+
+    def commit(self, batch: Batch) -> None:
+        """All or nothing."""
+        database = self._remote.database
+        self._remote.ask(lambda: database.commit(self._started[0], batch), self._kind)
+
+
+class Lane:
+    """`api.batcher.Batcher` for tasks: the first of those who wait flushes for all."""
+
+    def __init__(self, kernel: Kernel, owner: Owner, flush: Flush) -> None:
+        self._kernel, self._owner, self._flush = kernel, owner, flush
+        self._line: list[tuple[Any, greenlet]] = []
+        self._busy = False
+
+    def submit(self, item: Any) -> Any:
+        """The outcome for `item`; raises it where it is an exception."""
+        self._line.append((item, getcurrent()))
+        outcome = self._kernel.park() if self._busy else None
+        if outcome is None:
+            outcome = self._lead()
+        if isinstance(outcome[0], BaseException):
+            raise outcome[0]
+        return outcome[0]
+
+    def _lead(self) -> tuple[Any]:
+        self._busy = True
+        batch, self._line = self._line[:64], self._line[64:]
+        try:
+            outcomes = list(self._flush([item for item, _ in batch]))
+        except Exception as error:
+            outcomes = [error] * len(batch)
+            if isinstance(error, LedgerUnavailable):
+                batch, self._line = batch + self._line, []
+                outcomes = [error] * len(batch)
+        self._busy = False
+        mine = getcurrent()
+        for (_, task), outcome in zip(batch, outcomes, strict=True):
+            if task is not mine:
+                self._wake(task, (outcome,))
+        if self._line:
+            self._busy = True
+            self._wake(self._line[0][1], None)
+        return (outcomes[[task for _, task in batch].index(mine)],)
+
+    def _wake(self, task: greenlet, value: Any) -> None:
+        self._kernel.at(0.0, lambda: task.switch(value), self._owner)
+
+
+class CopyReader:
+    """`api.snapshot.reader.Reader` on the simulated disk, with the same rules."""
+
+    def __init__(self, disk: Disk, state: SharedState, monotonic: Callable[[], float], longest_s: float) -> None:
+        self._disk, self._state, self._monotonic, self._longest_s = disk, state, monotonic, longest_s
+
+    def look_up(self, ask: Ask) -> Seen | None:
+        """For a check, where the copy is fresh."""
+        position, now = self._position(), self._monotonic()
+        if position is None or not 0.0 <= now - position.polled_at < MAX_AGE_S:
+            return None
+        if self._state.changed_at(ask.key_hash) >= position.polled_at:
+            return None
+        return Seen(self._known(ask), position.as_of)
+
+    def look_up_cut_off(self, ask: Ask, now: float) -> Seen | None:
+        """For a node that is cut off."""
+        position = self.usable(now)
+        return None if position is None else Seen(self._known(ask), position.as_of)
+
+    def usable(self, now: float) -> Position | None:
+        """Where the copy stands, if it is young enough to answer from alone."""
+        position = self._position()
+        return position if position is not None and now - position.as_of <= self._longest_s else None
+
+    def put_own(self, changes: Sequence[tuple[Change, int]]) -> None:
+        """What this node made of licenses, over the rows that it knew."""
+        if (copy := self._disk.snapshot) is not None:
+            for change, seq in changes:
+                id = change.after.license.id
+                row = copy.rows.get(id)
+                if row is not None and row.seq <= seq:
+                    copy.rows[id] = row._replace(holding=change.after)
+                    copy.ahead.add(id)
+
+    def _position(self) -> Position | None:
+        copy = self._disk.snapshot
+        if copy is None or not copy.complete:
+            return None
+        return Position(copy.ledger_id, copy.generation, copy.seq, copy.event_id, copy.as_of, copy.polled_at, True)
+
+    def _known(self, ask: Ask) -> Known:
+        copy = self._disk.snapshot
+        assert copy is not None
+        row = copy.rows.get(copy.by_key.get(ask.key_hash, ""))
+        return Known(None) if row is None else Known(row.holding, seq=row.seq)

@@ -1,0 +1,127 @@
+"""What a ledger promises those who want the same licenses at once: an order, an end to waiting, and true counts."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+
+import pytest
+from msgspec.structs import replace
+
+from api.ledger.errors import LedgerBusy
+from api.ledger.records import Ask, Change
+from api.ledger.store import Ledger
+from api.licensing import Holding
+from tests.support.ledger import batch, event, known, machine, with_machines
+from tests.support.nodes import change_license, license_row, opened_ledger, sell
+from tests.support.processes import until
+
+#: How many sessions of this database wait for a lock.
+_WAITING = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+
+
+@pytest.fixture
+def ledger(ledger_url: str) -> Iterator[Ledger]:
+    with opened_ledger(ledger_url) as ledger:
+        yield ledger
+
+
+def test_a_seat_taken_meanwhile_is_counted_by_who_waited_for_the_lock(ledger: Ledger, ledger_url: str) -> None:
+    sold = sell(ledger.database)
+    counted: list[int] = []
+    entered = threading.Event()
+
+    def wait_and_count() -> None:
+        with opened_ledger(ledger_url) as other:
+            entered.set()
+            while not counted:
+                # On a noisy machine the lock may be held for longer than anybody waits for it.
+                with contextlib.suppress(LedgerBusy), other.transaction([Ask(sold.key_hash)]) as transaction:
+                    counted.append(known(transaction.known[0]).seats)
+
+    waiter = threading.Thread(target=wait_and_count)
+    with ledger.transaction([Ask(sold.key_hash)]) as transaction:
+        waiter.start()
+        entered.wait(30)
+        time.sleep(0.1)  # long enough to stand in the lock's queue, short of the lock's time-out
+        before = known(transaction.known[0])
+        change = Change(before, with_machines(before, machine(sold, "here")))
+        transaction.commit(batch(event(sold), changes=[change]))
+    waiter.join(30)
+    assert counted == [1]
+
+
+@pytest.mark.parametrize("how", ["imported", "reissued"])
+def test_a_license_that_came_while_another_was_waited_for_is_not_read_unlocked(postgres_url: str, how: str) -> None:
+    with opened_ledger(postgres_url) as ledger, opened_ledger(postgres_url) as other:
+        held, reissued = sell(ledger.database), sell(ledger.database)
+        new_hash = uuid.uuid4().hex
+        found: list[object] = []
+
+        def ask_for_both() -> None:
+            asks = [Ask(held.key_hash), Ask(new_hash)]
+            while len(found) == found.count(LedgerBusy):
+                try:
+                    with other.transaction(asks) as transaction:
+                        found.extend(known(answer).license.id for answer in transaction.known)
+                except LedgerBusy:
+                    found.append(LedgerBusy)
+
+        waiter = threading.Thread(target=ask_for_both)
+        with ledger.transaction([Ask(held.key_hash)]):
+            waiter.start()
+            with ledger.database.reading() as connection:
+                until(lambda: connection.exec_driver_sql(_WAITING).scalar(), "one who waits for the lock", 30)
+            came = sell(ledger.database) if how == "imported" else reissued
+            change_license(ledger.database, came, key_hash=new_hash)
+        waiter.join(30)
+        assert set(found[:-2]) == {LedgerBusy}
+        assert found[-2:] == [held.id, came.id]
+
+
+def test_a_license_that_is_held_too_long_is_busy_and_others_are_not(postgres_url: str) -> None:
+    with opened_ledger(postgres_url) as ledger, opened_ledger(postgres_url) as other:
+        held, free = sell(ledger.database), sell(ledger.database)
+        with ledger.transaction([Ask(held.key_hash)]):
+            with other.transaction([Ask(free.key_hash)]) as transaction:
+                transaction.commit(batch(event(free)))
+            began = time.monotonic()
+            with pytest.raises(LedgerBusy), other.transaction([Ask(held.key_hash)]):
+                pass
+            assert 0.2 < time.monotonic() - began < 5
+
+
+def test_licenses_asked_for_in_any_order_are_locked_without_a_deadlock(ledger: Ledger, ledger_url: str) -> None:
+    sold = [sell(ledger.database) for _ in range(12)]
+    asks = [Ask(one.key_hash) for one in sold]
+
+    start, busy = threading.Barrier(3), list[int]()
+
+    def used_once_more(before: Holding) -> Change:
+        return Change(before, replace(before, license=replace(before.license, uses=before.license.uses + 1)))
+
+    def work(asks: list[Ask]) -> None:
+        with opened_ledger(ledger_url) as mine:
+            start.wait(30)
+            used = 0
+            while used < 40:
+                try:
+                    with mine.transaction(asks) as transaction:
+                        changes = [used_once_more(known(answer)) for answer in transaction.known]
+                        transaction.commit(batch(event(sold[0]), changes=changes))
+                    used += 1
+                except LedgerBusy:
+                    busy.append(used)
+
+    threads = [threading.Thread(target=work, args=(order,)) for order in (asks, asks[::-1], asks)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert [license_row(ledger.database, one)["uses"] for one in sold] == [120] * 12
+    assert len(busy) < 30, (
+        "now and then a noisy machine holds a lock for too long; a deadlock would be met all the time"
+    )

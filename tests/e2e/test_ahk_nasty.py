@@ -1,0 +1,178 @@
+"""The AutoHotkey clients against servers that do their worst: none denies, and none validates."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from tests.support.wine import Script
+from tests.support.wine_client import CALM, call, denies_now, grants, new, outcome, reasons, whole
+from tests.unit.clients.sockets import (
+    Conduct,
+    Drips,
+    Nasty,
+    answers,
+    certificate,
+    good_json,
+    http,
+    refused_url,
+    sends,
+    silent,
+)
+from tests.unit.clients.support import STRANGER, VENDOR, answered, verdict
+from tests.vectors import jws
+
+VALID = grants()
+#: Milliseconds for servers that never come to an end.
+SHORT = 700
+MAX_ANSWER = 262_144
+
+
+class Case(NamedTuple):
+    """A server, the reason that is logged for it, and whether it takes its whole budget."""
+
+    conduct: Conduct
+    reason: str
+    is_slow: bool = False
+
+
+def head(answer: bytes) -> int:
+    return answer.index(b"\r\n\r\n") + 4
+
+
+def good(path: str, body: bytes) -> bytes:
+    return http(200, whole(VALID, path, body))
+
+
+def cut_short(path: str, body: bytes) -> bytes:
+    answer = whole(VALID, path, body)
+    return http(200, answer[:-1], length=len(answer))
+
+
+def chunks_cut_off(path: str, body: bytes) -> bytes:
+    answer = whole(VALID, path, body)
+    return b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n" % (len(answer) + 9, answer)
+
+
+def altered(path: str, body: bytes) -> bytes:
+    """A denial made of a good verdict, under the good one's signature."""
+    header, _, signature = json.loads(whole(VALID, path, body))["verdict"].split(".")
+    payload = verdict(path, body, code="BANNED", valid=False).split(".")[1]
+    return http(200, json.dumps({"verdict": ".".join((header, payload, signature))}).encode())
+
+
+def replays() -> Conduct:
+    """The first answer again and again; it was given to somebody else."""
+    recorded: list[bytes] = []
+
+    def make(path: str, body: bytes) -> bytes:
+        if not recorded:
+            recorded.append(good(path, json.dumps({**json.loads(body), "nonce": "n" * 16}).encode()))
+        return recorded[0]
+
+    return sends(make)
+
+
+def reset(connection: socket.socket, path: str, body: bytes) -> None:
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+def cases() -> dict[str, Case]:
+    stranger = sends(lambda path, body: http(200, answered(verdict(path, body, private=STRANGER)).body))
+    denied = {"code": "BANNED", "valid": False}
+    other_key = sends(lambda path, body: http(200, answered(verdict(path, body, kh=jws.digest("another"))).body))
+    drip_head, drip_body = Drips(good, 0, 0.1), Drips(good, 120, 0.1)
+    return {
+        "HTML": Case(sends(lambda *_: http(200, b"<html>valid</html>", "Content-Type: text/html")), "no verdict"),
+        "500": Case(sends(lambda *_: http(500, b"<html>oops</html>")), "status 500"),
+        "503": Case(sends(lambda *_: http(503, b'{"code": "LEDGER_UNAVAILABLE"}')), "status 503 LEDGER_UNAVAILABLE"),
+        "a problem named by HTML": Case(sends(lambda *_: http(400, b'{"code": "<b>"}')), "status 400"),
+        "unsigned": Case(sends(lambda path, body: http(200, good_json(path, body))), "no verdict"),
+        "a stranger's": Case(stranger, "verdict refused: kid"),
+        "forged": Case(sends(altered), "verdict refused: signature"),
+        "forged denial": Case(
+            answers(lambda path, body, _: answered(_with_vendors_kid(verdict(path, body, private=STRANGER, **denied)))),
+            "verdict refused: signature",
+        ),
+        "another key's": Case(other_key, "verdict refused: kh"),
+        "replayed": Case(replays(), "verdict refused: nonce"),
+        "short body": Case(sends(cut_short), "short body"),
+        "chunks cut off": Case(sends(chunks_cut_off), "broken"),
+        "no HTTP": Case(sends(lambda *_: b"220 mail.example ESMTP\r\n"), "broken"),
+        "endless": Case(sends(lambda *_: http(200, b"x" * (MAX_ANSWER + 1))), "body too large"),
+        "closed without a word": Case(lambda *_: None, "broken"),
+        "reset": Case(reset, "broken"),
+        "silent": Case(silent, "timeout", is_slow=True),
+        "drips from the first byte": Case(drip_head, "timeout", is_slow=True),
+        "drips after the head": Case(drip_body, "timeout", is_slow=True),
+    }
+
+
+def _with_vendors_kid(token: str) -> str:
+    """The header names the pinned key; the signature is still the stranger's."""
+    _, payload, signature = token.split(".")
+    ours = verdict("/v1/validate", b'{"key": "", "nonce": ""}', private=VENDOR).split(".")[0]
+    return ".".join((ours, payload, signature))
+
+
+@contextlib.contextmanager
+def all_servers() -> Iterator[dict[str, tuple[Case, Nasty]]]:
+    with contextlib.ExitStack() as stack:
+        yield {name: (case, stack.enter_context(Nasty(case.conduct))) for name, case in cases().items()}
+
+
+def test_a_nasty_server_alone_neither_denies_nor_validates(ahk: Script, tmp_path: Path) -> None:
+    with all_servers() as servers, Nasty(answers(VALID)) as other:
+        redirect = Nasty(sends(lambda path, _: http(307, b"", f"Location: {other.url}{path}")))
+        with redirect, refused_url() as refused:
+            steps = []
+            for case, nasty in servers.values():
+                steps += [new(tmp_path, nasty.url, budgets=(SHORT if case.is_slow else CALM[0],)), call("Validate")]
+            steps += [new(tmp_path, redirect.url, budgets=CALM[:1]), call("Validate")]
+            steps += [new(tmp_path, refused, budgets=CALM[:1]), call("Validate")]
+            told = ahk.run(steps)[1::2]
+        assert other.connections == 0
+    named = dict(zip([*servers, "redirect", "refused"], told, strict=True))
+    assert {name: outcome(answer) for name, answer in named.items()} == dict.fromkeys(
+        named, (False, "NO_SERVER", "offline")
+    )
+    expected = {name: [case.reason] for name, (case, _) in servers.items()}
+    assert {name: reasons(answer) for name, answer in named.items()} == {
+        **expected, "redirect": ["status 307"], "refused": ["refused"],
+    }  # fmt: skip
+    assert [nasty.connections for _, nasty in servers.values()] == [1] * len(servers)
+
+
+@pytest.mark.parametrize("code", ["VALID", "SUSPENDED"])
+def test_behind_a_nasty_server_the_next_one_decides(code: str, ahk: Script, tmp_path: Path) -> None:
+    behave = VALID if code == "VALID" else denies_now(code)
+    with all_servers() as servers, Nasty(answers(behave)) as decides:
+        steps = []
+        for case, nasty in servers.values():
+            budgets = (SHORT, CALM[1]) if case.is_slow else CALM
+            steps += [new(tmp_path, nasty.url, decides.url, budgets=budgets), call("Validate")]
+        told = ahk.run(steps)[1::2]
+    for (case, nasty), answer in zip(servers.values(), told, strict=True):
+        assert (answer["code"], answer["source"], answer["server"]) == (code, "server", decides.url)
+        assert [nasty.url, case.reason] in answer["attempts"]
+
+
+def test_an_untrusted_certificate_is_no_server_and_a_trusted_one_is(ahk: Script, tmp_path: Path) -> None:
+    untrusted, _ = certificate(tmp_path, "localhost")
+    trusted, file = certificate(tmp_path, "localhost")
+    ahk.wine.trust(file)
+    with Nasty(answers(VALID), tls=untrusted) as one, Nasty(answers(VALID), tls=trusted) as two:
+        urls = [each.url.replace("127.0.0.1", "localhost") for each in (one, two)]
+        first, both = ahk.run(
+            [new(tmp_path, urls[0], budgets=CALM[:1]), call("Validate"), new(tmp_path, *urls), call("Validate")]
+        )[1::2]
+    assert (outcome(first), reasons(first)) == ((False, "NO_SERVER", "offline"), ["tls"])
+    assert (both["code"], both["server"], reasons(both)) == ("VALID", urls[1], [])
+    assert one.requests == []

@@ -1,0 +1,135 @@
+"""The server under more than it can do, and with clients that drip: an answer or a refusal, never just a time-out."""
+
+from __future__ import annotations
+
+import collections
+import http.client
+import json
+import socket
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import requests
+
+from api.server import ServerOptions
+from tests.support.processes import until
+from tests.support.small_servers import ask, in_flight, small_app
+
+linux = pytest.mark.skipif(sys.platform != "linux", reason="the kernel's help is Linux's")
+
+# -- more than it can do ----------------------------------------------------------------------------------------------
+
+
+def test_500_clients_of_a_slow_application_get_200_or_503_and_none_waits_in_vain() -> None:
+    with small_app() as server, ThreadPoolExecutor(500) as clients:
+        asked = [clients.submit(ask, server.port, "/slow?s=2", timeout=20) for _ in range(500)]
+        live = [ask(server.port, "/livez", timeout=10)[0] for _ in range(20)]
+        answers = [each.result() for each in asked]
+    statuses = collections.Counter(status for status, _, _ in answers)
+    assert statuses[200] >= 24
+    assert statuses[200] + statuses[503] == 500
+    assert {body["code"] for status, body, _ in answers if status == 503} == {"OVERLOADED"}
+    assert set(live) == {200}
+
+
+def test_the_answer_of_a_full_worker_is_a_problem_that_says_when_to_come_back(tmp_path: Path) -> None:
+    hold = tmp_path / "hold"
+    hold.touch()
+    with small_app(workers=1, threads=4, places=1) as server, ThreadPoolExecutor(1) as client:
+        busy = client.submit(ask, server.port, f"/held?while={hold}")
+        headers = {"X-Request-Id": "request-0001"}
+        until(lambda: server.get("/pid").status_code == 503, "a refusal")
+        refused = requests.get(server.url + "/pid", headers=headers, timeout=10)
+        assert refused.headers["Retry-After"] == "1"
+        assert refused.headers["Content-Type"] == "application/problem+json"
+        problem = refused.json()
+        assert (problem["status"], problem["code"], problem["type"]) == (503, "OVERLOADED", "about:blank")
+        assert problem["request_id"] == "request-0001"
+        assert server.answers("/livez")
+        hold.unlink()
+        assert busy.result()[0] == 200
+        assert server.answers("/pid")
+
+
+def test_a_streamed_answer_arrives_whole_and_gives_its_place_back() -> None:
+    with small_app(workers=1, threads=4, places=1) as server:
+        for _ in range(3):
+            assert server.get("/stream?n=20").text.split() == [str(number) for number in range(20)]
+
+
+# -- bodies -----------------------------------------------------------------------------------------------------------
+
+
+class Dripping:
+    """A client that declares a body and then sends a byte now and then, or nothing."""
+
+    def __init__(self, port: int, length: int) -> None:
+        self._socket = socket.create_connection(("127.0.0.1", port))
+        self._socket.sendall(b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\nx" % length)
+        self._socket.settimeout(0.1)
+
+    def drip(self) -> bytes | None:
+        """One more byte; what the server said, b"" if it ended the connection, None if it still waits."""
+        try:
+            self._socket.send(b"y")
+            return self._socket.recv(4096)
+        except TimeoutError:
+            return None
+        except OSError:
+            return b""
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+@linux
+def test_bodies_that_drip_hold_no_thread_for_ever_and_others_are_served_meanwhile() -> None:
+    with small_app(body_timeout=3) as server:
+        slow = [Dripping(server.port, 60_000) for _ in range(80)]
+        for _ in range(5):
+            assert requests.post(server.url + "/echo", data=b"x" * 300, timeout=20).json() == {"size": 300}
+        until(lambda: all(each.drip() == b"" for each in slow[-3:]), "the end of the slow ones")
+        until(lambda: in_flight(server) == 0, "the end of all slow ones")
+        for each in slow:
+            each.close()
+        assert "worker hangs" not in server.output()
+
+
+def test_a_body_that_ends_early_is_a_problem() -> None:
+    with small_app() as server, socket.create_connection(("127.0.0.1", server.port), timeout=30) as client:
+        client.sendall(b"POST /echo HTTP/1.1\r\nHost: x\r\nX-Request-Id: request-0001\r\nContent-Length: 7\r\n\r\nx")
+        client.shutdown(socket.SHUT_WR)
+        answer = http.client.HTTPResponse(client)
+        answer.begin()
+        problem = json.loads(answer.read())
+        assert (answer.status, answer.headers["Content-Type"]) == (400, "application/problem+json")
+        assert (problem["status"], problem["code"], problem["request_id"]) == (400, "MALFORMED", "request-0001")
+
+
+def test_a_huge_declared_body_is_refused_without_being_read() -> None:
+    with small_app() as server:
+        greedy = Dripping(server.port, 10**12)
+        answer = until(greedy.drip, "an answer")
+        assert b" 413 " in answer.split(b"\r\n")[0]
+        greedy.close()
+
+
+@pytest.mark.parametrize("body", [b"x" * 300, iter([b"x" * 100, b"y" * 200])], ids=["length", "chunked"])
+def test_a_body_arrives_whole_however_it_is_sent(body: bytes | Iterator[bytes]) -> None:
+    with small_app() as server:
+        assert requests.post(server.url + "/echo", data=body, timeout=10).json() == {"size": 300}
+
+
+def test_a_chunked_body_beyond_the_limit_is_refused() -> None:
+    with small_app() as server:
+        sent = iter([b"x" * 4096] * 17)
+        assert requests.post(server.url + "/echo", data=sent, timeout=10).status_code == 413
+
+
+@pytest.mark.parametrize("wrong", [{"places": 80}, {"places": 0}, {"workers": 0}])
+def test_options_that_contradict_one_another_are_refused(wrong: dict[str, int]) -> None:
+    with pytest.raises(ValueError):
+        ServerOptions(**wrong)  # type: ignore[arg-type]

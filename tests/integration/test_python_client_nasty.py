@@ -1,0 +1,300 @@
+"""The Python client over real sockets against servers that do their worst: none denies, and none validates."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import struct
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from license_client import LicenseClient, Result, TransportFailed
+from license_client.transport import MAX_ANSWER, RequestsTransport
+from tests.support.processes import until
+from tests.unit.clients.sockets import (
+    Conduct,
+    Drips,
+    Nasty,
+    answers,
+    certificate,
+    good_json,
+    http,
+    refused_url,
+    sends,
+    silent,
+)
+from tests.unit.clients.support import (
+    FINGERPRINT,
+    KEY,
+    PRODUCT,
+    STRANGER,
+    VENDOR,
+    Behaviour,
+    Clock,
+    answered,
+    denies,
+    lease,
+    says,
+    verdict,
+)
+from tests.vectors import jws
+
+#: Far more than any budget that is tested, far less than what a server would take that is not cut.
+GENEROUS_S = 30.0
+
+#: For servers that answer at once, on a machine that may not.
+PATIENT_S = 30.0
+
+VALID = says(token=None)
+
+
+def client_of(urls: list[str], folder: Path, **changes: Any) -> LicenseClient:
+    given: dict[str, Any] = {
+        "product": PRODUCT, "key": KEY, "public_keys": [jws.jwk_of(VENDOR)], "fingerprint": FINGERPRINT,
+        "state_dir": folder / "state", "log_dir": folder,
+    }  # fmt: skip
+    return LicenseClient(urls, **{**given, **changes})
+
+
+def whole(path: str, body: bytes) -> bytes:
+    """A good answer on the wire."""
+    return http(200, VALID(path, body, {}).body)
+
+
+def cut_short(path: str, body: bytes) -> bytes:
+    good = VALID(path, body, {}).body
+    return http(200, good[:-1], length=len(good))
+
+
+def longer_than_it_says(path: str, body: bytes) -> bytes:
+    good = VALID(path, body, {}).body
+    return http(200, good, length=len(good) - 1)
+
+
+def chunks_cut_off(path: str, body: bytes) -> bytes:
+    good = VALID(path, body, {}).body
+    return b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n" % (len(good) + 9, good)
+
+
+def reset(connection: socket.socket, path: str, body: bytes) -> None:
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+NASTY: dict[str, Conduct] = {
+    "HTML": sends(lambda *_: http(200, b"<html>valid</html>", "Content-Type: text/html")),
+    "500": sends(lambda *_: http(500, b"<html>oops</html>")),
+    "503": sends(lambda *_: http(503, b'{"code": "LEDGER_UNAVAILABLE"}')),
+    "unsigned": sends(lambda path, body: http(200, good_json(path, body))),
+    "forged": answers(lambda path, body, _: answered(verdict(path, body, private=STRANGER))),
+    "a denial that is forged": answers(
+        lambda path, body, _: answered(verdict(path, body, private=STRANGER, code="BANNED", valid=False))
+    ),
+    "another key's": answers(lambda path, body, _: answered(verdict(path, body, kh="A" * 43))),
+    "short body": sends(cut_short),
+    "longer than it says": sends(longer_than_it_says),
+    "chunks cut off": sends(chunks_cut_off),
+    "cut in the head": sends(lambda *_: b"HTTP/1.1 200 OK\r\nContent-Le"),
+    "no HTTP": sends(lambda *_: b"220 mail.example ESMTP\r\n"),
+    "compressed": sends(lambda path, body: http(200, b"\x1f\x8b\x08nonsense", "Content-Encoding: gzip")),
+    "endless": sends(lambda *_: http(200, b"x" * (MAX_ANSWER + 1))),
+    "closed without a word": lambda *_: None,
+    "reset": reset,
+    "accepted and silent": silent,
+}
+
+
+@contextlib.contextmanager
+def server(behave: Behaviour) -> Iterator[Nasty]:
+    with Nasty(answers(behave)) as running:
+        yield running
+
+
+@pytest.mark.parametrize("conduct", NASTY.values(), ids=NASTY.keys())
+def test_a_nasty_server_alone_neither_denies_nor_validates(conduct: Conduct, tmp_path: Path) -> None:
+    with Nasty(conduct) as nasty, client_of([nasty.url], tmp_path, budgets=(1.0,)) as client:
+        result = client.validate()
+        assert (result.valid, result.code, result.source) == (False, "NO_SERVER", "offline")
+        assert len(result.attempts) == 1
+        until(lambda: nasty.connections == 1, "the one connection")
+
+
+@pytest.mark.parametrize("conduct", NASTY.values(), ids=NASTY.keys())
+@pytest.mark.parametrize("behave", [says(), denies("SUSPENDED")], ids=["valid", "denied"])
+def test_behind_a_nasty_server_the_next_one_decides(behave: Behaviour, conduct: Conduct, tmp_path: Path) -> None:
+    with Nasty(conduct) as nasty, server(behave) as good, client_of([nasty.url, good.url], tmp_path) as client:
+        result = client.validate()
+        assert (result.source, result.server) == ("server", good.url)
+        assert result.code in ("VALID", "SUSPENDED")
+
+
+def test_the_length_is_checked_and_named(tmp_path: Path) -> None:
+    with Nasty(NASTY["short body"]) as nasty, client_of([nasty.url], tmp_path, budgets=(PATIENT_S,)) as client:
+        assert [attempt.reason for attempt in client.validate().attempts] == ["short body"]
+
+
+def test_a_redirect_is_not_followed_even_to_a_good_server(tmp_path: Path) -> None:
+    with server(says()) as good:
+        conduct = sends(lambda path, _: http(307, b"", f"Location: {good.url}{path}"))
+        with Nasty(conduct) as nasty, client_of([nasty.url], tmp_path, budgets=(PATIENT_S,)) as client:
+            result = client.validate()
+    assert [attempt.reason for attempt in result.attempts] == ["status 307"]
+    assert good.connections == 0
+
+
+def test_a_verdict_that_is_replayed_is_refused(tmp_path: Path) -> None:
+    recorded: list[bytes] = []
+
+    def replay(path: str, body: bytes) -> bytes:
+        recorded.append(whole(path, body))
+        return recorded[0]
+
+    with Nasty(sends(replay)) as nasty, client_of([nasty.url], tmp_path, budgets=(PATIENT_S,)) as client:
+        assert client.validate().valid
+        result = client.validate()
+    assert result.code == "NO_SERVER"
+    assert [attempt.reason for attempt in result.attempts] == ["verdict refused: nonce"]
+
+
+def reasons(result: Result, url: str) -> set[str]:
+    """Why this server did not decide, each time it was asked."""
+    return {attempt.reason for attempt in result.attempts if attempt.server == url}
+
+
+# -- one deadline -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("at_once", [0, 60], ids=["from the first byte", "after the head"])
+def test_a_server_that_drips_is_cut_at_the_end_of_its_budget(at_once: int, tmp_path: Path) -> None:
+    drips = Drips(whole, at_once, every=0.5)
+    with Nasty(drips) as nasty, server(says()) as good, client_of([nasty.url, good.url], tmp_path) as client:
+        began = time.monotonic()
+        result = client.validate()
+        took = time.monotonic() - began
+        assert (result.valid, result.server) == (True, good.url)
+        assert reasons(result, nasty.url) == {"timeout"}
+        until(drips.was_cut.is_set, "the end of the connection")
+    print(f"the answer came after {took:.2f} s; the drip would have taken {0.5 * 1_000:.0f} s")
+    assert took < GENEROUS_S
+    assert drips.sent < 30
+
+
+def test_a_tls_handshake_that_drips_is_cut_too(tmp_path: Path) -> None:
+    record = b"\x16\x03\x03\x40\x00\x02\x00\x3f\xfc" + b"\x03" * 16_380
+    drips = Drips(lambda *_: record, 5, every=0.5)
+    with Nasty(drips, reads=False) as nasty, server(says()) as good:
+        urls = [nasty.url.replace("http:", "https:"), good.url]
+        with client_of(urls, tmp_path, budgets=(2.0, PATIENT_S)) as client:
+            result = client.validate()
+        assert (result.valid, result.server) == (True, good.url)
+        assert reasons(result, urls[0]) == {"timeout"}
+        until(drips.was_cut.is_set, "the end of the connection")
+
+
+def test_names_that_are_looked_up_for_ever_are_cut_and_never_connected_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    released, look_up = threading.Event(), socket.getaddrinfo
+
+    def slow(host: str, *more: Any, **named: Any) -> Any:
+        released.wait(60)
+        return look_up(host, *more, **named)
+
+    monkeypatch.setattr(socket, "getaddrinfo", slow)
+    before = set(threading.enumerate())
+    with Nasty(sends(whole)) as nasty, contextlib.closing(RequestsTransport()) as transport:
+        with pytest.raises(TransportFailed) as failed:
+            transport.post(f"{nasty.url}/v1/validate", b"{}", {}, 0.5)
+        assert failed.value.reason == "timeout"
+        (left_behind,) = (each for each in set(threading.enumerate()) - before if each.name == "license-client")
+        released.set()
+        until(lambda: not left_behind.is_alive(), "the end of the exchange")
+        assert nasty.requests == []
+
+
+def test_no_thread_is_left_behind(tmp_path: Path) -> None:
+    with Nasty(silent) as nasty, client_of([nasty.url], tmp_path, budgets=(0.3, 0.3)) as client:
+        client.validate()
+        until(lambda: not [t for t in threading.enumerate() if t.name == "license-client"], "the exchanges' end")
+
+
+# -- one of three is dead ---------------------------------------------------------------------------------------------
+
+
+def test_a_first_server_that_refuses_costs_one_try_and_then_none(tmp_path: Path) -> None:
+    with refused_url() as dead:
+        first_of_three(dead, tmp_path)
+    failed = (tmp_path / "license_server_failover.txt").read_text().splitlines()
+    assert [line.split("\t")[2] for line in failed if dead in line] == ["refused"]
+
+
+def test_a_first_server_that_is_silent_costs_its_budget_once_and_then_nothing(tmp_path: Path) -> None:
+    with Nasty(silent) as dead:
+        first_of_three(dead.url, tmp_path)
+        assert dead.connections == 1
+
+
+def first_of_three(dead: str, folder: Path) -> None:
+    """Eleven checks within 30 s of the client's clock, which stands still, and as many without the dead server.
+
+    Who was asked is what callers count; how long it took is only printed, for this machine may be busy.
+    """
+    clock = Clock(time.time())
+    with server(says()) as two, server(says()) as three:
+        with (
+            client_of([dead, two.url, three.url], folder, now=clock) as client,
+            client_of([two.url], folder / "other", now=clock) as without,
+        ):
+            first, following = timed(client), [timed(client) for _ in range(10)]
+            usual = [timed(without) for _ in range(11)]
+        assert two.connections + three.connections >= 22
+    report(usual, first, following)
+    assert first < GENEROUS_S
+
+
+def timed(client: LicenseClient) -> float:
+    began = time.monotonic()
+    assert client.validate().valid
+    return time.monotonic() - began
+
+
+def report(usual: list[float], first: float, following: list[float]) -> None:
+    normal = sorted(usual)[len(usual) // 2]
+    later = sorted(following)[len(following) // 2]
+    print(f"usual {normal * 1e3:.1f} ms; first {(first - normal) * 1e3:+.1f} ms; then {(later - normal) * 1e3:+.1f} ms")
+
+
+# -- TLS --------------------------------------------------------------------------------------------------------------
+
+
+def test_an_untrusted_certificate_is_no_server_and_a_trusted_one_is(tmp_path: Path) -> None:
+    context, file = certificate(tmp_path)
+    with Nasty(sends(whole), tls=context) as secured:
+        with client_of([secured.url], tmp_path, budgets=(PATIENT_S,)) as client:
+            result = client.validate()
+            assert (result.code, [each.reason for each in result.attempts]) == ("NO_SERVER", ["tls"])
+        assert secured.requests == []
+        with client_of([secured.url], tmp_path, budgets=(PATIENT_S,), ca_bundle=file) as client:
+            assert client.validate().valid
+
+
+def test_this_machine_is_never_asked_through_a_proxy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with server(says()) as good, refused_url() as proxy:
+        for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+            monkeypatch.setenv(name, proxy)
+        with client_of([good.url], tmp_path) as client:
+            assert client.validate().valid
+
+
+def test_offline_after_all_have_gone_and_back(tmp_path: Path) -> None:
+    token = lease(at=int(time.time()))
+    with server(says(token=token)) as one, client_of([one.url], tmp_path) as client:
+        assert client.validate().valid
+        one.close()
+        assert client.validate().code == "OFFLINE_VALID"
+    written = (tmp_path / "license_offline_success.txt").read_text().split("\t")
+    assert written[1:] == ["offline", "validate OFFLINE_VALID\n"]
+    assert json.loads(next((tmp_path / "state").glob("*.lease.json")).read_text())["token"] == token

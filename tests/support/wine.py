@@ -1,0 +1,165 @@
+"""Wine for tests of the AutoHotkey clients: a prefix of one's own, and the programs of the package `ahk-binary` in it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tests.support.processes import ROOT
+
+Json = dict[str, Any]
+
+VERSIONS = ("v1", "v2")
+LOGS = ("license_server_used.txt", "license_server_failover.txt", "license_offline_success.txt")
+
+_PROGRAMS = {"v1": "AutoHotkey.exe", "v2": "AutoHotkeyV2.exe"}
+_DEADLINE_S = 180
+_GUID = r"HKLM\SOFTWARE\Microsoft\Cryptography"
+
+
+class WineUnavailable(Exception):
+    """There is no Wine here, or no AutoHotkey. The message says what to install."""
+
+
+class Wine:
+    """A Windows of one's own: made at once, about ten seconds, in a folder of its own. Use it with `with`."""
+
+    def __init__(self) -> None:
+        """Raises `WineUnavailable`."""
+        if shutil.which("wine") is None or shutil.which("wineserver") is None:
+            raise WineUnavailable("install Debian's wine, wine64 and libgnutls30")
+        try:
+            importlib.metadata.version("ahk-binary")
+        except importlib.metadata.PackageNotFoundError:
+            raise WineUnavailable("install requirements-dev.txt (ahk-binary)") from None
+        self._folder = tempfile.TemporaryDirectory(prefix="wine-", ignore_cleanup_errors=True)
+        runtime = Path(self._folder.name) / "runtime"
+        runtime.mkdir(mode=0o700)
+        self.prefix = Path(self._folder.name) / "prefix"
+        self._env = {name: text for name, text in os.environ.items() if name not in ("DISPLAY", "WAYLAND_DISPLAY")}
+        self._env |= {"WINEPREFIX": str(self.prefix), "WINEARCH": "win64", "WINEDEBUG": "-all"}
+        self._env |= {"WINEDLLOVERRIDES": "mscoree=;mshtml=;winemenubuilder.exe=d", "XDG_RUNTIME_DIR": str(runtime)}
+        self._run(["wineboot", "-i"])
+        self._run(["wine", "reg", "add", r"HKCU\Software\Wine\Drivers", "/v", "Graphics", "/d", "null", "/f"])
+        # Only what is started from now on takes the driver that needs no screen.
+        self._run(["wineserver", "-k"], check=False)
+        self._run(["wineserver", "-w"])
+        #: %TEMP%
+        self.temp = self._unix_path(self._run(["wine", "cmd", "/c", "echo %TEMP%"]).strip())
+
+    def __enter__(self) -> Wine:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._run(["wineserver", "-k"], check=False)
+        self._folder.cleanup()
+
+    # -- running ------------------------------------------------------------------------------------------------------
+
+    def start(self, version: str, script: Path, *arguments: str) -> subprocess.Popen[str]:
+        """A script, just started; what it says on its standard output and error is text."""
+        command = ["wine", str(_program(version)), "/ErrorStdOut", windows_path(script), *arguments]
+        return subprocess.Popen(command, env=self._env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+    def finish(self, running: subprocess.Popen[str]) -> str:
+        """What it said. AssertionError for one that fails or does not end."""
+        try:
+            said, _ = running.communicate(timeout=_DEADLINE_S)
+        except subprocess.TimeoutExpired:
+            running.kill()
+            said, _ = running.communicate()
+            raise AssertionError(f"the script did not end:\n{said}") from None
+        assert running.returncode == 0, f"exit status {running.returncode}:\n{said}"
+        return said
+
+    def _run(self, command: Sequence[str], *, check: bool = True) -> str:
+        done = subprocess.run(command, env=self._env, capture_output=True, text=True, timeout=_DEADLINE_S)
+        assert not check or done.returncode == 0, f"{command} ended with {done.returncode}:\n{done.stdout}{done.stderr}"
+        return done.stdout
+
+    # -- what is in it --------------------------------------------------------------------------------------------------
+
+    def _unix_path(self, path: str) -> Path:
+        return Path(self._run(["winepath", "-u", path]).strip())
+
+    def log(self, name: str) -> list[str]:
+        path = self.temp / name
+        return path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+
+    def forget_logs(self) -> None:
+        for name in LOGS:
+            (self.temp / name).unlink(missing_ok=True)
+
+    @property
+    def machine_guid(self) -> str:
+        return self._run(["wine", "reg", "query", _GUID, "/v", "MachineGuid"]).split()[-1]
+
+    @machine_guid.setter
+    def machine_guid(self, guid: str) -> None:
+        self._run(["wine", "reg", "add", _GUID, "/v", "MachineGuid", "/d", guid, "/f"])
+
+    def delete_key(self, key: str) -> None:
+        """A key of the registry with all that is in it, if it is there."""
+        self._run(["wine", "reg", "delete", key, "/f"], check=False)
+
+
+def _program(version: str) -> Path:
+    """Where pip has put it."""
+    named = _PROGRAMS[version]
+    found = (file for file in importlib.metadata.files("ahk-binary") or () if file.name == named)
+    return Path(str(next(found).locate())).resolve()
+
+
+def windows_path(path: Path) -> str:
+    return "Z:" + str(path).replace("/", "\\")
+
+
+class Script:
+    """The driver of one AutoHotkey version: steps in, answers out. The steps are in the drivers beside this file."""
+
+    def __init__(self, wine: Wine, version: str, folder: Path) -> None:
+        self.wine, self.version = wine, version
+        self._folder = folder
+        self._runs = 0
+
+    def run(self, steps: Sequence[Mapping[str, Any]]) -> list[Json]:
+        """One process that carries out the steps one after another; its answers."""
+        return self.begin(steps).answers()
+
+    def begin(self, steps: Sequence[Mapping[str, Any]]) -> Running:
+        self._runs += 1
+        given, answered = (self._folder / f"{self.version}-{self._runs}.{kind}" for kind in ("steps", "answers"))
+        # ASCII, so that no idea of an encoding matters.
+        given.write_text("".join(json.dumps(step) + "\n" for step in steps), encoding="ascii")
+        driver = ROOT / "tests" / "support" / f"wine_driver_{self.version}.ahk"
+        process = self.wine.start(self.version, driver, windows_path(given), windows_path(answered))
+        return Running(self.wine, process, answered, len(steps))
+
+
+class Running:
+    """A driver at work."""
+
+    def __init__(self, wine: Wine, process: subprocess.Popen[str], answered: Path, count: int) -> None:
+        self._wine, self._process, self._answered, self._count = wine, process, answered, count
+
+    def answers(self) -> list[Json]:
+        """All of them, when it is done. AssertionError with its own words if it failed."""
+        try:
+            self._wine.finish(self._process)
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self._read()[-3:]}") from None
+        answers = self._read()
+        assert len(answers) == self._count, answers
+        return answers
+
+    def _read(self) -> list[Json]:
+        if not self._answered.exists():
+            return []
+        return [json.loads(line) for line in self._answered.read_text(encoding="utf-8").splitlines()]

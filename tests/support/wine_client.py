@@ -1,0 +1,68 @@
+"""Steps for the drivers, and servers that answer an AutoHotkey client with what it can verify."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from license_client import Reply
+from tests.support.wine import Json, windows_path
+from tests.unit.clients.support import KEY, PRODUCT, VENDOR, Behaviour, answered, lease, verdict
+from tests.vectors import jws
+
+#: Milliseconds, for servers that answer at once on a machine that may not: then only the order of the servers counts.
+CALM = (30_000, 30_000)
+
+
+def new(folder: Path, *urls: str, budgets: tuple[int, ...] = CALM, **changes: Any) -> Json:
+    """A client of the tests' vendor whose files are all in `folder`, but for the logs. `changes` are more options."""
+    options = {
+        "servers": list(urls), "product": PRODUCT, "key": KEY, "publicKeys": json.dumps(jws.jwk_of(VENDOR)),
+        "apiKey": "api-key", "sharedSecret": "shared-secret", "folder": windows_path(folder),
+        "registry": f"HKCU\\Software\\{folder.name}",
+    }  # fmt: skip
+    return {"do": "new", "budgets": list(budgets), "options": {**options, **changes}}
+
+
+def call(method: str, *arguments: Any) -> Json:
+    return {"do": "call", "method": method, "with": list(arguments)}
+
+
+def clock(by: int) -> Json:
+    """The machine's clock stands still from now on, so many seconds off the real one."""
+    return {"do": "clock", "by": by}
+
+
+def outcome(answer: Mapping[str, Any]) -> tuple[bool, str, str]:
+    return answer["valid"], answer["code"], answer["source"]
+
+
+def reasons(answer: Mapping[str, Any]) -> list[str]:
+    """Why the servers that were asked did not decide."""
+    return [reason for _, reason in answer["attempts"]]
+
+
+def grants(ttl: int = 604_800, *, age: int = 0, **changes: Any) -> Behaviour:
+    """A server that answers every call VALID, with a token of this machine that was made `age` seconds ago."""
+
+    def behave(path: str, body: bytes, headers: Mapping[str, str]) -> Reply:
+        sent, now = json.loads(body), int(time.time())
+        bound = {"fp": sent.get("fingerprint"), "kh": jws.digest(sent["key"])}
+        token = lease(at=now - age, ttl=ttl, **{**bound, **changes}) if bound["fp"] else None
+        return answered(verdict(path, body, at=now), token)
+
+    return behave
+
+
+def denies_now(code: str, **changes: Any) -> Behaviour:
+    return lambda path, body, headers: answered(
+        verdict(path, body, at=time.time(), code=code, valid=False, **changes)
+    )
+
+
+def whole(behave: Callable[..., Reply], path: str, body: bytes) -> bytes:
+    """The body that a behaviour answers with."""
+    return behave(path, body, {}).body

@@ -1,0 +1,193 @@
+; Carries out steps for the tests: AutoHotkey.exe wine_driver_v1.ahk STEPS ANSWERS
+; STEPS holds a JSON object a line, ANSWERS gets one for each. wine_driver_v2.ahk does the same.
+#SingleInstance Off
+#NoTrayIcon
+#NoEnv
+#Include %A_ScriptDir%\..\..\clients\ahk\v1\License.ahk
+SetBatchLines, -1
+OnError("Failed")
+g_Answers := A_Args[2]
+Main(A_Args[1])
+ExitApp, 0
+
+Main(path) {
+    global g_Answers
+    stepDriver := new StepDriver()
+    FileRead, text, *P65001 %path%
+    for index, line in StrSplit(text, "`n", "`r")
+        if (line != "")
+            FileAppend, % stepDriver.Do(LicenseJson.Parse(line)) . "`n", % g_Answers, UTF-8-RAW
+}
+
+; An error in the driver itself: said in ANSWERS, where nobody waits for a window.
+Failed(thrown) {
+    global g_Answers
+    said := thrown
+    if (IsObject(thrown))
+        said := thrown.What . ": " . thrown.Message . " in " . thrown.File . " at line " . thrown.Line
+    FileAppend, % "{""failed"":" . LicenseJson.Quoted(said) . "}`n", % g_Answers, UTF-8-RAW
+    ExitApp, 3
+}
+
+; The client with a clock that the test sets.
+class TestedClient extends LicenseClient {
+    _Clock() {
+        return this.clockOfTest != "" ? this.clockOfTest : base._Clock()
+    }
+}
+
+class StepDriver {
+    Do(step) {
+        what := "Do" . this.Text(step, "do")
+        try
+            return this[what](step)
+        catch thrown {
+            if (!InStr(thrown.Message, "License: "))
+                throw thrown
+            return "{""thrown"":" . LicenseJson.Quoted(thrown.Message) . "}"
+        }
+    }
+
+    DoKeys(step) {
+        this.keys := LicenseTokens.PinnedKeys(this.Text(step, "text"))
+        return "{""count"":" . this.keys.Length() . "}"
+    }
+
+    DoRequest(step) {
+        signature := LicenseCall.Signature(this.Text(step, "secret"), this.Text(step, "request_id")
+            , this.Number(step, "timestamp"), this.Text(step, "method"), this.Text(step, "path")
+            , LicenseBytes.Utf8(this.Text(step, "body")))
+        return "{""signature"":" . LicenseJson.Quoted(signature) . "}"
+    }
+
+    DoVerdict(step) {
+        bound := this.Bound(step)
+        bound.act := this.Text(step, "act"), bound.nonce := this.Text(step, "nonce")
+        bound.bodyHash := LicenseBytes.Base64Url(LicenseCrypto.Sha256(LicenseBytes.Utf8(this.Text(step, "body"))))
+        try
+            LicenseTokens.Verdict(this.keys, this.Text(step, "token"), bound)
+        catch refused
+            return "{""reason"":""" . LicenseRefused.Expect(refused) . """}"
+        return "{""reason"":""valid""}"
+    }
+
+    DoLease(step) {
+        try {
+            lease := LicenseTokens.Lease(this.keys, this.Text(step, "token"), this.Bound(step))
+            LicenseTokens.CheckClock(lease, this.Number(step, "now"), this.Number(step, "floor"))
+        } catch refused
+            return "{""reason"":""" . LicenseRefused.Expect(refused) . """}"
+        return "{""reason"":""valid""}"
+    }
+
+    Bound(step) {
+        keyHash := LicenseBytes.Base64Url(LicenseCrypto.Sha256(LicenseBytes.Utf8(this.Text(step, "key"))))
+        return {keyHash: keyHash, fingerprint: this.Text(step, "fingerprint"), product: this.Text(step, "product")}
+    }
+
+    ; `options` for the constructor, as they are; `budgets` in milliseconds.
+    DoNew(step) {
+        options := {}
+        given := LicenseJson.Find(step, "options")
+        for index, name in given.names
+            options[name] := this.Plain(given.values[index])
+        this.client := new TestedClient(options)
+        budgets := LicenseJson.Find(step, "budgets")
+        if (budgets)
+            this.client.budgets := this.Plain(budgets)
+        return "{""fingerprint"":""" . this.client.fingerprint . """}"
+    }
+
+    ; This machine's clock from now on: `by` seconds off the real one, which stands still meanwhile.
+    DoClock(step) {
+        this.client.clockOfTest := LicenseTime.Now() + this.Number(step, "by")
+        return "{""clock"":" . this.client.clockOfTest . "}"
+    }
+
+    DoText(step) {
+        code := this.Text(step, "code")
+        this.client.texts[code] := this.Text(step, "text")
+        return "{}"
+    }
+
+    DoCall(step) {
+        method := this.Text(step, "method")
+        with := this.Plain(LicenseJson.Find(step, "with"))
+        began := LicenseTime.Ticks()
+        client := this.client
+        result := client[method](with*)
+        return this.Told(result, LicenseTime.Ticks() - began)
+    }
+
+    ; Checks in the background until `times` results came, while a timer of the script's own looks how long it waits.
+    DoEvery(step) {
+        this.results := [], this.gaps := 0, this.last := LicenseTime.Ticks()
+        tick := ObjBindMethod(this, "Tick")
+        SetTimer, % tick, 10
+        minutes := this.Number(step, "milliseconds") / 60000
+        this.client.Every(minutes, ObjBindMethod(this, "Keep"), this.Text(step, "act"))
+        end := LicenseTime.Ticks() + 60000
+        while (this.results.Length() < this.Number(step, "times") && LicenseTime.Ticks() < end)
+            Sleep, 10
+        this.client.Stop()
+        SetTimer, % tick, Delete
+        list := ""
+        for index, each in this.results
+            list .= (index > 1 ? "," : "") . each
+        return "{""longest_gap_ms"":" . this.gaps . ",""results"":[" . list . "]}"
+    }
+
+    Tick() {
+        gap := LicenseTime.Ticks() - this.last
+        this.gaps := gap > this.gaps ? gap : this.gaps
+        this.last := LicenseTime.Ticks()
+    }
+
+    Keep(result) {
+        this.results.Push(this.Told(result, 0))
+    }
+
+    ; Says that it has come here, and waits until the test says go on.
+    DoMeet(step) {
+        FileAppend,, % this.Text(step, "here")
+        end := LicenseTime.Ticks() + 120000
+        while (!FileExist(this.Text(step, "go")) && LicenseTime.Ticks() < end)
+            Sleep, 10
+        return "{""met"":" . (LicenseTime.Ticks() < end ? "true" : "false") . "}"
+    }
+
+    Told(result, milliseconds) {
+        attempts := ""
+        for index, each in result.attempts
+            attempts .= (index > 1 ? "," : "") . "[" . LicenseJson.Quoted(each[1]) . "," . LicenseJson.Quoted(each[2])
+                . "]"
+        json := "{""valid"":" . (result.valid ? "true" : "false") . ",""ms"":" . milliseconds . ",""attempts"":["
+            . attempts . "]"
+        for index, name in ["code", "detail", "source", "server", "expires", "offlineUntil", "act", "requestId"]
+            json .= ",""" . name . """:" . LicenseJson.Quoted(result[name])
+        entitlements := ""
+        for index, each in result.entitlements
+            entitlements .= (index > 1 ? "," : "") . LicenseJson.Quoted(each)
+        return json . ",""uses"":" . (result.uses == "" ? "null" : result.uses) . ",""maxUses"":"
+            . (result.maxUses == "" ? "null" : result.maxUses) . ",""entitlements"":[" . entitlements . "]}"
+    }
+
+    Text(step, name) {
+        return LicenseJson.TextOf(step, name)
+    }
+
+    Number(step, name) {
+        return LicenseJson.NumberOf(step, name)
+    }
+
+    Plain(node) {
+        if (!node)
+            return []
+        if (node.kind != "array")
+            return node.value
+        list := []
+        for index, each in node.values
+            list.Push(this.Plain(each))
+        return list
+    }
+}

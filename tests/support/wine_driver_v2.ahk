@@ -1,0 +1,174 @@
+; Carries out steps for the tests: AutoHotkeyV2.exe wine_driver_v2.ahk STEPS ANSWERS
+; STEPS holds a JSON object a line, ANSWERS gets one for each. wine_driver_v1.ahk does the same.
+#Requires AutoHotkey v2.0
+#SingleInstance Off
+#NoTrayIcon
+#Include ..\..\clients\ahk\v2\License.ahk
+
+OnError(Failed)
+Main()
+ExitApp(0)
+
+Main() {
+    driver := StepDriver()
+    for line in StrSplit(FileRead(A_Args[1], "UTF-8"), "`n", "`r")
+        if line != ""
+            FileAppend(driver.Do(LicenseJson.Parse(line)) "`n", A_Args[2], "UTF-8-RAW")
+}
+
+; An error in the driver itself: said in ANSWERS, where nobody waits for a window.
+Failed(thrown, mode) {
+    FileAppend('{"failed":' LicenseJson.Quoted(Type(thrown) ": " thrown.Message " in " thrown.File " at line " thrown.Line) "}`n", A_Args[2],
+        "UTF-8-RAW")
+    ExitApp(3)
+}
+
+; The client with a clock that the test sets.
+class TestedClient extends LicenseClient {
+    clockOfTest := ""
+
+    _Clock() {
+        return this.HasOwnProp("clockOfTest") && this.clockOfTest != "" ? this.clockOfTest : super._Clock()
+    }
+}
+
+class StepDriver {
+    keys := "", client := "", results := [], gaps := 0
+
+    Do(step) {
+        what := this.Text(step, "do")
+        try
+            return this.Do%what%(step)
+        catch ValueError as wrong
+            return '{"thrown":' LicenseJson.Quoted(wrong.Message) "}"
+    }
+
+    DoKeys(step) {
+        this.keys := LicenseTokens.PinnedKeys(this.Text(step, "text"))
+        return '{"count":' this.keys.Length "}"
+    }
+
+    DoRequest(step) {
+        signature := LicenseCall.Signature(this.Text(step, "secret"), this.Text(step, "request_id"),
+            this.Number(step, "timestamp"), this.Text(step, "method"), this.Text(step, "path"),
+            LicenseBytes.Utf8(this.Text(step, "body")))
+        return '{"signature":' LicenseJson.Quoted(signature) "}"
+    }
+
+    DoVerdict(step) {
+        bound := this.Bound(step)
+        bound.act := this.Text(step, "act"), bound.nonce := this.Text(step, "nonce")
+        bound.bodyHash := LicenseBytes.Base64Url(LicenseCrypto.Sha256(LicenseBytes.Utf8(this.Text(step, "body"))))
+        try
+            LicenseTokens.Verdict(this.keys, this.Text(step, "token"), bound)
+        catch LicenseRefused as refused
+            return '{"reason":"' refused.Message '"}'
+        return '{"reason":"valid"}'
+    }
+
+    DoLease(step) {
+        try {
+            lease := LicenseTokens.Lease(this.keys, this.Text(step, "token"), this.Bound(step))
+            LicenseTokens.CheckClock(lease, this.Number(step, "now"), this.Number(step, "floor"))
+        } catch LicenseRefused as refused
+            return '{"reason":"' refused.Message '"}'
+        return '{"reason":"valid"}'
+    }
+
+    Bound(step) {
+        keyHash := LicenseBytes.Base64Url(LicenseCrypto.Sha256(LicenseBytes.Utf8(this.Text(step, "key"))))
+        return {keyHash: keyHash, fingerprint: this.Text(step, "fingerprint"), product: this.Text(step, "product")}
+    }
+
+    ; `options` for the constructor, as they are; `budgets` in milliseconds.
+    DoNew(step) {
+        options := {}
+        given := LicenseJson.Find(step, "options")
+        for index, name in given.names
+            options.%name% := this.Plain(given.values[index])
+        this.client := TestedClient(options)
+        budgets := LicenseJson.Find(step, "budgets")
+        if budgets
+            this.client.budgets := this.Plain(budgets)
+        return '{"fingerprint":"' this.client.fingerprint '"}'
+    }
+
+    ; This machine's clock from now on: `by` seconds off the real one, which stands still meanwhile.
+    DoClock(step) {
+        this.client.clockOfTest := LicenseTime.Now() + this.Number(step, "by")
+        return '{"clock":' this.client.clockOfTest "}"
+    }
+
+    DoText(step) {
+        this.client.texts[this.Text(step, "code")] := this.Text(step, "text")
+        return "{}"
+    }
+
+    DoCall(step) {
+        method := this.Text(step, "method")
+        began := A_TickCount
+        result := this.client.%method%(this.Plain(LicenseJson.Find(step, "with"))*)
+        return this.Told(result, A_TickCount - began)
+    }
+
+    ; Checks in the background until `times` results came, while a timer of the script's own looks how long it waits.
+    DoEvery(step) {
+        this.results := [], this.gaps := 0
+        last := A_TickCount
+        tick := () => (this.gaps := Max(this.gaps, A_TickCount - last), last := A_TickCount)
+        SetTimer(tick, 10)
+        this.client.Every(this.Number(step, "milliseconds") / 60000, (result) => this.results.Push(this.Told(result, 0)),
+            this.Text(step, "act"))
+        end := A_TickCount + 60000
+        while this.results.Length < this.Number(step, "times") && A_TickCount < end
+            Sleep(10)
+        this.client.Stop()
+        SetTimer(tick, 0)
+        list := ""
+        for each in this.results
+            list .= (A_Index > 1 ? "," : "") each
+        return '{"longest_gap_ms":' this.gaps ',"results":[' list "]}"
+    }
+
+    ; Says that it has come here, and waits until the test says go on.
+    DoMeet(step) {
+        FileAppend("", this.Text(step, "here"))
+        end := A_TickCount + 120000
+        while !FileExist(this.Text(step, "go")) && A_TickCount < end
+            Sleep(10)
+        return '{"met":' (A_TickCount < end ? "true" : "false") "}"
+    }
+
+    Told(result, milliseconds) {
+        attempts := ""
+        for each in result.attempts
+            attempts .= (A_Index > 1 ? "," : "") "[" LicenseJson.Quoted(each[1]) "," LicenseJson.Quoted(each[2]) "]"
+        json := '{"valid":' (result.valid ? "true" : "false") ',"ms":' milliseconds ',"attempts":[' attempts "]"
+        for name in ["code", "detail", "source", "server", "expires", "offlineUntil", "act", "requestId"]
+            json .= ',"' name '":' LicenseJson.Quoted(result.%name%)
+        entitlements := ""
+        for each in result.entitlements
+            entitlements .= (A_Index > 1 ? "," : "") LicenseJson.Quoted(each)
+        return json ',"uses":' (result.uses == "" ? "null" : result.uses) ',"maxUses":'
+            . (result.maxUses == "" ? "null" : result.maxUses) ',"entitlements":[' entitlements "]}"
+    }
+
+    Text(step, name) {
+        return LicenseJson.TextOf(step, name)
+    }
+
+    Number(step, name) {
+        return LicenseJson.NumberOf(step, name)
+    }
+
+    Plain(node) {
+        if !node
+            return []
+        if node.kind != "array"
+            return node.value
+        list := []
+        for each in node.values
+            list.Push(this.Plain(each))
+        return list
+    }
+}

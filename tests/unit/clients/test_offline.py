@@ -1,0 +1,306 @@
+"""Without a server: the saved token, this machine, the clock and its floor, and the way back online."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from license_client import LicenseClient
+from tests.unit.clients.support import (
+    FINGERPRINT,
+    KEY,
+    NOW,
+    PRODUCT,
+    SERVERS,
+    STRANGER,
+    Clock,
+    Servers,
+    client_of,
+    denies,
+    gone,
+    lease,
+    lines,
+    says,
+)
+from tests.vectors import jws
+
+WEEK = 604_800
+OFFLINE = "license_offline_success.txt"
+
+
+class Scene:
+    """A client that was online once, with a token for a week, and whose one server is gone since."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.clock = folder, Clock()
+        self.servers = Servers(says(token=lease()))
+        self.client = client_of(self.servers, folder, self.clock)
+        assert self.client.validate().valid
+        self.servers.behave[SERVERS[0]] = gone()
+
+    def online_again(self, **changes: Any) -> None:
+        self.servers.behave[SERVERS[0]] = says(**changes)
+
+    @property
+    def token_file(self) -> Path:
+        (found,) = (self.folder / "state").glob("*.lease.json")
+        return found
+
+    def floors(self) -> list[Path]:
+        return [self.folder / place / f"{PRODUCT}.floor.json" for place in ("state", "elsewhere")]
+
+    def elsewhere(self, **changes: Any) -> LicenseClient:
+        """Another client over the same files."""
+        return client_of(self.servers, self.folder, self.clock, **changes)
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Scene:
+    return Scene(tmp_path)
+
+
+def test_the_saved_token_carries_the_machine(scene: Scene) -> None:
+    result = scene.client.validate()
+    assert (result.valid, result.code, result.source, result.server) == (True, "OFFLINE_VALID", "offline", None)
+    assert result.to_dict()["offline_until"] == "2025-12-01T16:00:00Z"
+    assert result.to_dict()["expires"] == "2025-12-24T16:00:00Z"
+    assert result.entitlements == ("pro",)
+
+
+def test_it_ends_to_the_second_when_the_token_says(scene: Scene) -> None:
+    scene.clock.now = NOW + WEEK - 1
+    assert scene.client.validate().code == "OFFLINE_VALID"
+    scene.clock.now = NOW + WEEK
+    assert (scene.client.validate().valid, scene.client.validate().code) == (False, "OFFLINE_EXPIRED")
+    scene.online_again(at=NOW + WEEK, token=lease(at=NOW + WEEK))
+    assert scene.client.validate().code == "VALID"
+    scene.servers.behave[SERVERS[0]] = gone()
+    assert scene.client.validate().code == "OFFLINE_VALID"
+
+
+def test_only_a_valid_offline_answer_is_an_offline_success(scene: Scene) -> None:
+    scene.clock.now = NOW + WEEK
+    scene.client.validate()
+    assert lines(scene.folder, OFFLINE) == []
+
+
+@pytest.mark.parametrize("act", ["validate", "activate", "ping", "check_in", "checkout", "status"])
+def test_calls_that_ask_whether_the_program_may_run_can_be_answered_offline(act: str, scene: Scene) -> None:
+    assert getattr(scene.client, act)().code == "OFFLINE_VALID"
+
+
+@pytest.mark.parametrize("act", ["usage", "deactivate"])
+def test_calls_with_an_effect_that_only_a_server_has_cannot(act: str, scene: Scene) -> None:
+    result = getattr(scene.client, act)()
+    assert (result.valid, result.code) == (False, "NO_SERVER")
+    assert scene.token_file.exists()
+
+
+def test_without_anything_saved(tmp_path: Path) -> None:
+    result = client_of(Servers(gone()), tmp_path).validate()
+    assert (result.valid, result.code, result.source) == (False, "NO_SERVER", "offline")
+
+
+def test_entitlements_are_asked_of_the_token_too(scene: Scene) -> None:
+    assert scene.client.validate(entitlements=["pro"]).valid
+    refused = scene.client.validate(entitlements=["pro", "studio"])
+    assert (refused.valid, refused.code) == (False, "TOKEN_INVALID")
+    assert "does not include" in refused.detail
+
+
+# -- the clock --------------------------------------------------------------------------------------------------------
+
+
+def test_a_clock_five_minutes_behind_the_floor_is_tolerated(scene: Scene) -> None:
+    scene.clock.now = NOW - 300
+    assert scene.client.validate().code == "OFFLINE_VALID"
+
+
+def test_a_clock_that_was_set_back_is_noticed(scene: Scene) -> None:
+    scene.clock.now = NOW - 301
+    assert (scene.client.validate().valid, scene.client.validate().code) == (False, "CLOCK_TAMPERED")
+
+
+def test_every_verdict_raises_the_floor_also_one_without_a_token(scene: Scene) -> None:
+    scene.online_again(at=NOW + 86_400, code="NO_MACHINES")
+    scene.client.validate()
+    assert scene.client.floor == NOW + 86_400
+    scene.servers.behave[SERVERS[0]] = gone()
+    assert scene.client.validate().code == "CLOCK_TAMPERED"
+    scene.clock.now = NOW + 86_400
+    assert scene.client.validate().code == "OFFLINE_VALID"
+
+
+def test_the_floor_is_never_lowered(scene: Scene) -> None:
+    scene.online_again(at=NOW - 5_000)
+    scene.client.validate()
+    assert scene.client.floor == NOW
+
+
+@pytest.mark.parametrize("lost", [0, 1])
+@pytest.mark.parametrize("how", ["deleted", "emptied", "nonsense", "lowered"])
+def test_one_of_the_two_places_is_enough(lost: int, how: str, scene: Scene) -> None:
+    scene.online_again(at=NOW + 86_400)
+    scene.client.validate()
+    scene.servers.behave[SERVERS[0]] = gone()
+    path = scene.floors()[lost]
+    if how == "deleted":
+        path.unlink()
+    else:
+        path.write_text({"emptied": "", "nonsense": '{"floor": "high"}', "lowered": '{"floor": 5}'}[how])
+    assert scene.client.validate().code == "CLOCK_TAMPERED"
+    scene.online_again(at=NOW + 86_401)
+    scene.client.validate()
+    assert [json.loads(each.read_text())["floor"] for each in scene.floors()] == [NOW + 86_401] * 2
+
+
+def test_with_both_places_gone_the_token_itself_says_when_it_was_made(scene: Scene) -> None:
+    for path in scene.floors():
+        path.unlink()
+    scene.clock.now = NOW - 301
+    assert scene.client.validate().code == "CLOCK_TAMPERED"
+
+
+def test_a_clock_that_was_set_back_does_not_keep_anyone_from_a_server(scene: Scene) -> None:
+    scene.clock.now = NOW - 86_400 * 365
+    scene.online_again()
+    assert scene.client.validate().code == "VALID"
+
+
+# -- another machine, another key, a damaged file ---------------------------------------------------------------------
+
+
+def test_a_token_copied_to_another_machine_is_refused(scene: Scene) -> None:
+    assert scene.elsewhere(fingerprint="ffffffffffffffff").validate().code == "TOKEN_INVALID"
+
+
+def test_a_token_under_another_keys_name_is_refused(scene: Scene) -> None:
+    other = scene.elsewhere(key="PROT-0000-1111-2222-3333")
+    assert other.validate().code == "NO_SERVER"
+    name = f"{PRODUCT}-{jws.digest('PROT-0000-1111-2222-3333')[:16]}.lease.json"
+    scene.token_file.rename(scene.token_file.with_name(name))
+    assert other.validate().code == "TOKEN_INVALID"
+
+
+def test_without_a_fingerprint_no_token_is_used(scene: Scene) -> None:
+    assert scene.elsewhere(fingerprint=None).validate().code == "NO_SERVER"
+
+
+DAMAGE = {
+    "emptied": "",
+    "cut": '{"format": 1, "token": "eyJ',
+    "a list": "[]",
+    "nested without end": "[" * 100_000,
+    "another format": json.dumps({"format": 2, "token": "x"}),
+    "no token": json.dumps({"format": 1}),
+    "nonsense": json.dumps({"format": 1, "token": "a.b.c"}),
+    "a stranger's": json.dumps({"format": 1, "token": lease(private=STRANGER)}),
+    "of another key": json.dumps({"format": 1, "token": lease(kh="A" * 43)}),
+    "of another product": json.dumps({"format": 1, "token": lease(aud="paint-pro")}),
+}
+
+
+@pytest.mark.parametrize("text", DAMAGE.values(), ids=DAMAGE.keys())
+def test_a_damaged_or_foreign_file_is_refused_and_the_way_back_online_works(text: str, scene: Scene) -> None:
+    scene.token_file.write_text(text)
+    assert (scene.client.validate().valid, scene.client.validate().code) == (False, "TOKEN_INVALID")
+    scene.online_again(token=lease())
+    assert scene.client.validate().code == "VALID"
+    scene.servers.behave[SERVERS[0]] = gone()
+    assert scene.client.validate().code == "OFFLINE_VALID"
+
+
+def test_a_file_that_is_not_text_is_refused(scene: Scene) -> None:
+    scene.token_file.write_bytes(b"\xff\xfe\x00")
+    assert scene.client.validate().code == "TOKEN_INVALID"
+
+
+@pytest.mark.parametrize(
+    "token", [lease(private=STRANGER), lease(fp="0000"), lease(kh="A" * 43), lease(aud="x"), "a.b.c", "", 5, None]
+)
+def test_a_token_that_is_not_ours_is_not_saved_over_a_good_one(token: Any, scene: Scene) -> None:
+    before = scene.token_file.read_text()
+    scene.online_again(token=token)
+    assert scene.client.validate().code == "VALID"
+    assert scene.token_file.read_text() == before
+
+
+# -- what deletes it --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("code", ["BANNED", "SUSPENDED", "EXPIRED", "NOT_FOUND"])
+def test_a_decided_denial_deletes_the_token(code: str, scene: Scene) -> None:
+    scene.servers.behave[SERVERS[0]] = denies(code)
+    assert scene.client.validate().code == code
+    scene.servers.behave[SERVERS[0]] = gone()
+    assert scene.client.validate().code == "NO_SERVER"
+
+
+@pytest.mark.parametrize("code", ["OVERDUE", "NO_MACHINES", "USES_EXHAUSTED", "VERSION_SCOPE_MISMATCH"])
+def test_other_denials_do_not(code: str, scene: Scene) -> None:
+    scene.servers.behave[SERVERS[0]] = denies(code)
+    assert scene.client.validate().code == code
+    assert scene.token_file.exists()
+
+
+def test_expired_but_in_grace_is_no_denial(scene: Scene) -> None:
+    scene.online_again(code="EXPIRED", valid=True)
+    result = scene.client.validate()
+    assert (result.valid, result.code) == (True, "EXPIRED")
+    assert scene.token_file.exists()
+
+
+def test_giving_the_seat_back_deletes_it(scene: Scene) -> None:
+    scene.online_again()
+    assert scene.client.deactivate().valid
+    scene.servers.behave[SERVERS[0]] = gone()
+    assert scene.client.validate().code == "NO_SERVER"
+
+
+def test_a_denial_that_comes_with_a_token_grants_nothing(tmp_path: Path) -> None:
+    servers = Servers(denies("NO_MACHINES", token=lease()))
+    client = client_of(servers, tmp_path)
+    client.validate()
+    assert client.status().code == "NO_SERVER"
+
+
+# -- the files --------------------------------------------------------------------------------------------------------
+
+
+def test_the_token_file_is_as_documented(scene: Scene) -> None:
+    assert scene.token_file.name == f"{PRODUCT}-{jws.digest(KEY)[:16]}.lease.json"
+    saved = json.loads(scene.token_file.read_text())
+    assert saved == {
+        "format": 1, "product": PRODUCT, "kh": jws.digest(KEY), "fp": FINGERPRINT, "server": SERVERS[0],
+        "token": saved["token"],
+    }  # fmt: skip
+    assert [json.loads(path.read_text()) for path in scene.floors()] == [{"format": 1, "floor": NOW}] * 2
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes are Posix's")
+def test_the_files_are_their_owners_alone(scene: Scene) -> None:
+    for path in (scene.token_file, *scene.floors()):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_a_disk_that_refuses_changes_no_verdict(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    nowhere = tmp_path / "file" / "folder"
+    servers = Servers(says(token=lease()))
+    client = client_of(servers, tmp_path, state_dir=nowhere, floor_dir=nowhere, log_dir=nowhere)
+    assert client.validate().code == "VALID"
+    servers.behave[SERVERS[0]] = gone()
+    assert not client.validate().valid
+
+
+def test_status_asks_nobody_and_changes_nothing(scene: Scene) -> None:
+    before = {path: path.read_bytes() for path in scene.folder.rglob("*") if path.is_file()}
+    scene.servers.asked.clear()
+    assert scene.client.status().code == "OFFLINE_VALID"
+    assert scene.servers.asked == []
+    assert {path: path.read_bytes() for path in scene.folder.rglob("*") if path.is_file()} == before

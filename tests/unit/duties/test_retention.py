@@ -1,0 +1,32 @@
+"""Which rows of the log must stay, whoever reads it."""
+
+from __future__ import annotations
+
+import pytest
+
+from api.duties.retention import Reader, needed_from
+
+NOW, TIMEOUT, HEAD = 1_000.0, 6.0, 100
+GONE = NOW - TIMEOUT - 1
+
+
+def reader(applied_seq: int, rank: int = 1, beat_at: float = NOW) -> Reader:
+    return Reader(rank, beat_at, applied_seq)
+
+
+@pytest.mark.parametrize(
+    ("readers", "expected"),
+    [
+        ([reader(HEAD)], HEAD),
+        ([reader(HEAD + 5)], HEAD),
+        ([reader(90), reader(80, rank=2)], 80),
+        ([reader(90), reader(80, rank=2, beat_at=GONE)], 90),
+        ([reader(70, beat_at=GONE), reader(95, rank=2)], 70),
+        ([reader(70, beat_at=GONE - 5), reader(85, beat_at=GONE), reader(95, rank=2)], 85),
+        ([reader(0), reader(95, rank=2)], 0),
+        ([reader(95, rank=2)], 0),
+        ([], 0),
+    ],
+)
+def test_the_log_stays_from_the_place_that_somebody_still_needs(readers: list[Reader], expected: int) -> None:
+    assert needed_from(HEAD, readers, NOW, TIMEOUT) == expected
