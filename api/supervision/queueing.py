@@ -44,16 +44,19 @@ class Queueing:
         self.replay = Replay(self.queue, handler, on_dead=handler.note_dead)
 
     def go_back(self, ledger_answers: bool) -> None:
-        """Ends the node's time without its ledger, once that answers and has everything. Raises `QueueError`."""
+        """Ends the node's time without its ledger, once that answers. Raises `QueueError`.
+
+        The queue need not be empty: what comes for a license that has rows there still goes behind them, and nothing
+        else joins it. To wait for an empty queue while everything goes into it would be to wait for a pause.
+        """
         since, queued = self._state.cut_off_since, self._state.queued
         if since is None and not self._state.may_hold_queued:
             return
-        if self.queue is not None and self.queue.stats().pending:
-            return
-        self._state.drained(queued)
         if since is not None and ledger_answers and self._monotonic() - since >= _CUT_OFF_FOR_S:
             self._state.reconnected()
-            _log.info("the ledger answers, and has all that was queued")
+            _log.info("the ledger answers: this node goes back to it")
+        if self.queue is None or not self.queue.stats().pending:
+            self._state.drained(queued)
 
     def look(self) -> QueueState:
         """What waits in the queue."""

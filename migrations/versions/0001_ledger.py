@@ -322,7 +322,8 @@ BEGIN
         x.instance, x.epoch, x.mode, x.occurred_at, extract(epoch FROM clock_timestamp())::float8, x.data::text,
         x.origin, x.origin_seq
     FROM ROWS FROM (json_to_recordset(events_) AS (event_id text, type text, license_id text, machine_id text,
-        node text, instance text, epoch bigint, mode text, occurred_at float8, data json, origin text, origin_seq bigint))
+        node text, instance text, epoch bigint, mode text, occurred_at float8, data json, origin text,
+        origin_seq bigint))
         WITH ORDINALITY AS x(event_id, type, license_id, machine_id, node, instance, epoch, mode, occurred_at, data,
         origin, origin_seq, i);
 END

@@ -64,15 +64,26 @@ def gone(server: PostgresServer, node: Node, key: str) -> None:
 
 
 def back(server: PostgresServer, node: Node) -> None:
-    """Starts the ledger, and waits until it has everything and the node has gone back to it."""
+    """Starts the ledger, and waits until the node has gone back to it."""
     server.start()
-    until(lambda: node.runtime.state.cut_off_since is None, "the node is back at its ledger", 60)
+    state = node.runtime.state
+    until(lambda: state.cut_off_since is None, "the node is back at its ledger", 60)
+
+
+def drained(server: PostgresServer, node: Node) -> None:
+    """The same, and its queue is empty."""
+    back(server, node)
+    until(lambda: not node.runtime.state.may_hold_queued, "an empty queue", 60)
 
 
 def stats_of(node: Node) -> dict[str, Any]:
     response = node.http.get("/stats", headers={"Authorization": f"Bearer {ADMIN_TOKEN}"})
     assert response.status_code == 200, response.text
     return dict(response.json)  # type: ignore[arg-type]
+
+
+def _synced(sync: dict[str, Any]) -> bool:
+    return sync["pending"] == 0 and sync["total"] == sync["synced"] > 0
 
 
 def license_row(node: Node, license: dict[str, Any]) -> dict[str, Any]:
@@ -115,9 +126,10 @@ def test_a_ledger_that_goes_away_costs_no_answer_and_gets_every_event_once(
             end.set()
         told = [one for caller in callers for one in caller.result()]
     assert {(one.status, one.code) for one in told} == {(200, "VALID")}
-    assert {one.body["durability"] for one in told} == {"ledger", "queue"}
+    assert "queue" in {one.body["durability"] for one in told}
     assert slowest[0] < _ANSWERED_WITHIN_S
-    until(lambda: not node.runtime.node_state.read().queue.pending, "an empty queue")  # type: ignore[union-attr]
+    drained(server, node)
+    assert node.call("validate", license["key"]).body["durability"] == "ledger"
     events = rows(node.database, tables.events, license_id=license["id"])
     ids = [event["event_id"] for event in events]
     assert len(set(ids)) == len(ids)
@@ -125,7 +137,8 @@ def test_a_ledger_that_goes_away_costs_no_answer_and_gets_every_event_once(
     uses = Counter(event["type"] for event in events)["usage"]
     assert license_row(node, license)["uses"] == uses
     queued = [event for event in events if event["mode"] == "isolated"]
-    assert queued and all(event["origin"] for event in queued)
+    assert queued
+    assert all(event["origin"] for event in queued)
     assert [event["origin_seq"] for event in queued] == sorted(event["origin_seq"] for event in queued)
 
 
@@ -167,7 +180,7 @@ def test_a_policy_may_keep_a_node_from_giving_seats_on_its_own(
     assert node.call("activate", free["key"], fingerprint="pc").code == "VALID"
     assert node.call("validate", free["key"], fingerprint="pc").code == "VALID"
     assert node.call("deactivate", free["key"], fingerprint="pc").code == "VALID"
-    back(server, node)
+    drained(server, node)
     assert license_row(node, free)["seats"] == 0
     [machine] = rows(node.database, tables.machines, license_id=free["id"])
     assert (machine["active"], machine["excess"]) == (False, False)
@@ -182,7 +195,7 @@ def test_a_retry_meets_the_first_outcome_in_the_queue_and_after_it(
     again = node.call("usage", license["key"], request_id="request-1", increment=3)
     assert (first.body["license"]["uses"], again.body["license"]["uses"]) == (3, 3)
     assert node.call("usage", license["key"], request_id="request-1", increment=4).code == "REQUEST_ID_REUSED"
-    back(server, node)
+    drained(server, node)
     later = node.call("usage", license["key"], request_id="request-1", increment=3)
     assert (later.code, later.body["license"]["uses"], later.body["durability"]) == ("VALID", 3, "ledger")
     assert license_row(node, license)["uses"] == 3
@@ -228,8 +241,7 @@ def test_a_node_starts_without_its_ledger_from_its_own_copy(server: PostgresServ
         found = stats_of(node)
         assert (found["node"]["state"], found["node"]["ledger"]) == ("ISOLATED", "unreachable")
         back(server, node)
-        until(lambda: stats_of(node)["sync"]["pending"] == 0, "nothing pending")
-        assert stats_of(node)["sync"]["synced"] >= 1
+        until(lambda: _synced(stats_of(node)["sync"]), "all of it synced")
 
 
 def test_a_copy_of_another_ledger_is_of_no_use(server: PostgresServer, url: str, tmp_path: Path) -> None:
@@ -260,7 +272,7 @@ def test_the_last_seat_given_twice_is_kept_and_shown(server: PostgresServer, url
             assert node.call("usage", license["key"]).code == "VALID"
         server.start()
         for node in (one, two):
-            back(server, node)
+            drained(server, node)
         row = license_row(one, license)
         assert (row["seats"], row["excess"], row["uses"]) == (2, 1, 2)
         findings = rows(one.database, tables.replay_findings)

@@ -1,4 +1,4 @@
-"""Wine for tests of the AutoHotkey clients: a prefix of one's own, and the programs of the package `ahk-binary` in it."""
+"""Wine for tests of the AutoHotkey clients: a prefix of one's own, and in it what the package `ahk-binary` has."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ class Wine:
         assert not check or done.returncode == 0, f"{command} ended with {done.returncode}:\n{done.stdout}{done.stderr}"
         return done.stdout
 
-    # -- what is in it --------------------------------------------------------------------------------------------------
+    # -- what is in it ------------------------------------------------------------------------------------------------
 
     def _unix_path(self, path: str) -> Path:
         return Path(self._run(["winepath", "-u", path]).strip())
@@ -104,6 +104,10 @@ class Wine:
     @machine_guid.setter
     def machine_guid(self, guid: str) -> None:
         self._run(["wine", "reg", "add", _GUID, "/v", "MachineGuid", "/d", guid, "/f"])
+
+    def trust(self, certificate: Path) -> None:
+        """Makes an authority trusted, from its certificate in DER."""
+        self.finish(self.start("v2", ROOT / "tests" / "support" / "wine_trust.ahk", windows_path(certificate)))
 
     def delete_key(self, key: str) -> None:
         """A key of the registry with all that is in it, if it is there."""

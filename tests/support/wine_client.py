@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,11 @@ def new(folder: Path, *urls: str, budgets: tuple[int, ...] = CALM, **changes: An
         "registry": f"HKCU\\Software\\{folder.name}",
     }  # fmt: skip
     return {"do": "new", "budgets": list(budgets), "options": {**options, **changes}}
+
+
+def anew() -> str:
+    """A key of the registry where nothing is remembered: which server failed, above all."""
+    return f"HKCU\\Software\\{uuid.uuid4().hex}"
 
 
 def call(method: str, *arguments: Any) -> Json:

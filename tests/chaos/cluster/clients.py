@@ -183,7 +183,7 @@ def asked(walker: Walker, sold: Sold, request_id: str, about: dict[str, Any], **
 class Crowd:
     """All of them at work, each on its own thread, from `start` to `stop`."""
 
-    def __init__(self, site: Site, history: History, installer: Installer, rate: float, seed: int) -> None:
+    def __init__(self, site: Site, history: History, installer: Installer, rate: float, seed: float) -> None:
         """`rate`: checks a second by the programs together."""
         count = max(1, round(rate / 2))
         self._end = threading.Event()

@@ -70,13 +70,13 @@ class _End(asyncio.Protocol):
 
 
 class Link:
-    """Everything that connects to loopback `port` reaches loopback `target`. Its methods may be called by any thread.
+    """Everything that connects to loopback `port` reaches `target` at `host`. Its methods may be called by any thread.
 
     `up` is the way from who connects to the target, `down` the way back.
     """
 
-    def __init__(self, network: Network, port: int, target: int) -> None:
-        self.port, self.target = port, target
+    def __init__(self, network: Network, port: int, target: int, host: str) -> None:
+        self.port, self.target, self._host = port, target, host
         self.held: frozenset[str] = frozenset()
         self.delay_s = 0.0
         self._network = network
@@ -145,7 +145,7 @@ class Link:
         far = _End(self, "down")
         far.other = near
         try:
-            await asyncio.get_running_loop().create_connection(lambda: far, _HOST, self.target)
+            await asyncio.get_running_loop().create_connection(lambda: far, self._host, self.target)
         except OSError:
             near.reset()
             self._ends.discard(near)
@@ -163,8 +163,8 @@ class Network:
         self._thread.start()
         self._links: list[Link] = []
 
-    def link(self, port: int, target: int) -> Link:
-        self._links.append(Link(self, port, target))
+    def link(self, port: int, target: int, host: str = _HOST) -> Link:
+        self._links.append(Link(self, port, target, host))
         return self._links[-1]
 
     def do(self, work: Callable[[], T]) -> T:

@@ -26,10 +26,10 @@ _CALM_S = 3.0
 def run(folder: Path, *, seed: int, faults: int | None, only: tuple[str, ...] = (), short: bool) -> Findings:
     """Makes so many faults (None: every kind once) and judges. Everything written is in `folder`. `only`: kinds."""
     rng, history = random.Random(seed), History()
-    with site(folder, FAILBACK_DELAY="3") as cluster, contextlib.closing(_customers(cluster)) as customers:
+    with site(folder, FAILBACK_DELAY="3") as cluster, contextlib.closing(customers(cluster)) as installer:
         not_made = cannot_be_made(cluster)
         kinds = [kind for kind in only or FAULTS if kind not in not_made]
-        crowd = Crowd(cluster, history, customers, _RATE, seed)
+        crowd = Crowd(cluster, history, installer, _RATE, seed)
         cluster.start()
         crowd.start()
         time.sleep(_CALM_S)
@@ -46,7 +46,8 @@ def run(folder: Path, *, seed: int, faults: int | None, only: tuple[str, ...] = 
     return judged(history, left, not_made, troubles)
 
 
-def _customers(cluster: Site) -> Installer:
+def customers(cluster: Site) -> Installer:
+    """Clients that know the cluster's addresses, secrets and keys."""
     keys = parse_signing_keys(cluster.secrets["SIGNING_KEY"])
     return Installer(cluster.urls, cluster.secrets, [key.public_jwk for key in keys])
 

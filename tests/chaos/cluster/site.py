@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import psutil
 from sqlalchemy import select, text
@@ -22,7 +23,7 @@ from tests.chaos.cluster.links import Link, Network, network
 from tests.chaos.cluster.machine import SmallDisk, WallClock, clock_library
 from tests.chaos.cluster.pooler import PgBouncer
 from tests.support.cluster import Member
-from tests.support.postgres import PostgresServer, free_port
+from tests.support.postgres import PostgresServer, StopMode, free_port
 from tests.support.processes import freeze, until
 
 _NODES = 3
@@ -103,12 +104,22 @@ class Beat:
     age: float
 
 
+class Server(Protocol):
+    """What a cluster needs of its Postgres; faults of the database itself need a `PostgresServer`."""
+
+    port: int
+
+    def create_database(self, name: str) -> str: ...
+
+    def stop(self, mode: StopMode = "fast") -> None: ...
+
+    def start(self) -> object: ...
+
+
 class Site:
     """All of it. `database` is the test's own way to the ledger, past every link."""
 
-    def __init__(
-        self, folder: Path, net: Network, server: PostgresServer, pooler: PgBouncer | None, **more: str
-    ) -> None:
+    def __init__(self, folder: Path, net: Network, server: Server, pooler: PgBouncer | None, **more: str) -> None:
         self.folder, self.server, self.pooler = folder, server, pooler
         self.url = server.create_database(f"chaos_{uuid.uuid4().hex[:12]}")
         self.database = Database(self.url)
