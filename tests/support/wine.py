@@ -51,6 +51,8 @@ class Wine:
         # Only what is started from now on takes the driver that needs no screen.
         self._run(["wineserver", "-k"], check=False)
         self._run(["wineserver", "-w"])
+        # Kept until the end: between two scripts it would go, and starting it takes longer than they do.
+        self._run(["wineserver", "-p"])
         #: %TEMP%
         self.temp = self._unix_path(self._run(["wine", "cmd", "/c", "echo %TEMP%"]).strip())
 
@@ -108,10 +110,6 @@ class Wine:
     def trust(self, certificate: Path) -> None:
         """Makes an authority trusted, from its certificate in DER."""
         self.finish(self.start("v2", ROOT / "tests" / "support" / "wine_trust.ahk", windows_path(certificate)))
-
-    def delete_key(self, key: str) -> None:
-        """A key of the registry with all that is in it, if it is there."""
-        self._run(["wine", "reg", "delete", key, "/f"], check=False)
 
 
 def _program(version: str) -> Path:

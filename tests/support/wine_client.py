@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,29 @@ def call(method: str, *arguments: Any) -> Json:
 def clock(by: int) -> Json:
     """The machine's clock stands still from now on, so many seconds off the real one."""
     return {"do": "clock", "by": by}
+
+
+def machine(*parts: str) -> Json:
+    """The id of the Windows, the volume and the board, hashed, from now on."""
+    return {"do": "machine", "parts": list(parts)}
+
+
+def copy(source: Path, target: Path) -> Json:
+    return {"do": "copy", "from": windows_path(source), "to": windows_path(target)}
+
+
+def remove(path: Path) -> Json:
+    return {"do": "remove", "path": windows_path(path)}
+
+
+def forget(key: str) -> Json:
+    """A key of the registry with all that is in it."""
+    return {"do": "forget", "key": key}
+
+
+def results(answers: Iterable[Json]) -> list[Json]:
+    """What the calls among the steps gave."""
+    return [answer for answer in answers if "valid" in answer]
 
 
 def outcome(answer: Mapping[str, Any]) -> tuple[bool, str, str]:

@@ -36,6 +36,10 @@ class TestedClient extends LicenseClient {
     }
 }
 
+MadeOf(parts) {
+    return parts
+}
+
 class StepDriver {
     Do(step) {
         what := "Do" . this.Text(step, "do")
@@ -102,6 +106,28 @@ class StepDriver {
     DoClock(step) {
         this.client.clockOfTest := LicenseTime.Now() + this.Number(step, "by")
         return "{""clock"":" . this.client.clockOfTest . "}"
+    }
+
+    ; What this machine is made of from now on.
+    DoMachine(step) {
+        made := this.Plain(LicenseJson.Find(step, "parts"))
+        LicenseMachine._Parts := Func("MadeOf").Bind(made)
+        return "{}"
+    }
+
+    DoCopy(step) {
+        FileCopy, % this.Text(step, "from"), % this.Text(step, "to"), 1
+        return "{}"
+    }
+
+    DoRemove(step) {
+        FileDelete, % this.Text(step, "path")
+        return "{}"
+    }
+
+    DoForget(step) {
+        RegDelete, % this.Text(step, "key")
+        return "{}"
     }
 
     DoText(step) {

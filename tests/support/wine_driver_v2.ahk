@@ -99,6 +99,28 @@ class StepDriver {
         return '{"clock":' this.client.clockOfTest "}"
     }
 
+    ; What this machine is made of from now on.
+    DoMachine(step) {
+        made := this.Plain(LicenseJson.Find(step, "parts"))
+        LicenseMachine.DefineProp("_Parts", {Call: (machine, product) => made})
+        return "{}"
+    }
+
+    DoCopy(step) {
+        FileCopy(this.Text(step, "from"), this.Text(step, "to"), true)
+        return "{}"
+    }
+
+    DoRemove(step) {
+        FileDelete(this.Text(step, "path"))
+        return "{}"
+    }
+
+    DoForget(step) {
+        RegDeleteKey(this.Text(step, "key"))
+        return "{}"
+    }
+
     DoText(step) {
         this.client.texts[this.Text(step, "code")] := this.Text(step, "text")
         return "{}"

@@ -15,6 +15,7 @@ from typing import Any
 from unittest import mock
 
 from api import recorder
+from api.duties.watching import Look
 from failover import Identity
 from tests.chaos.simulation import faults
 from tests.chaos.simulation.books import Books, Row
@@ -156,8 +157,7 @@ class World:
         self.kernel.spawn(client, lambda: client.walk(len(self.sites)))
 
     def _keep_backups(self) -> None:
-        if self.database.books.watch is not None:
-            self.backups.append(self.database.backup())
+        self.backups.append(self.database.backup())
         if self.kernel.now < TURMOIL_S:
             self.kernel.at(_BACKUP_EVERY_S, self._keep_backups)
 
@@ -216,7 +216,8 @@ class World:
 
 
 def _books() -> Books:
-    books = Books(ledger_id="ledger")
+    # Some leader has looked before: of a ledger that nobody ever watched, every silence counts.
+    books = Books(ledger_id="ledger", watch=Look(None, EPOCH, EPOCH))
     for key, holding in licenses().items():
         books.by_key[key] = holding.license.id
         books.licenses[holding.license.id] = Row(holding, 0)
