@@ -5,7 +5,7 @@ A node that is cut off may hold pings and check-ins that the ledger has not got 
 
 - `since` moves to now at each look that finds trouble: a process that is silent and did not sign off, one that has
   something queued, nobody who beats, or that nobody looked for longer than the time-out (no leader, or no ledger).
-- `until` is the oldest moment up to which all processes that beat have delivered.
+- `until` is the oldest moment up to which all processes that beat have delivered; without an end for a node alone.
 
 A silent process counts until it beats again, or until a younger process of its node does (which has its disk, and says
 what is queued there), or until it is older than `ISOLATED_MAX_AGE`: no node answers from so old a snapshot.
@@ -13,6 +13,7 @@ what is queued there), or until it is older than `ISOLATED_MAX_AGE`: no node ans
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import msgspec
@@ -63,13 +64,20 @@ def look(before: Look | None, said: Sequence[Said], now: float, limits: Limits) 
     unseen = before is not None and now - before.looked_at > limits.timeout
     trouble = (
         unseen
-        or not fresh
+        # Before the first look of all, nobody has beaten yet.
+        or (before is not None and not fresh)
         or any(one.queue for one in fresh)
         or any(_may_hold_pings(one, fresh, now, limits) for one in said)
     )
     since = now if trouble else before.since if before is not None else None
-    until = min([now, *(one.beat_at for one in fresh)]) - _IN_FLIGHT_S
-    return Look(since, until, now)
+    return Look(since, _delivered_until(fresh), now)
+
+
+def _delivered_until(fresh: Sequence[Said]) -> float:
+    """Up to when all have delivered. A node that is alone has: what it takes, it takes to this ledger."""
+    if len({one.node for one in fresh}) < 2:
+        return math.inf
+    return min(one.beat_at for one in fresh) - _IN_FLIGHT_S
 
 
 def _may_hold_pings(one: Said, fresh: Sequence[Said], now: float, limits: Limits) -> bool:

@@ -48,10 +48,10 @@ def refused(code: str) -> tuple[bool, str, str]:
     return False, code, "offline"
 
 
-def test_the_token_lasts_to_the_second_and_the_clock_may_not_go_back(
+def test_the_token_lasts_as_long_as_it_says_and_the_clock_may_not_go_back(
     ahk: Script, online: str, gone: str, tmp_path: Path
 ) -> None:
-    moments = [0, WEEK - 60, WEEK + 60, -200, -400, 0]
+    moments = [0, WEEK - 300, WEEK + 300, -200, -400, 0]
     steps = [new(tmp_path, online), call("Validate"), new(tmp_path, gone)]
     for by in moments:
         steps += [clock(by), call("Validate")]
@@ -134,8 +134,8 @@ def test_a_token_copied_to_another_machine_is_refused_until_a_server_answers(
 
 
 def test_a_new_disk_or_a_new_board_costs_no_seat_but_both_at_once_do(ahk: Script, online: str, tmp_path: Path) -> None:
-    made = [("guid", "disk", "board"), ("guid", "disk 2", "board"), ("guid", "disk 2", "board 2"),
-            ("guid", "disk 3", "board 3"), ("guid 2", "disk 3", "board 3")]  # fmt: skip
+    made = [("guid", "disk", "board"), ("guid", "disk-2", "board"), ("guid", "disk-2", "board-2"),
+            ("guid", "disk-3", "board-3"), ("guid-2", "disk-3", "board-3")]  # fmt: skip
     told = ahk.run([step for parts in made for step in (machine(*parts), new(tmp_path, online))])[1::2]
     first, second, third, fourth, fifth = [answer["fingerprint"] for answer in told]
     assert first == second == third

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import random
+import uuid
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -47,7 +48,7 @@ def take_part(url: str, folder: Path, pem: str, sold: Sold, calls: list[dict[str
         start.wait(120)
 
         def call(fields: dict[str, Any]) -> Told:
-            answer = node.call(key=sold.key, **fields)
+            answer = node.insist(key=sold.key, **{"request_id": uuid.uuid4().hex, **fields})
             return Told(answer.status, answer.code, fields)
 
         told.put(list(pool.map(call, calls)))
@@ -98,7 +99,9 @@ def test_machines_that_come_and_go_at_once_leave_the_count_right(ledger_url: str
     assert {one.status for one in told} == {200}
     assert license_row(database, sold)["seats"] == len(active_machines(database, sold)) <= 4
     events = rows(database, tables.events)
-    assert [row["seq"] for row in events] == list(range(1, 151))
+    # One that was told to come again may have been logged all the same: a ping and a validate have no request id.
+    assert [row["seq"] for row in events] == list(range(1, len(events) + 1))
+    assert len(events) >= 150
     database.close()
 
 

@@ -205,7 +205,7 @@ def test_200_retries_over_two_nodes_are_one_event_and_one_effect(two_nodes: tupl
     def retry(number: int) -> tuple[int, str]:
         if number < 32:
             start.wait(60)
-        answer = two_nodes[number % 2].call(act, sold.key, request_id="request-1", **_CALLS[act])
+        answer = two_nodes[number % 2].insist(act, sold.key, request_id="request-1", **_CALLS[act])
         return answer.status, answer.code
 
     with ThreadPoolExecutor(32) as pool:

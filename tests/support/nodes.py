@@ -97,6 +97,17 @@ class Node:
             )
         return answer
 
+    def insist(self, act: str, key: str, *, request_id: str, **fields: Any) -> Answer:
+        """`call`, again and again where the node is too busy for it, as clients do."""
+
+        def answered() -> Answer | None:
+            answer = self.call(act, key, request_id=request_id, **fields)
+            return None if answer.code in ("OVERLOADED", "LEDGER_UNAVAILABLE") else answer
+
+        answer = until(answered, "an answer of a busy node", 120)
+        assert answer is not None
+        return answer
+
     def send(
         self, act: str, body: bytes, *, request_id: str | None = None, headers: Mapping[str, str] | None = None
     ) -> Answer:

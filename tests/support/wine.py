@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import json
 import os
@@ -29,7 +30,7 @@ class WineUnavailable(Exception):
 
 
 class Wine:
-    """A Windows of one's own: made at once, about ten seconds, in a folder of its own. Use it with `with`."""
+    """A Windows of one's own in a folder of its own. Use it with `with`: making it takes about ten seconds."""
 
     def __init__(self) -> None:
         """Raises `WineUnavailable`."""
@@ -46,22 +47,30 @@ class Wine:
         self._env = {name: text for name, text in os.environ.items() if name not in ("DISPLAY", "WAYLAND_DISPLAY")}
         self._env |= {"WINEPREFIX": str(self.prefix), "WINEARCH": "win64", "WINEDEBUG": "-all"}
         self._env |= {"WINEDLLOVERRIDES": "mscoree=;mshtml=;winemenubuilder.exe=d", "XDG_RUNTIME_DIR": str(runtime)}
-        self._run(["wineboot", "-i"])
-        self._run(["wine", "reg", "add", r"HKCU\Software\Wine\Drivers", "/v", "Graphics", "/d", "null", "/f"])
-        # Only what is started from now on takes the driver that needs no screen.
-        self._run(["wineserver", "-k"], check=False)
-        self._run(["wineserver", "-w"])
-        # Kept until the end: between two scripts it would go, and starting it takes longer than they do.
-        self._run(["wineserver", "-p"])
-        #: %TEMP%
-        self.temp = self._unix_path(self._run(["wine", "cmd", "/c", "echo %TEMP%"]).strip())
 
     def __enter__(self) -> Wine:
+        try:
+            self._run("wineboot", "-i")
+            self._run("wine", "reg", "add", r"HKCU\Software\Wine\Drivers", "/v", "Graphics", "/d", "null", "/f")
+            # Only what is started from now on takes the driver that needs no screen.
+            self._run("wineserver", "-k", check=False)
+            self._run("wineserver", "-w")
+            # Kept until the end: between two scripts it would go, and starting it takes longer than they do.
+            self._run("wineserver", "-p")
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._run(["wineserver", "-k"], check=False)
+        self._run("wineserver", "-k", check=False)
         self._folder.cleanup()
+
+    @functools.cached_property
+    def temp(self) -> Path:
+        """%TEMP%."""
+        path = self._run("wine", "cmd", "/c", "echo %TEMP%").strip()
+        return Path(self._run("winepath", "-u", path).strip())
 
     # -- running ------------------------------------------------------------------------------------------------------
 
@@ -81,15 +90,16 @@ class Wine:
         assert running.returncode == 0, f"exit status {running.returncode}:\n{said}"
         return said
 
-    def _run(self, command: Sequence[str], *, check: bool = True) -> str:
-        done = subprocess.run(command, env=self._env, capture_output=True, text=True, timeout=_DEADLINE_S)
-        assert not check or done.returncode == 0, f"{command} ended with {done.returncode}:\n{done.stdout}{done.stderr}"
-        return done.stdout
+    def _run(self, *command: str, check: bool = True) -> str:
+        """What it said. A file takes it: what a command leaves running may hold on to it for ever."""
+        with tempfile.TemporaryFile("w+") as said:
+            done = subprocess.run(command, env=self._env, stdout=said, stderr=subprocess.STDOUT, timeout=_DEADLINE_S)
+            said.seek(0)
+            text = said.read()
+        assert not check or done.returncode == 0, f"{command} ended with {done.returncode}:\n{text}"
+        return text
 
     # -- what is in it ------------------------------------------------------------------------------------------------
-
-    def _unix_path(self, path: str) -> Path:
-        return Path(self._run(["winepath", "-u", path]).strip())
 
     def log(self, name: str) -> list[str]:
         path = self.temp / name
@@ -101,11 +111,11 @@ class Wine:
 
     @property
     def machine_guid(self) -> str:
-        return self._run(["wine", "reg", "query", _GUID, "/v", "MachineGuid"]).split()[-1]
+        return self._run("wine", "reg", "query", _GUID, "/v", "MachineGuid").split()[-1]
 
     @machine_guid.setter
     def machine_guid(self, guid: str) -> None:
-        self._run(["wine", "reg", "add", _GUID, "/v", "MachineGuid", "/d", guid, "/f"])
+        self._run("wine", "reg", "add", _GUID, "/v", "MachineGuid", "/d", guid, "/f")
 
     def trust(self, certificate: Path) -> None:
         """Makes an authority trusted, from its certificate in DER."""

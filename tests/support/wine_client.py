@@ -38,8 +38,8 @@ def call(method: str, *arguments: Any) -> Json:
 
 
 def clock(by: int) -> Json:
-    """The machine's clock stands still from now on, so many seconds off the real one."""
-    return {"do": "clock", "by": by}
+    """The machine's clock stands still from now on, so many seconds off the time at which this is called."""
+    return {"do": "clock", "at": int(time.time()) + by}
 
 
 def machine(*parts: str) -> Json:
@@ -87,9 +87,7 @@ def grants(ttl: int = 604_800, *, age: int = 0, **changes: Any) -> Behaviour:
 
 
 def denies_now(code: str, **changes: Any) -> Behaviour:
-    return lambda path, body, headers: answered(
-        verdict(path, body, at=time.time(), code=code, valid=False, **changes)
-    )
+    return lambda path, body, headers: answered(verdict(path, body, at=time.time(), code=code, valid=False, **changes))
 
 
 def whole(behave: Callable[..., Reply], path: str, body: bytes) -> bytes:

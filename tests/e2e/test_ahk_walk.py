@@ -1,0 +1,237 @@
+"""The AutoHotkey clients' walk over the servers: order, passes, stale denials, clocks, the background, the logs."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+from tests.support.wine import LOGS, Script
+from tests.support.wine_client import (
+    CALM,
+    call,
+    clock,
+    denies_now,
+    grants,
+    new,
+    outcome,
+    reasons,
+    results,
+    whole,
+)
+from tests.unit.clients.sockets import Conduct, Drips, Nasty, answers, http, refused_url, sends, silent
+from tests.unit.clients.support import KEY, PRODUCT, says
+
+VALID = (True, "VALID", "server")
+USED, FAILOVER, OFFLINE = LOGS
+
+
+def later(number: int, first: Conduct, then: Conduct) -> Conduct:
+    """A server that behaves in one way for so many requests, and in another from then on."""
+    asked = []
+
+    def conduct(*request: object) -> None:
+        asked.append(request)
+        (first if len(asked) <= number else then)(*request)  # type: ignore[arg-type]
+
+    return conduct
+
+
+# -- order ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_server_that_failed_is_asked_last_for_30_seconds(ahk: Script, tmp_path: Path) -> None:
+    """The clock stands still but when the test turns it. The next run of the script remembers."""
+    at = {by: [clock(by), call("Validate")] for by in (0, 29, 30)}
+    with Nasty(answers(grants())) as two, Nasty(sends(lambda *_: http(500, b""))) as one:
+        started = new(tmp_path, one.url, two.url)
+        told = ahk.run([started, *at[0], call("Validate")]) + ahk.run([started, *at[0], *at[29], *at[30]])
+        assert [answer["server"] for answer in results(told)] == [two.url] * 5
+        assert [reasons(answer) for answer in results(told)] == [["status 500"], [], [], [], ["status 500"]]
+        assert (one.connections, two.connections) == (2, 5)
+
+
+def test_with_all_failed_the_longest_failed_is_asked_first_and_one_that_answers_is_trusted_again(
+    ahk: Script, tmp_path: Path
+) -> None:
+    one = Nasty(later(1, sends(lambda *_: http(500, b"")), answers(grants())))
+    two = Nasty(later(1, sends(lambda *_: http(502, b"")), answers(grants())))
+    with one, two:
+        told = ahk.run(
+            [new(tmp_path, one.url, two.url, budgets=CALM[:1]), clock(0), call("Validate"), clock(5), call("Validate"),
+             call("Validate")]
+        )  # fmt: skip
+    first, second, third = results(told)
+    assert (outcome(first), reasons(first)) == ((False, "NO_SERVER", "offline"), ["status 500", "status 502"])
+    assert (second["server"], third["server"]) == (one.url, one.url)
+
+
+# -- passes -----------------------------------------------------------------------------------------------------------
+
+
+def test_three_passes_and_the_third_only_without_a_token(ahk: Script, tmp_path: Path) -> None:
+    budgets = (CALM[0],) * 3
+    with Nasty(sends(lambda *_: http(503, b""))) as sleeps, Nasty(answers(grants())) as grantor:
+        steps = [
+            new(tmp_path, sleeps.url, budgets=budgets), call("Validate"), new(tmp_path, grantor.url), call("Validate"),
+            new(tmp_path, sleeps.url, budgets=budgets), call("Validate"),
+        ]  # fmt: skip
+        without, _, with_token = results(ahk.run(steps))
+    assert (outcome(without), len(without["attempts"])) == ((False, "NO_SERVER", "offline"), 3)
+    assert (outcome(with_token), len(with_token["attempts"])) == ((True, "OFFLINE_VALID", "offline"), 2)
+
+
+def test_a_host_that_wakes_from_sleep_is_waited_for(ahk: Script, tmp_path: Path) -> None:
+    with Nasty(later(2, silent, answers(grants()))) as sleeps:
+        (told,) = results(ahk.run([new(tmp_path, sleeps.url, budgets=(300, 300, 30_000)), call("Validate")]))
+    assert (outcome(told), reasons(told)) == (VALID, ["timeout", "timeout"])
+
+
+def test_what_a_dead_first_server_costs(ahk: Script, tmp_path: Path) -> None:
+    """Eleven checks with the budgets as they are, of which only the first meets the dead one. The time is printed."""
+    slow = Drips(lambda path, body: http(200, whole(grants(), path, body)), every=1.0)
+    with Nasty(silent) as dead, Nasty(slow) as drips, Nasty(answers(grants())) as two, refused_url() as refused:
+        calls = [clock(0), *[call("Validate")] * 11]
+        firsts = {"none": two.url, "refused": refused, "silent": dead.url, "a byte a second": drips.url}
+        for name, first in firsts.items():
+            urls = [two.url] if name == "none" else [first, two.url]
+            # A noisy machine may need more than 2 s for a good answer; it gets it in the second pass.
+            told = results(ahk.run([new(tmp_path / name, *urls, budgets=(2_000, 30_000)), *calls]))
+            assert {outcome(answer) for answer in told} == {VALID}
+            later_on = sorted(answer["ms"] for answer in told[1:])
+            print(f"first server {name}: {told[0]['ms']} ms, then {later_on[5]} ms")
+            assert name == "none" or told[0]["attempts"][0][0] == first
+        assert (dead.connections, drips.connections) == (1, 1)
+        assert slow.sent < 10
+
+
+# -- denials that may be stale ----------------------------------------------------------------------------------------
+
+
+def test_a_stale_denial_asks_the_others_and_decides_only_when_they_fail(ahk: Script, tmp_path: Path) -> None:
+    now = int(time.time())
+    stale = answers(denies_now("SUSPENDED", as_of=now - 3_600))
+    staler = answers(denies_now("BANNED", as_of=now - 7_200))
+    with Nasty(staler) as one, Nasty(stale) as two, Nasty(answers(grants())) as fresh, refused_url() as gone:
+        told = ahk.run(
+            [new(tmp_path, fresh.url), call("Validate"), new(tmp_path, one.url, two.url, fresh.url), call("Validate"),
+             new(tmp_path, one.url, gone, two.url, budgets=(*CALM, CALM[0])), call("Validate"), call("Status")]
+        )  # fmt: skip
+        assert (one.connections, two.connections) == (2, 2)
+    _, contradicted, confirmed, status = results(told)
+    assert (outcome(contradicted), reasons(contradicted)) == (VALID, ["provisional BANNED", "provisional SUSPENDED"])
+    assert outcome(confirmed) == (False, "SUSPENDED", "server")
+    assert reasons(confirmed) == ["provisional BANNED", "refused", "provisional SUSPENDED", "refused"]
+    assert outcome(status) == (False, "NO_SERVER", "offline")
+
+
+def test_a_stale_approval_and_a_fresh_denial_decide_at_once(ahk: Script, tmp_path: Path) -> None:
+    now = int(time.time())
+    approval, denial = says(at=now, as_of=now - 3_600), denies_now("SUSPENDED", as_of=now - 30)
+    with Nasty(answers(approval)) as one, Nasty(answers(denial)) as two, Nasty(answers(grants())) as other:
+        told = ahk.run(
+            [new(tmp_path, one.url, other.url), call("Validate"), new(tmp_path, two.url, other.url), call("Validate")]
+        )
+        assert other.connections == 0
+    assert [outcome(answer) for answer in results(told)] == [VALID, (False, "SUSPENDED", "server")]
+
+
+# -- clocks and what is sent ------------------------------------------------------------------------------------------
+
+
+def test_a_wrong_clock_is_signed_again_once_with_the_servers_time(ahk: Script, tmp_path: Path) -> None:
+    skewed = json.dumps({"code": "TIMESTAMP_SKEWED", "ts": int(time.time())}).encode()
+    once = later(1, sends(lambda *_: http(401, skewed)), answers(grants()))
+    always = sends(lambda *_: http(401, skewed))
+    with Nasty(once) as one, Nasty(always) as two:
+        right, wrong = results(
+            ahk.run([new(tmp_path, one.url), call("Validate"), new(tmp_path, two.url, budgets=CALM[:1]), call("Usage")])
+        )
+        assert (one.connections, two.connections) == (2, 2)
+        nonces = [json.loads(body)["nonce"] for _, body in one.requests]
+    assert (outcome(right), reasons(right)) == (VALID, [])
+    assert reasons(wrong) == ["status 401 TIMESTAMP_SKEWED"]
+    assert len(set(nonces)) == 2
+
+
+def test_what_each_call_sends(ahk: Script, tmp_path: Path) -> None:
+    name = 'Escritório "1"\\\t→ \U0001f5a5'
+    calls = [
+        call("Validate", ["pro", "estúdio"]), call("Activate", name), call("Deactivate"), call("Ping"), call("CheckIn"),
+        call("Usage", 7), call("Checkout", 3_600), call("Checkout"),
+    ]  # fmt: skip
+    with Nasty(answers(grants())) as server:
+        told = ahk.run([new(tmp_path, server.url, version="1.2"), *calls])
+        sent = [(path, json.loads(body)) for path, body in server.requests]
+    assert {outcome(answer) for answer in results(told)} == {VALID}
+    assert len({body.pop("nonce") for _, body in sent}) == len(calls)
+    for _, body in sent:
+        assert body.pop("key") == KEY
+        assert body.pop("client") == {"app": "license-client-ahk", "version": "1.0.0"}
+    machine = {"fingerprint": told[0]["fingerprint"]}
+    asked = {"product": PRODUCT, **machine, "version": "1.2"}
+    assert sent[1][1].pop("platform").startswith("Windows ")
+    assert sent == [
+        ("/v1/validate", {**asked, "entitlements": ["pro", "estúdio"]}), ("/v1/activate", {**asked, "name": name}),
+        ("/v1/deactivate", machine), ("/v1/ping", machine), ("/v1/check-in", {}), ("/v1/usage", {"increment": 7}),
+        ("/v1/checkout", {**machine, "ttl": 3_600}), ("/v1/checkout", machine),
+    ]  # fmt: skip
+
+
+def test_settings_with_which_no_check_could_succeed_are_refused_when_the_program_starts(
+    ahk: Script, tmp_path: Path
+) -> None:
+    url = "https://one.example"
+    wrong = [
+        new(tmp_path), new(tmp_path, "http://one.example"), new(tmp_path, "https://one.example/path"),
+        new(tmp_path, "ftp://one.example"), new(tmp_path, url, product=""), new(tmp_path, url, key="short"),
+        new(tmp_path, url, key="with\ncontrol characters"), new(tmp_path, url, publicKeys="{}"),
+        new(tmp_path, url, publicKeys=""), new(tmp_path, url, language="fr"), new(tmp_path, url, secret="?"),
+    ]  # fmt: skip
+    right = new(tmp_path, url + "/", "http://localhost:5000", "http://127.0.0.1:5000", "http://[::1]:5000")
+    told = ahk.run([*wrong, right, call("Usage", 0), call("Usage", 1, "a request id")])
+    assert [answer for answer in told if "thrown" not in answer] == [told[len(wrong)]]
+    assert all(KEY not in answer["thrown"] for answer in told if "thrown" in answer)
+
+
+# -- the background ---------------------------------------------------------------------------------------------------
+
+
+def test_the_check_in_the_background_never_holds_up_the_script(ahk: Script, tmp_path: Path) -> None:
+    """Meanwhile a timer of the script's own fires. A silent server takes 3 s; who waits for it is not the script."""
+    with Nasty(silent) as dead, Nasty(answers(grants())) as two:
+        every = {"do": "every", "milliseconds": 50, "times": 2, "act": "validate"}
+        told = ahk.run([new(tmp_path, dead.url, two.url, budgets=(3_000, CALM[0])), every, {**every, "act": "ping"}])
+        assert {path for path, _ in two.requests} == {"/v1/validate", "/v1/ping"}
+    for answer in told[1:]:
+        assert len(answer["results"]) >= 2
+        assert {outcome(result) for result in answer["results"]} == {VALID}
+        print("the longest wait of the script's own timer:", answer["longest_gap_ms"], "ms")
+    assert reasons(told[1]["results"][0]) == ["timeout"]
+    assert told[1]["longest_gap_ms"] < 2_500
+
+
+# -- texts and logs ---------------------------------------------------------------------------------------------------
+
+
+def test_texts_are_in_two_languages_and_can_be_replaced(ahk: Script, tmp_path: Path) -> None:
+    with Nasty(answers(denies_now("SUSPENDED"))) as server:
+        told = ahk.run(
+            [new(tmp_path, server.url, language="en"), call("Validate"), new(tmp_path, server.url, language="pt"),
+             call("Validate"), {"do": "text", "code": "SUSPENDED", "text": "Fale conosco: 0800"}, call("Validate"),
+             new(tmp_path, server.url, language="pt"), call("Validate")]
+        )  # fmt: skip
+    suspended = "Esta licença está suspensa."
+    assert [answer["detail"] for answer in results(told)] == [
+        "This license is suspended.", suspended, "Fale conosco: 0800", suspended,
+    ]  # fmt: skip
+
+
+def test_the_log_files_begin_anew_when_they_have_grown(ahk: Script, tmp_path: Path) -> None:
+    grown = ahk.wine.temp / USED
+    grown.write_bytes(b"x" * 1_000_001)
+    with Nasty(answers(grants())) as server:
+        ahk.run([new(tmp_path, server.url), call("Validate")])
+        assert [line.split("\t")[1:] for line in ahk.wine.log(USED)] == [[server.url, "validate VALID"]]
+    assert grown.with_suffix(".old").stat().st_size == 1_000_001
+    grown.with_suffix(".old").unlink()
