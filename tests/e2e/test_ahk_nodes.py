@@ -1,4 +1,4 @@
-"""AutoHotkey clients and real nodes: the guide's three tests, seats, suspension, a wrong clock, TLS, lost answers."""
+"""The AutoHotkey clients and real nodes: the guide's three tests, seats, suspension, wrong clocks, TLS, lost answers."""
 
 from __future__ import annotations
 
@@ -204,7 +204,7 @@ def test_a_node_behind_tls_is_asked_by_its_name(ahk: Script, shop: Shop, tmp_pat
 def test_an_effect_whose_answer_was_lost_is_one_effect(ahk: Script, shop: Shop, tmp_path: Path) -> None:
     """The first server passes the call on to the node and keeps the answer: the second is asked the same."""
     sold = shop.sell(max_uses=10)
-    budgets = (8_000, 60_000)
+    budgets = (3_000, 60_000)
     with (
         Nasty(passes_on(shop, "request-of-activate", swallows=True)) as one,
         Nasty(passes_on(shop, "request-of-usage", swallows=True)) as two,
