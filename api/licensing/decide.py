@@ -90,9 +90,7 @@ def _activate(case: Case) -> Verdict:
 
 
 def _deactivate(case: Case) -> Verdict:
-    machine = case.holding.active(case.call.fingerprint)
-    if machine is not None:
-        case = case._replace(holding=free_seat(case.holding, machine, case.now))
+    case = case._replace(holding=leave_seat(case.call, case.holding, case.now))
     return _verdict(case, Finding(Code.VALID, True, "machine is deactivated"))
 
 
@@ -268,6 +266,23 @@ def free_seat(holding: Holding, machine: Machine, at: float) -> Holding:
     return with_machine(holding, freed, seats=-1, excess=-int(machine.excess))
 
 
+def leave_seat(call: Call, holding: Holding, at: float) -> Holding:
+    """The holding without the caller's machine in a seat, as of `at`.
+
+    That it left is kept of a machine that holds no seat, and of one never heard of: an earlier activation, still in
+    another node's queue, must not bring it back.
+    """
+    if call.fingerprint is None:
+        return holding
+    machine = holding.machines.get(call.fingerprint)
+    if machine is None:
+        id = machine_id(holding.license.id, call.fingerprint)
+        machine = Machine(id=id, license_id=holding.license.id, fingerprint=call.fingerprint, active=False)
+    if machine.active:
+        return free_seat(holding, machine, at)
+    return with_machine(holding, replace(machine, culled=False, seat_at=at))
+
+
 def take_seat(case: Case) -> Holding | None:
     """The holding with the caller's machine active, or None where no seat may be had."""
     call, holding, now = case.call, case.holding, case.now
@@ -280,16 +295,16 @@ def take_seat(case: Case) -> Holding | None:
         holding = _release_stalest(case)
         if holding.seats + 1 > case.license.seat_limit:
             return None
-    if known is None and _moves_used_up(case):
+    # One that was only ever heard to leave has not come yet.
+    arrives = known is None or not known.created_at
+    if arrives and _moves_used_up(case):
         return None
-    if known is not None:
-        again = replace(
-            _seen(known, call, now), active=True, excess=False, heartbeat_at=None, seat_at=now, culled=False
-        )
-        return with_machine(holding, again, seats=1)
-    id = machine_id(case.license.id, call.fingerprint)
-    machine = Machine(id=id, license_id=case.license.id, fingerprint=call.fingerprint, created_at=now, seat_at=now)
-    return replace(with_machine(holding, _seen(machine, call, now), seats=1), arrivals=holding.arrivals + 1)
+    if known is None or arrives:
+        id = machine_id(case.license.id, call.fingerprint)
+        new = Machine(id=id, license_id=case.license.id, fingerprint=call.fingerprint, created_at=now, seat_at=now)
+        return replace(with_machine(holding, _seen(new, call, now), seats=1), arrivals=holding.arrivals + 1)
+    free = replace(known, active=True, excess=False, culled=False, heartbeat_at=None)
+    return with_machine(holding, replace(_seen(free, call, now), seat_at=now), seats=1)
 
 
 def _seen(machine: Machine, call: Call, now: float) -> Machine:

@@ -14,7 +14,7 @@ import msgspec
 from msgspec.structs import replace
 
 from api.licensing.codes import Act, Code
-from api.licensing.decide import Case, free_seat, take_seat, with_machine
+from api.licensing.decide import Case, leave_seat, take_seat, with_machine
 from api.licensing.model import ALWAYS, Call, Holding, Machine
 
 #: The kinds of conflict: more seats than there are, more uses than there are.
@@ -56,11 +56,9 @@ def _activate(past: Past, holding: Holding) -> Merged:
 
 def _deactivate(past: Past, holding: Holding) -> Merged:
     machine = _machine(past, holding)
-    if machine is None or _moved_at(machine) > past.at:
+    if machine is not None and _moved_at(machine) > past.at:
         return Merged(holding)
-    if machine.active:
-        return Merged(free_seat(holding, machine, past.at))
-    return Merged(with_machine(holding, replace(machine, culled=False, seat_at=past.at)))
+    return Merged(leave_seat(past.call, holding, past.at))
 
 
 def _ping(past: Past, holding: Holding) -> Merged:

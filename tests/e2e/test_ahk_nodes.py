@@ -1,4 +1,4 @@
-"""The AutoHotkey clients and real nodes: the guide's three tests, seats, suspension, wrong clocks, TLS, lost answers."""
+"""AutoHotkey clients and real nodes: the guide's three tests, seats, suspension, clocks, TLS, lost answers."""
 
 from __future__ import annotations
 

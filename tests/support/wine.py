@@ -55,8 +55,8 @@ class Wine:
             # Only what is started from now on takes the driver that needs no screen.
             self._run("wineserver", "-k", check=False)
             self._run("wineserver", "-w")
-            # Kept until the end: between two scripts it would go, and starting it takes longer than they do.
-            self._run("wineserver", "-p")
+            # Kept for a minute: between two scripts it would go, and starting it takes longer than they do.
+            self._run("wineserver", "-p60")
         except BaseException:
             self.__exit__()
             raise

@@ -69,6 +69,16 @@ class LicenseClient {
         return this._Now(this._ValidateCall(entitlements))
     }
 
+    ; Validate, and where only this machine's seat or its heartbeat is missing, Activate or Ping.
+    Unlock() {
+        answer := this.Validate()
+        if (LicenseText.IsOneOf(answer.code, ["NO_MACHINE", "NO_MACHINES", "FINGERPRINT_SCOPE_MISMATCH"]))
+            return this.Activate()
+        if (LicenseText.IsOneOf(answer.code, ["HEARTBEAT_NOT_STARTED", "HEARTBEAT_DEAD"]))
+            return this.Ping()
+        return answer
+    }
+
     ; Takes a seat for this machine; again is no error. `name`: how the vendor sees the machine, by default the
     ; computer's.
     Activate(name := "", requestId := "") {

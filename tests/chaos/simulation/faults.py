@@ -149,6 +149,7 @@ def _promote(world: World, item: Item, lasts: float) -> None:
 def _beats_emptied(world: World, item: Item, lasts: float) -> None:
     if world.database.server.mode == "up":
         world.database.tables.heartbeats.forget(-1.0)
+        world.watcher.truth.nodes_forgotten = True
 
 
 def _admin(world: World, item: Item, lasts: float) -> None:

@@ -218,8 +218,8 @@ class Process(Owner):
         cursor = copy.seq if copy is not None else 0
         head, changes = self.remote.ask(lambda: follower.read(database.books, database.now(), cursor))
         received = self.monotonic()
-        if received - sent > READ.timeout and not self.disk.clock_known:
-            return  # it was frozen over its very first sample, whose error may be half of that
+        if received - sent > READ.timeout:
+            return  # it was frozen over a sample, whose error may be half of that
         self.clock.sample(head.at, sent, received)
         self.disk.clock_known = True
         if copy is None or not copy.complete or not follower.is_same(copy, head):

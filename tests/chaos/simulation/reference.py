@@ -64,7 +64,7 @@ def _machines(id: str, holding: Holding, events: Sequence[Event]) -> Iterator[st
         last, machine = moves[-1], holding.machines.get(fingerprint)
         active = machine is not None and machine.active
         culled = any(event.type == CULLED for event in logged)
-        if last.type == Act.DEACTIVATE and active and not _is_overtaken(last, logged):
+        if last.type == Act.DEACTIVATE and active:
             yield f"{id}: {fingerprint} was deactivated last, and has a seat"
         if last.type == Act.ACTIVATE and not active and not culled:
             yield f"{id}: {fingerprint} was activated last, and has no seat"
@@ -76,23 +76,6 @@ def _machines(id: str, holding: Holding, events: Sequence[Event]) -> Iterator[st
         beat = machine.heartbeat_at if machine is not None and active else None
         if active and latest is not None and (beat is None or beat < latest) and not culled:
             yield f"{id}: {fingerprint} pinged at {latest}, and {beat} is kept"
-
-
-def overtaken(books: Books) -> int:
-    """How many machines have a seat by an activation that was replayed after their later deactivation.
-
-    That deactivation found no seat to free, and nothing of it was kept that the activation could lose against. It is
-    what DESIGN.md does not want, so it is counted; `differences` leaves out these and no others.
-    """
-    found = 0
-    for id, row in books.licenses.items():
-        events = [event for event in books.log if event.license_id == id]
-        for fingerprint, logged in _by_fingerprint(events).items():
-            moves = sorted(_moves(logged), key=lambda event: event.occurred_at)
-            machine = None if row.holding is None else row.holding.machines.get(fingerprint)
-            if moves and machine is not None and machine.active and not _too_close(moves):
-                found += moves[-1].type == Act.DEACTIVATE and _is_overtaken(moves[-1], logged)
-    return found
 
 
 def _by_fingerprint(events: Sequence[Event]) -> dict[str, list[Event]]:
@@ -113,14 +96,6 @@ def _too_close(moves: Sequence[Event]) -> bool:
     """Whether two clocks could disagree on which was the last."""
     others = [event.occurred_at for event in moves if event.type != moves[-1].type]
     return bool(others) and moves[-1].occurred_at - max(others) < 2 * SKEW_S
-
-
-def _is_overtaken(last: Event, logged: Sequence[Event]) -> bool:
-    """Whether the machine had no seat when `last` came to the log, and an activation came there after it."""
-    place = next(n for n, event in enumerate(logged) if event is last)
-    before = [event for event in logged[:place] if event.type == CULLED or event in _moves([event])]
-    had_none = not before or before[-1].type != Act.ACTIVATE
-    return had_none and any(event.type == Act.ACTIVATE and event.data["valid"] for event in logged[place:])
 
 
 def _call(event: Event) -> Call:

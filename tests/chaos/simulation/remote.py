@@ -7,9 +7,12 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from greenlet import GreenletExit, getcurrent, greenlet
+from msgspec.structs import replace
 
 from api.ledger.errors import LedgerUnavailable
 from api.ledger.records import Ask, Batch, Change, Known
+from api.ledger.rows import changed_machines
+from api.licensing import Holding
 from api.shared_state import SharedState
 from api.snapshot.copy import Position
 from api.snapshot.reader import MAX_AGE_S, Seen
@@ -154,8 +157,8 @@ class CopyReader:
             for change, seq in changes:
                 id = change.after.license.id
                 row = copy.rows.get(id)
-                if row is not None and row.seq <= seq:
-                    copy.rows[id] = row._replace(holding=change.after)
+                if row is not None and row.holding is not None and row.seq <= seq:
+                    copy.rows[id] = row._replace(holding=_put_over(row.holding, change))
                     copy.ahead.add(id)
 
     def _position(self) -> Position | None:
@@ -169,3 +172,17 @@ class CopyReader:
         assert copy is not None
         row = copy.rows.get(copy.by_key.get(ask.key_hash, ""))
         return Known(None) if row is None else Known(row.holding, seq=row.seq)
+
+
+def _put_over(holding: Holding, change: Change) -> Holding:
+    """What `SnapshotWriter.put_own` writes, and no more: an admin's part of the license stays as it is."""
+    after = change.after
+    own = {name: getattr(after.license, name) for name in ("expires_at", "uses", "checked_in_at", "last_seen_at")}
+    changed = {machine.fingerprint: machine for machine in changed_machines(change.before, after)}
+    return replace(
+        holding,
+        license=replace(holding.license, **own),
+        seats=after.seats,
+        excess=after.excess,
+        machines={**holding.machines, **changed},
+    )

@@ -98,13 +98,8 @@ OWN = [
         (
             (
                 "api/licensing/merge.py",
-                "if machine is None or _moved_at(machine) > past.at:",
-                "if machine is None:",
-            ),
-            (
-                "api/licensing/merge.py",
-                "if not past.valid or (machine is not None and _moved_at(machine) > past.at):",
-                "if not past.valid:",
+                "    return machine.created_at if machine.seat_at is None else machine.seat_at",
+                "    return 0.0",
             ),
         ),
         ("merged as designed",),

@@ -51,6 +51,8 @@ class Truth:
     def __init__(
         self, kernel: Kernel, books: Books, is_lost: Callable[[str], bool], in_ledger: Callable[[str], bool]
     ) -> None:
+        #: Someone emptied the heartbeats: a node that is cut off just then is one that nobody has ever heard of.
+        self.nodes_forgotten = False
         self._kernel, self._is_lost, self._in_ledger = kernel, is_lost, in_ledger
         self._versions: defaultdict[str, list[Version]] = defaultdict(list)
         self._rows: dict[tuple[int, str, int], Holding] = {}
@@ -141,7 +143,7 @@ class Truth:
     def _clock_ran(self, code: Code, holding: Holding, fingerprint: str | None, now: float, shown: str) -> None:
         """A clock may deny only after so long a silence while everybody could have been heard."""
         act = _CLOCKS.get(code)
-        if act is None:
+        if act is None or self.nodes_forgotten:
             return
         license = holding.license
         interval = license.policy.machine_heartbeat_s if act is Act.PING else license.check_in_s

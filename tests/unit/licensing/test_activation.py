@@ -210,7 +210,7 @@ def test_a_deactivation_may_be_repeated() -> None:
     once = Scene(flawless().call, flawless().decide(Act.DEACTIVATE).holding)
     verdict = once.decide(Act.DEACTIVATE)
     assert _outcome(verdict) == (Code.VALID, True, 0)
-    assert verdict.holding is once.holding
+    assert verdict.holding == once.holding
 
 
 def test_a_machine_that_was_never_there_deactivates_well() -> None:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from api.licensing import DAY, Act, Call, Code, Holding, License, Machine, Past, Policy, merge
+from api.licensing import DAY, Act, Call, Code, Holding, License, Machine, Past, Policy, decide, merge
 
 NOW = 1_764_000_000.0
 PC, LAPTOP = "pc", "laptop"
@@ -69,6 +69,17 @@ def test_of_activation_and_deactivation_the_later_one_wins_in_either_order() -> 
         for past in order:
             holding = merge(past, holding).holding
         assert (holding.seats, holding.machines[PC].active, holding.machines[PC].seat_at) == (0, False, NOW + 1)
+
+
+def test_a_machine_that_left_before_it_was_known_to_have_come_is_not_brought_back() -> None:
+    left = merge(_past(Act.DEACTIVATE, NOW + 1), _holding()).holding
+    assert merge(_past(Act.ACTIVATE, NOW), left).holding.seats == 0
+    again = merge(_past(Act.ACTIVATE, NOW + 2), left).holding
+    assert (again.seats, again.arrivals, again.machines[PC].created_at) == (1, 1, NOW + 2)
+    gone = _holding(_machine(active=False), seats=0)
+    verdict = decide(Call(act=Act.DEACTIVATE, fingerprint=PC), gone, NOW + 1)
+    assert verdict.holding is not None
+    assert merge(_past(Act.ACTIVATE, NOW), verdict.holding).holding.seats == 0
 
 
 def test_a_seat_freed_by_a_later_call_is_not_taken_again_by_an_earlier_one() -> None:
