@@ -15,6 +15,7 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 
 from api import demo, logs, private_files, problems
 from api.blueprints import admin, client, docs, meta, stats
+from api.direct import DirectCalls
 from api.ids import new_id
 from api.intake import BODY_LIMIT
 from api.openapi import ADMIN_ROUTES, CLIENT_ROUTES
@@ -44,16 +45,18 @@ def create_app(settings: Settings | None = None, instance: str | None = None) ->
     app.url_map.strict_slashes = False
     app.url_map.merge_slashes = False
     app.extensions["runtime"] = runtime
-    if settings.trusted_proxies:
-        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=settings.trusted_proxies)  # type: ignore[method-assign]
     limiter = FailureLimiter(runtime.state, settings.rate_limit)
     problems.register(app)
-    app.register_blueprint(client.blueprint(runtime, limiter))
+    calls = client.ClientCalls(runtime, limiter)
+    app.register_blueprint(client.blueprint(calls, settings.cors_origins))
     admin_auth = AdminAuth(runtime, limiter)
     app.register_blueprint(admin.blueprint(runtime, admin_auth))
     app.register_blueprint(stats.blueprint(runtime, admin_auth))
     app.register_blueprint(meta.blueprint(runtime))
     app.register_blueprint(docs.blueprint(CLIENT_ROUTES + ADMIN_ROUTES))
+    app.wsgi_app = DirectCalls(app, calls)  # type: ignore[method-assign]
+    if settings.trusted_proxies:
+        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=settings.trusted_proxies)  # type: ignore[method-assign]
     runtime.start()
     return app
 

@@ -68,7 +68,7 @@ class Batcher(Generic[Item, Result]):
 
         Raises `LineFull` at once where too many wait, `FlushTimeout` after `patience_s` seconds in line.
         """
-        waiter = _Waiter[Item, Result](item)
+        waiter: _Waiter[Item, Result] = _Waiter(item)
         with self._lock:
             if len(self._line) >= self._max_waiting:
                 raise LineFull

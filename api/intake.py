@@ -11,6 +11,7 @@ from api.licensing import Act
 from api.problems import Malformed, Problem
 from api.rate_limit import FailureLimiter
 from api.schemas import ClientBody, FieldError, parse_call
+from api.sent import Sent
 
 BODY_LIMIT = 64 * 1024
 _COUNTED = frozenset({"API_KEY_INVALID", "SIGNATURE_INVALID"})
@@ -19,9 +20,8 @@ _COUNTED = frozenset({"API_KEY_INVALID", "SIGNATURE_INVALID"})
 class Taken(msgspec.Struct, frozen=True):
     """A call that was let in."""
 
+    sent: Sent
     body: ClientBody
-    raw: bytes
-    request_id: str | None
 
 
 class Intake:
@@ -32,34 +32,32 @@ class Intake:
         self._limiter = limiter
         self._clock = clock
 
-    def take(self, act: Act, request: Request) -> Taken:
-        raw = read_json_body(request)
+    def take(self, act: Act, sent: Sent) -> Taken:
+        """Raises a `Problem`: of the credentials first, then of the shape."""
         try:
-            self._auth.check(request.headers, request.method, request.path, raw, self._clock.now())
-            if request.query_string:
+            self._auth.check(sent, self._clock.now())
+            if sent.query:
                 raise Malformed("query", "these calls take no query string")
-            # An empty id names nothing: it must not tie calls together.
-            return Taken(_parsed(act, raw), raw, request.headers.get("X-Request-Id") or None)
+            return Taken(sent, _parsed(act, sent.raw))
         except Problem as problem:
-            self._refuse(problem, request)
+            self._refuse(problem, sent)
             raise
 
-    def unknown_key(self, taken: Taken, request: Request) -> None:
+    def unknown_key(self, taken: Taken) -> None:
         """Counts a license key that nobody knows; where too many were tried from there, raises `RATE_LIMITED`."""
-        self.refuse_limited(taken, request)
-        self._limiter.failed(request.remote_addr or "", secret_hash(taken.body.key))
+        self.refuse_limited(taken)
+        self._limiter.failed(taken.sent.address, secret_hash(taken.body.key))
 
-    def refuse_limited(self, taken: Taken, request: Request) -> None:
+    def refuse_limited(self, taken: Taken) -> None:
         """Raises `RATE_LIMITED` where the address, the API key or the license key has used up its failures."""
-        address, presented = request.remote_addr or "", secret_hash(taken.body.key)
-        for candidate in (_presented(request), presented):
-            retry_after = self._limiter.retry_after(address, candidate)
+        for candidate in (_presented(taken.sent), secret_hash(taken.body.key)):
+            retry_after = self._limiter.retry_after(taken.sent.address, candidate)
             if retry_after is not None:
                 raise rate_limited(retry_after)
 
-    def _refuse(self, problem: Problem, request: Request) -> None:
+    def _refuse(self, problem: Problem, sent: Sent) -> None:
         """Counts a failure; where its address or API key has used up its failures, raises `RATE_LIMITED` instead."""
-        address, presented = request.remote_addr or "", _presented(request)
+        address, presented = sent.address, _presented(sent)
         retry_after = self._limiter.retry_after(address, presented)
         # Customers share addresses: a wrong clock is told what time it is even where others used up the failures.
         if retry_after is not None and not (isinstance(problem, Skewed) and problem.genuine):
@@ -92,6 +90,5 @@ def _parsed(act: Act, raw: bytes) -> ClientBody:
         raise Malformed(error.field, error.detail) from error
 
 
-def _presented(request: Request) -> str | None:
-    key = request.headers.get("X-API-Key")
-    return None if key is None else secret_hash(key)
+def _presented(sent: Sent) -> str | None:
+    return None if sent.api_key is None else secret_hash(sent.api_key)

@@ -92,6 +92,10 @@ BODIES: dict[Act, type[ClientBody]] = {
     Act.USAGE: UsageBody,
     Act.CHECKOUT: CheckoutBody,
 }
+#: Which of a body's fields the decision sees.
+_CALL_FIELDS = {
+    body: [name for name in body.__struct_fields__ if name in Call.__struct_fields__] for body in BODIES.values()
+}
 _DECODERS = {act: msgspec.json.Decoder(body) for act, body in BODIES.items()}
 
 
@@ -111,7 +115,7 @@ def parse_call(act: Act, raw: bytes) -> ClientBody:
 
 def call_of(act: Act, body: ClientBody) -> Call:
     """What the decision needs of a body."""
-    fields = {name: getattr(body, name) for name in body.__struct_fields__ if name in Call.__struct_fields__}
+    fields = {name: getattr(body, name) for name in _CALL_FIELDS[type(body)]}
     if fields.get("entitlements", ()) is None:
         del fields["entitlements"]
     return Call(act=act, **fields)

@@ -10,6 +10,7 @@ import msgspec
 from api.answers import Asked, answer
 from api.draft import Operation, Outcome
 from api.ids import new_id, retry_id
+from api.intake import Taken
 from api.licensing import IDEMPOTENT_ACTS, Act, Code
 from api.problems import Problem
 from api.runtime import Runtime
@@ -31,20 +32,20 @@ class Answered(msgspec.Struct, frozen=True):
 def check(
     runtime: Runtime,
     act: Act,
-    body: ClientBody,
-    raw: bytes,
-    request_id: str | None,
+    taken: Taken,
     before_waiting: Callable[[], None],
 ) -> Answered:
-    """Decides, records and answers one call; `raw` is the body as it came. Raises what `problems.register` renders.
+    """Decides, records and answers one call. Raises what `problems.register` renders.
 
     `before_waiting` is called before an unknown key waits its turn, and raises where this caller is not to.
     """
     signer = runtime.signer
+    body = taken.body
     key_hash = key_claim(body.key)
-    operation = _operation(act, body, key_hash, request_id)
+    # An empty request id names nothing: it must not tie calls together.
+    operation = _operation(act, body, key_hash, taken.sent.request_id or None)
     outcome = _outcome(runtime, operation, before_waiting)
-    asked = Asked(call=operation.call, key_hash=key_hash, nonce=body.nonce, body=raw)
+    asked = Asked(call=operation.call, key_hash=key_hash, nonce=body.nonce, body=taken.sent.raw)
     unknown = outcome.verdict.code is Code.NOT_FOUND
     return Answered(answer(asked, outcome, runtime.node, signer, runtime.clock.now()), unknown)
 

@@ -87,16 +87,17 @@ class UnknownKeys:
         return self._wait()
 
     def found(self, key_hash: str, place: float | None) -> None:
-        """The key is known: the place it took is free again."""
-        if place is None:
+        """The key is known: the place it took, if any, is free again."""
+        if place is None and key_hash in self._known:
             return
         with self._freed:
-            with contextlib.suppress(ValueError):
-                self._taken.remove(place)
             self._known[key_hash] = None
             if len(self._known) > _KNOWN_MAX:
                 self._known.popitem(last=False)
-            self._freed.notify()
+            if place is not None:
+                with contextlib.suppress(ValueError):
+                    self._taken.remove(place)
+                self._freed.notify()
 
     def missed(self, key_hash: str, at: float, changes: int) -> None:
         """Nobody knows the key as of `at` (ledger time); `changes` is `key_changes` as read before the look-up."""

@@ -2,40 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from flask import Blueprint, Request, Response, request
 from flask_cors import CORS
 
 from api.auth import ClientAuth
-from api.intake import Intake
+from api.intake import Intake, read_json_body
 from api.licensing import Act
 from api.rate_limit import FailureLimiter
 from api.runtime import Runtime
+from api.sent import Sent, sent_by
 from api.service import check
 
+PATHS = {f"/v1/{act}": act for act in Act}
 
-def blueprint(runtime: Runtime, limiter: FailureLimiter) -> Blueprint:
-    """The client calls on `runtime`."""
+
+class ClientCalls:
+    """Answers client calls on `runtime`."""
+
+    def __init__(self, runtime: Runtime, limiter: FailureLimiter) -> None:
+        self._runtime = runtime
+        self._intake = Intake(ClientAuth(runtime.settings), limiter, runtime.clock)
+
+    def answer(self, act: Act, sent: Sent) -> bytes:
+        """The JSON of the verdict. Raises what `problems.register` renders."""
+        taken = self._intake.take(act, sent)
+        answered = check(self._runtime, act, taken, partial(self._intake.refuse_limited, taken))
+        if answered.unknown_key:
+            self._intake.unknown_key(taken)
+        return answered.body
+
+
+def blueprint(calls: ClientCalls, cors_origins: Sequence[str]) -> Blueprint:
+    """The client calls as Flask's routes."""
     client = Blueprint("client", __name__)
-    if runtime.settings.cors_origins:
-        CORS(client, origins=list(runtime.settings.cors_origins), max_age=600)
-    intake = Intake(ClientAuth(runtime.settings), limiter, runtime.clock)
-    for act in Act:
-        client.add_url_rule(f"/v1/{act}", act, _view(runtime, intake, act), methods=["POST"])
+    if cors_origins:
+        CORS(client, origins=list(cors_origins), max_age=600)
+    for path, act in PATHS.items():
+        client.add_url_rule(path, act, _view(calls, act), methods=["POST"])
     return client
 
 
-def _view(runtime: Runtime, intake: Intake, act: Act) -> Callable[[], Response]:
+def _view(calls: ClientCalls, act: Act) -> Callable[[], Response]:
     def view() -> Response:
-        # The request itself: each look through Flask's proxy costs as much as what it looks at.
         asked: Request = request._get_current_object()  # type: ignore[attr-defined]
-        taken = intake.take(act, asked)
-        refuse_limited = partial(intake.refuse_limited, taken, asked)
-        answered = check(runtime, act, taken.body, taken.raw, taken.request_id, refuse_limited)
-        if answered.unknown_key:
-            intake.unknown_key(taken, asked)
-        return Response(answered.body, content_type="application/json")
+        body = calls.answer(act, sent_by(asked.environ, asked.path, read_json_body(asked)))
+        return Response(body, content_type="application/json")
 
     return view

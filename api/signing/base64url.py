@@ -6,14 +6,16 @@ Source: RFC 7515, appendix C, and RFC 4648, section 3.5.
 from __future__ import annotations
 
 import base64
+import binascii
 import re
 
+_TO_URL = bytes.maketrans(b"+/", b"-_")
 _ALPHABET = re.compile(r"[A-Za-z0-9_-]*", re.ASCII)
 
 
 def b64url(data: bytes) -> str:
     """The unpadded base64url text of `data`."""
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode("ascii")
+    return binascii.b2a_base64(data, newline=False).translate(_TO_URL, b"=").decode("ascii")
 
 
 def b64url_decode(text: str) -> bytes:

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from werkzeug.datastructures import Headers
 
 from api.auth import ClientAuth, Skewed, secret_hash, signature
 from api.problems import Problem
+from api.sent import Sent, sent_by
 from api.settings import Settings
 from tests.support.nodes import API_KEY, SHARED_SECRET, environment, signed
 
@@ -27,10 +27,16 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
 def checked(settings: Settings, headers: dict[str, str], *, now: float = NOW, body: bytes = BODY, **call: str) -> str:
     """`let in`, or the code of the problem."""
     try:
-        ClientAuth(settings).check(Headers(headers), call.get("method", "POST"), call.get("path", PATH), body, now)
+        ClientAuth(settings).check(sent(headers, raw=body, **call), now)
     except Problem as problem:
         return problem.code
     return "let in"
+
+
+def sent(headers: dict[str, str], *, raw: bytes, method: str = "POST", path: str = PATH) -> Sent:
+    """A call with these headers, as it comes out of the environ."""
+    environ = {f"HTTP_{name.upper().replace('-', '_')}": text for name, text in headers.items()}
+    return sent_by({**environ, "REQUEST_METHOD": method}, path, raw)
 
 
 def good(**changes: Any) -> dict[str, str]:
@@ -71,7 +77,7 @@ def test_everything_that_is_signed_counts(settings: Settings, other: dict[str, A
 def test_a_skew_tells_the_time_and_whether_only_the_clock_is_wrong(settings: Settings) -> None:
     for body, genuine in ((BODY, True), (b"other", False)):
         with pytest.raises(Skewed) as refused:
-            ClientAuth(settings).check(Headers(good()), "POST", PATH, body, NOW + 5000.7)
+            ClientAuth(settings).check(sent(good(), raw=body), NOW + 5000.7)
         assert (refused.value.members, refused.value.genuine) == ({"ts": int(NOW + 5000.7)}, genuine)
 
 

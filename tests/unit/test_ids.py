@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 import uuid
 
@@ -13,6 +15,13 @@ def test_new_ids_are_version_7_and_differ() -> None:
     assert len(ids) == 2_000
     assert {(uuid.UUID(one).version, uuid.UUID(one).variant) for one in ids} == {(7, uuid.RFC_4122)}
     assert {len(one) for one in ids} == {36}
+
+
+def test_a_forked_process_draws_other_ids() -> None:
+    """Of two that drew the same, ids of one millisecond would be the same."""
+    script = "import os; from api.ids import new_id; os.fork(); os.write(1, new_id()[14:].encode() + b' ')"
+    drawn = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
+    assert len(set(drawn.stdout.split())) == 2, drawn.stdout
 
 
 def test_later_ids_sort_after_earlier_ones() -> None:

@@ -92,6 +92,14 @@ def test_known_keys_give_their_places_back_and_later_need_none() -> None:
     assert all(worker.look_up(f"known {number}", known=True) for number in range(500))
 
 
+def test_the_snapshot_is_asked_once_about_a_key_that_it_knows() -> None:
+    asked: list[str] = []
+    keys = UnknownKeys(SharedState(None), 1, Time(), is_known=lambda key: asked.append(key) or True)  # type: ignore[func-returns-value]
+    for _ in range(3):
+        keys.found("a", keys.enter("a"))
+    assert asked == ["a"]
+
+
 def test_a_known_key_that_is_gone_needs_a_place_again() -> None:
     worker = Worker()
     worker.look_up("a", known=True)
