@@ -181,7 +181,8 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    skipped = [report for report in terminalreporter.stats.get("skipped", []) if _SKIPPED in str(report.longrepr)]
-    if skipped:
-        terminalreporter.section(_SKIPPED, sep="!", red=True)
-        terminalreporter.write_line(f"{len(skipped)} tests were skipped. {skipped[0].longrepr[2]}")
+    for missing in (_SKIPPED, "WINE IS MISSING"):
+        skipped = [report for report in terminalreporter.stats.get("skipped", []) if missing in str(report.longrepr)]
+        if skipped:
+            terminalreporter.section(missing, sep="!", red=True)
+            terminalreporter.write_line(f"{len(skipped)} tests were skipped. {skipped[0].longrepr[2]}")

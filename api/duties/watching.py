@@ -70,14 +70,17 @@ def look(before: Look | None, said: Sequence[Said], now: float, limits: Limits) 
         or any(_may_hold_pings(one, fresh, now, limits) for one in said)
     )
     since = now if trouble else before.since if before is not None else None
-    return Look(since, _delivered_until(fresh), now)
+    return Look(since, _delivered_until(said, fresh, now), now)
 
 
-def _delivered_until(fresh: Sequence[Said]) -> float:
-    """Up to when all have delivered. A node that is alone has: what it takes, it takes to this ledger."""
-    if len({one.node for one in fresh}) < 2:
+def _delivered_until(said: Sequence[Said], fresh: Sequence[Said], now: float) -> float:
+    """Up to when all have delivered. A node that is alone has: what it takes, it takes to this ledger.
+
+    One that is only alone for now is not: the others, when they return, read this before anybody has looked again.
+    """
+    if len({one.node for one in said}) < 2:
         return math.inf
-    return min(one.beat_at for one in fresh) - _IN_FLIGHT_S
+    return min([now, *(one.beat_at for one in fresh)]) - _IN_FLIGHT_S
 
 
 def _may_hold_pings(one: Said, fresh: Sequence[Said], now: float, limits: Limits) -> bool:

@@ -141,7 +141,7 @@ def test_a_nasty_server_alone_neither_denies_nor_validates(ahk: Script, tmp_path
     assert {name: reasons(answer) for name, answer in named.items()} == {
         **expected, "redirect": ["status 307"], "refused": ["refused"],
     }  # fmt: skip
-    assert [nasty.connections for _, nasty in servers.values()] == [1] * len(servers)
+    assert {nasty.connections for case, nasty in servers.values() if not case.is_slow} == {1}
 
 
 def test_behind_a_nasty_server_the_next_one_decides(ahk: Script, tmp_path: Path) -> None:

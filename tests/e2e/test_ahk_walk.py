@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from pathlib import Path
@@ -81,10 +82,10 @@ def test_three_passes_and_the_third_only_without_a_token(ahk: Script, tmp_path: 
     assert (outcome(with_token), len(with_token["attempts"])) == ((True, "OFFLINE_VALID", "offline"), 2)
 
 
-def test_a_host_that_wakes_from_sleep_is_waited_for(ahk: Script, tmp_path: Path) -> None:
-    with Nasty(later(2, silent, answers(grants()))) as sleeps:
-        (told,) = results(ahk.run([new(tmp_path, sleeps.url, budgets=(300, 300, 30_000)), call("Validate")]))
-    assert (outcome(told), reasons(told)) == (VALID, ["timeout", "timeout"])
+def test_a_host_that_wakes_in_the_third_pass_is_waited_for(ahk: Script, tmp_path: Path) -> None:
+    with Nasty(later(2, sends(lambda *_: http(502, b"")), answers(grants()))) as sleeps:
+        (told,) = results(ahk.run([new(tmp_path, sleeps.url, budgets=(CALM[0],) * 3), call("Validate")]))
+    assert (outcome(told), reasons(told)) == (VALID, ["status 502"] * 2)
 
 
 def test_what_a_dead_first_server_costs(ahk: Script, tmp_path: Path) -> None:
@@ -95,14 +96,16 @@ def test_what_a_dead_first_server_costs(ahk: Script, tmp_path: Path) -> None:
         firsts = {"none": two.url, "refused": refused, "silent": dead.url, "a byte a second": drips.url}
         for name, first in firsts.items():
             urls = [two.url] if name == "none" else [first, two.url]
-            # A noisy machine may need more than 2 s for a good answer; it gets it in the second pass.
+            # A noisy machine may need more than 2 s for a good answer: it gets it in the second pass.
             told = results(ahk.run([new(tmp_path / name, *urls, budgets=(2_000, 30_000)), *calls]))
             assert {outcome(answer) for answer in told} == {VALID}
             later_on = sorted(answer["ms"] for answer in told[1:])
             print(f"first server {name}: {told[0]['ms']} ms, then {later_on[5]} ms")
-            assert name == "none" or told[0]["attempts"][0][0] == first
-        assert (dead.connections, drips.connections) == (1, 1)
-        assert slow.sent < 10
+            asked = [server for answer in told for server, _ in answer["attempts"]]
+            assert name == "none" or asked[0] == first
+            # Once, unless the good one was too slow as well.
+            assert two.url in asked or asked.count(first) <= 1
+        assert slow.sent < 30
 
 
 # -- denials that may be stale ----------------------------------------------------------------------------------------
@@ -225,6 +228,28 @@ def test_texts_are_in_two_languages_and_can_be_replaced(ahk: Script, tmp_path: P
     assert [answer["detail"] for answer in results(told)] == [
         "This license is suspended.", suspended, "Fale conosco: 0800", suspended,
     ]  # fmt: skip
+
+
+def test_a_license_of_another_product_is_named_as_such(ahk: Script, tmp_path: Path) -> None:
+    with Nasty(answers(grants())) as server:
+        made = new(tmp_path, server.url, product="other", budgets=CALM[:1], language="en")
+        (told,) = results(ahk.run([made, call("Validate")]))
+    assert (outcome(told), reasons(told)) == ((False, "NO_SERVER", "offline"), ["verdict refused: aud"])
+    assert told["detail"] == "No server answered for this product. Is the key for another one?"
+
+
+def test_unlocking_takes_a_seat_or_sends_a_heartbeat_where_that_is_all_that_is_missing(
+    ahk: Script, tmp_path: Path
+) -> None:
+    asked = {"VALID": [], "SUSPENDED": [], "NO_MACHINES": ["/v1/activate"], "NO_MACHINE": ["/v1/activate"],
+             "FINGERPRINT_SCOPE_MISMATCH": ["/v1/activate"], "HEARTBEAT_NOT_STARTED": ["/v1/ping"],
+             "HEARTBEAT_DEAD": ["/v1/ping"]}  # fmt: skip
+    with contextlib.ExitStack() as stack:
+        servers = [stack.enter_context(Nasty(later(1, answers(says(code)), answers(grants())))) for code in asked]
+        told = ahk.run([step for each in servers for step in (new(tmp_path, each.url), call("Unlock"))])
+        paths = [[path for path, _ in server.requests] for server in servers]
+    assert paths == [["/v1/validate", *more] for more in asked.values()]
+    assert [answer["valid"] for answer in results(told)] == [code != "SUSPENDED" for code in asked]
 
 
 def test_the_log_files_begin_anew_when_they_have_grown(ahk: Script, tmp_path: Path) -> None:

@@ -47,6 +47,8 @@ class Wine:
         self._env = {name: text for name, text in os.environ.items() if name not in ("DISPLAY", "WAYLAND_DISPLAY")}
         self._env |= {"WINEPREFIX": str(self.prefix), "WINEARCH": "win64", "WINEDEBUG": "-all"}
         self._env |= {"WINEDLLOVERRIDES": "mscoree=;mshtml=;winemenubuilder.exe=d", "XDG_RUNTIME_DIR": str(runtime)}
+        # What language Windows speaks follows from it.
+        self._env |= {"LC_ALL": "C.UTF-8"}
 
     def __enter__(self) -> Wine:
         try:

@@ -9,17 +9,22 @@ SetTitleMatchMode(3)
 if A_Args.Length = 3 {
     asks := Window()
     ControlSetText(A_Args[3], "Edit1", asks)
-    ControlSend("{Enter}", "Edit1", asks)
-    WinWaitClose(asks, , 60)
+    Press(asks)
 }
 says := Window()
 FileAppend(WinGetText(says), A_Args[2], "UTF-8-RAW")
-PostMessage(0x111, 2, 0, , says)    ; as the button does that ends a message
-WinWaitClose(says, , 60)
+Press(says)
 ExitApp(0)
 
 Window() {
-    if !WinWait(A_Args[1] " ahk_class #32770", , 120)
+    found := WinWait(A_Args[1] " ahk_class #32770", , 90)
+    if !found
         ExitApp(4)
-    return WinExist()
+    return found
+}
+
+Press(id) {
+    PostMessage(0xF5, 0, 0, "Button1", id)
+    if !WinWaitClose(id, , 30)
+        ExitApp(5)
 }

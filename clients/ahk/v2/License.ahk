@@ -251,6 +251,9 @@ class LicenseClient {
         result := LicenseResult(call, attempts)
         result.valid := saved.code == "OFFLINE_VALID", result.code := saved.code, result.source := "offline"
         result.detail := LicenseTexts.Of(this.texts, saved.code, result.valid)
+        for each in attempts
+            if each[2] == "verdict refused: aud" && !result.valid
+                result.detail := this.texts["OTHER_PRODUCT"]
         if saved.claims {
             result.expires := LicenseTime.Iso(saved.claims.lic_exp), result.entitlements := saved.claims.ent
             result.offlineUntil := LicenseTime.Iso(saved.claims.exp)
@@ -394,6 +397,7 @@ class LicenseTexts {
             "CLOCK_TAMPERED", "This computer's clock was set back. Please set it right, or connect.",
             "TOKEN_INVALID", "The saved token is damaged or not for this machine. Please connect.",
             "NO_SERVER", "No license server could be reached. Please check the connection.",
+            "OTHER_PRODUCT", "No server answered for this product. Is the key for another one?",
             "OTHER", "The license server answered: ")
     }
 
@@ -423,6 +427,7 @@ class LicenseTexts {
             "CLOCK_TAMPERED", "O relógio deste computador foi atrasado. Acerte-o ou conecte-se à internet.",
             "TOKEN_INVALID", "O token salvo está danificado ou não é desta máquina. Conecte-se à internet.",
             "NO_SERVER", "Nenhum servidor de licenças respondeu. Verifique a conexão.",
+            "OTHER_PRODUCT", "Nenhum servidor respondeu por este produto. A chave é de outro?",
             "OTHER", "O servidor de licenças respondeu: ")
     }
 }

@@ -259,7 +259,7 @@ class Process(Owner):
         found = look(books.watch, said, now, limits)
         locked = {id for one in self.database.open for id in one.licenses}
         free = [row.holding for row in books.licenses.values() if row.holding.license.id not in locked]
-        dead = _dead(free, _watched(books.watch), now)
+        dead = _dead(free, _watched(found), now)
         batch = None if dead is None else _cull(*dead, self.me, effect.epoch, f"cull-{self.random.random()}", now)
         self.database.commit_fenced(transaction, effect, batch)
         books.watch = found

@@ -1,0 +1,101 @@
+"""The page that takes a script's author from nothing to a protected script, done as it is written, under Wine.
+
+The server is started by the test on a port of its own; the values are pasted where the page says, and a second script
+sits before the screen: it enters the key, reads what the program says and presses the button.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.processes import ROOT, ServerProcess, free_port
+from tests.support.wine import LOGS, Script, windows_path
+
+CLIENTS = ROOT / "clients" / "ahk"
+README = (CLIENTS / "README.md").read_text(encoding="utf-8")
+BLOCK = re.compile(r"```(\w*)\n(.*?)```", re.DOTALL)
+ROBOT = ROOT / "tests" / "support" / "wine_robot.ahk"
+
+KINDS = {"v1": "autohotkey", "v2": "autohotkey2"}
+
+
+def blocks(kind: str) -> list[str]:
+    return [match[2] for match in BLOCK.finditer(README) if match[1] == kind]
+
+
+class Program:
+    """The page's script in a folder of its own, with the values pasted that the page says where to find."""
+
+    def __init__(self, ahk: Script, folder: Path, server: ServerProcess, data: Path) -> None:
+        folder.mkdir()
+        self._ahk, self._folder = ahk, folder
+        demo = json.loads((data / "demo.json").read_text())
+        self.key = str(demo["key"])
+        script = blocks(KINDS[ahk.version])[0]
+        for said, value in {
+            ":5000": f":{server.port}", ":5001": f":{free_port()}",
+            "PASTE THE PUBLIC KEYS HERE": server.get("/.well-known/jwks.json").text,
+            "PASTE THE API KEY HERE": demo["api_key"], "PASTE THE SHARED SECRET HERE": demo["shared_secret"],
+        }.items():  # fmt: skip
+            assert said in script
+            script = script.replace(said, value)
+        (folder / "Example.ahk").write_text(script, encoding="utf-8")
+        shutil.copy(CLIENTS / ahk.version / "License.ahk", folder)
+
+    def says(self, *key: str) -> str:
+        """What the program's last window says; `key` is entered where it asks."""
+        heard = self._folder / "heard.txt"
+        heard.unlink(missing_ok=True)
+        wine = self._ahk.wine
+        program = wine.start(self._ahk.version, self._folder / "Example.ahk")
+        try:
+            wine.finish(wine.start("v2", ROBOT, "My program", windows_path(heard), *key))
+            wine.finish(program)
+        finally:
+            program.kill()
+            program.communicate()
+        # The button's text comes before the message.
+        return "\n".join(heard.read_text(encoding="utf-8").split("\n")[1:]).strip() + "\n"
+
+    def forget_key(self) -> None:
+        (self._folder / "license-key.txt").unlink(missing_ok=True)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def server(data: Path) -> Iterator[ServerProcess]:
+    data.mkdir()
+    env = {"DATA_DIR": str(data), "PROTECAO_DEMO": "1", "WEB_CONCURRENCY": "1"}
+    with ServerProcess.python("app.py", env=env, cwd=ROOT / "api") as server:
+        yield server.wait_until_answers("/readyz", 120)
+
+
+@pytest.mark.parametrize("version", KINDS)
+def test_the_page_shows_the_examples_as_they_are(version: str) -> None:
+    example = (CLIENTS / version / "Example.ahk").read_text(encoding="utf-8-sig")
+    assert blocks(KINDS[version])[0] == example
+
+
+def test_the_page_does_what_it_says(ahk: Script, server: ServerProcess, data: Path, tmp_path: Path) -> None:
+    assert blocks("sh")[0] == "make run\n"
+    unlocked, refused, offline = blocks("")
+    program = Program(ahk, tmp_path / "program", server, data)
+    assert program.says(program.key) == unlocked
+    assert program.says() == unlocked
+    program.forget_key()
+    assert program.says("NO-SUCH-KEY-12345678") == refused
+    assert program.says(program.key) == unlocked
+    server.stop()
+    assert program.says() == offline
+    assert all(ahk.wine.log(name) for name in LOGS)
+    assert program.key not in "".join(line for name in LOGS for line in ahk.wine.log(name))
