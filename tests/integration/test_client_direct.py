@@ -126,11 +126,10 @@ def test_what_is_refused_is_refused_alike_on_both_ways(node: Node, name: str) ->
 
 
 def test_a_failure_within_is_a_problem_on_both_ways(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(_operation: object) -> None:
+    def fail(_key_hash: str) -> None:
         raise RuntimeError("told to fail")
 
-    monkeypatch.setattr(node.runtime.recorder, "submit", fail)
-    monkeypatch.setattr(node.runtime.unknown_keys, "remembered", lambda _key_hash: None)
+    monkeypatch.setattr(node.runtime.unknown_keys, "remembered", fail)
     short, long = told(post(node, Call())), told(post(node, Call(), **LONG_WAY))
     assert short == long
     assert (short[0], short[2]["code"]) == (500, "INTERNAL")

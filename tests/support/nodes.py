@@ -272,6 +272,7 @@ def license_row(database: Database, sold: Sold) -> dict[str, Any]:
 
 
 def events_of(database: Database, sold: Sold) -> list[dict[str, Any]]:
-    """The license's events, oldest first, with their data decoded."""
+    """What was done with the license, oldest first, data decoded. The leader's notices come when it looks: left out."""
     found = rows(database, tables.events, license_id=sold.id)
-    return [{**row, "data": json.loads(row["data"])} for row in found]
+    notices = ("license.expired", "license.expiring", "license.overdue")
+    return [{**row, "data": json.loads(row["data"])} for row in found if row["type"] not in notices]
