@@ -61,7 +61,8 @@ INSERT INTO machines (id, license_id, fingerprint, name, platform, active, exces
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (id) DO UPDATE SET name = excluded.name, platform = excluded.platform, active = excluded.active,
     excess = excluded.excess, heartbeat_at = excluded.heartbeat_at, last_seen_at = excluded.last_seen_at,
-    created_at = excluded.created_at, seat_at = excluded.seat_at, culled = excluded.culled, seq = excluded.seq
+    created_at = CASE machines.created_at WHEN 0 THEN excluded.created_at ELSE machines.created_at END,
+    seat_at = excluded.seat_at, culled = excluded.culled, seq = excluded.seq
 """
 _EVENT = """
 INSERT INTO events (seq, event_id, type, license_id, machine_id, node, instance, epoch, mode, occurred_at,

@@ -313,7 +313,8 @@ BEGIN
             seat_at float8, culled bool)
         ON CONFLICT (id) DO UPDATE SET name = EXCLUDED.name, platform = EXCLUDED.platform,
             active = EXCLUDED.active, excess = EXCLUDED.excess, heartbeat_at = EXCLUDED.heartbeat_at,
-            last_seen_at = EXCLUDED.last_seen_at, created_at = EXCLUDED.created_at, seat_at = EXCLUDED.seat_at, culled = EXCLUDED.culled,
+            created_at = CASE machines.created_at WHEN 0 THEN EXCLUDED.created_at ELSE machines.created_at END,
+            last_seen_at = EXCLUDED.last_seen_at, seat_at = EXCLUDED.seat_at, culled = EXCLUDED.culled,
             seq = EXCLUDED.seq;
     END IF;
     INSERT INTO events (seq, event_id, type, license_id, machine_id, node, instance, epoch, mode, occurred_at,
