@@ -18,7 +18,7 @@ from api.duties.outbox import tell, tell_of_the_cluster
 from api.duties.rows import put
 from api.ledger import tables
 from tests.support.leading import Leading, leader_and_standby
-from tests.support.nodes import Sold, change_license, events_of, rows, sell
+from tests.support.nodes import Sold, change_license, log_of, rows, sell
 
 DAY = 86_400.0
 
@@ -31,7 +31,7 @@ def leader(ledger_url: str) -> Iterator[Leading]:
 
 def said(leader: Leading, sold: Sold) -> list[tuple[str, str]]:
     """What the log says of the license: each event's type, and the moment that it is about."""
-    return [(event["type"], *event["data"].values()) for event in events_of(leader.database, sold)]
+    return [(event["type"], *event["data"].values()) for event in log_of(leader.database, sold)]
 
 
 # -- expiry -----------------------------------------------------------------------------------------------------------

@@ -271,8 +271,12 @@ def license_row(database: Database, sold: Sold) -> dict[str, Any]:
     return rows(database, tables.licenses, id=sold.id)[0]
 
 
+def log_of(database: Database, sold: Sold) -> list[dict[str, Any]]:
+    """All that the log says of the license, oldest first, data decoded."""
+    return [{**row, "data": json.loads(row["data"])} for row in rows(database, tables.events, license_id=sold.id)]
+
+
 def events_of(database: Database, sold: Sold) -> list[dict[str, Any]]:
-    """What was done with the license, oldest first, data decoded. The leader's notices come when it looks: left out."""
-    found = rows(database, tables.events, license_id=sold.id)
+    """What was done with the license, oldest first. The leader's notices come when it looks: left out."""
     notices = ("license.expired", "license.expiring", "license.overdue")
-    return [{**row, "data": json.loads(row["data"])} for row in found if row["type"] not in notices]
+    return [row for row in log_of(database, sold) if row["type"] not in notices]
