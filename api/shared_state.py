@@ -54,16 +54,14 @@ class SharedState:
     def failures(self, key: str, window_s: float) -> tuple[int, float]:
         """The failures of `key` in its present window, and the seconds until that ends (0, 0 where there is none)."""
         offset, tag = self._find(key, window_s)
-        held, start, count = _SLOT.unpack_from(self._map, offset)
-        left = start + window_s - self._monotonic()
-        return (count, left) if held == tag and 0 < left <= window_s else (0, 0.0)
+        start, count = self._window(offset, tag, window_s)
+        return count, start + window_s - self._monotonic() if count else 0.0
 
     def failed(self, key: str, window_s: float) -> None:
         """Counts one more failure of `key`."""
         with self._alone():
             offset, tag = self._find(key, window_s)
-            count, left = self.failures(key, window_s)
-            start = self._monotonic() if count == 0 else self._monotonic() + left - window_s
+            start, count = self._window(offset, tag, window_s)
             _SLOT.pack_into(self._map, offset, tag, start, count + 1)
 
     @property
@@ -138,6 +136,12 @@ class SharedState:
                 if self._file is not None:
                     fcntl.flock(self._file, fcntl.LOCK_UN)
 
+    def _window(self, offset: int, tag: int, window_s: float) -> tuple[float, int]:
+        """When the present window of `tag` began, and the failures in it: now and none where there is none."""
+        held, start, count = _SLOT.unpack_from(self._map, offset)
+        now = self._monotonic()
+        return (start, count) if held == tag and _is_live(start, now, window_s) else (now, 0)
+
     def _find(self, key: str, window_s: float) -> tuple[int, int]:
         """The slot of `key`, else a free one, else the one with the fewest failures; and the key's tag."""
         digest = hashlib.blake2b(key.encode("utf-8", "replace"), digest_size=16).digest()
@@ -147,13 +151,18 @@ class SharedState:
         for probe in range(_PROBES):
             offset = _OFFSET + ((home + probe) % _SLOTS) * _SLOT_SIZE
             held, start, count = _SLOT.unpack_from(self._map, offset)
-            live = 0 < start + window_s - now <= window_s
+            live = _is_live(start, now, window_s)
             if held == tag and live:
                 return offset, tag
             weight = count if live else 0
             if weight < fewest:
                 best, fewest = offset, weight
         return best, tag
+
+
+def _is_live(start: float, now: float, window_s: float) -> bool:
+    """By how long it has run: `start + window_s - now` may be rounded to more than `window_s`."""
+    return 0.0 <= now - start < window_s
 
 
 def _moment_at(key_hash: str) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,7 +20,7 @@ from api.ledger.errors import LedgerUnavailable
 from api.ledger.log import brief_reading, only_slow
 from api.stats import Stats, count, settle
 from tests.support.admin import Admin, admin_on
-from tests.support.nodes import change_machine, ledger_of, node_on, opened_ledger, sell, starting_node
+from tests.support.nodes import Sold, change_machine, ledger_of, node_on, opened_ledger, sell, starting_node
 from tests.support.processes import free_port, until
 
 DAY = 86_400.0
@@ -189,16 +190,21 @@ def test_licenses_are_counted_by_status_and_by_their_time(database: Database) ->
     }
 
 
+def _insist(admin: Admin, act: str, sold: Sold, fingerprint: str) -> str:
+    return admin.node.insist(act, sold.key, request_id=uuid.uuid4().hex, fingerprint=fingerprint).code
+
+
 def test_a_machine_is_alive_while_its_heartbeat_is_in_time_where_one_is_asked_for(admin: Admin) -> None:
     database, now = admin.node.database, float(admin.node.now())
     beats: dict[str, float | None] = {"never": None, "just in time": now - 60, "late": now - 61}
-    asked = sell(database, {"machine_heartbeat_s": 60})
+    # The leader of this ledger would soon take the late one's seat.
+    asked, other = sell(database, {"machine_heartbeat_s": 60, "cull": "keep"}), sell(database)
     for name, at in beats.items():
-        admin.node.call("activate", asked.key, fingerprint=name)
+        assert _insist(admin, "activate", asked, name) == "VALID"
         change_machine(database, asked, name, heartbeat_at=at)
-    admin.node.call("activate", sell(database).key, fingerprint="of a policy that asks for none")
-    admin.node.call("activate", asked.key, fingerprint="gone")
-    admin.node.call("deactivate", asked.key, fingerprint="gone")
+    assert _insist(admin, "activate", other, "of a policy that asks for none") == "VALID"
+    assert _insist(admin, "activate", asked, "gone") == "VALID"
+    assert _insist(admin, "deactivate", asked, "gone") == "VALID"
     assert _counted(database, now).machines == {"total": 4, "alive": 2}
 
 

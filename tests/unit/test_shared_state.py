@@ -50,6 +50,15 @@ def test_a_window_ends_and_the_next_failure_begins_another(time: Time) -> None:
     assert state.failures("a", 60) == (1, 60.0)
 
 
+def test_a_window_counts_whatever_the_moment_it_began_is_rounded_to(time: Time) -> None:
+    time.now = 970.593224925948
+    assert time.now + 60 - time.now > 60
+    state = SharedState(None, time)
+    state.failed("a", 60)
+    state.failed("a", 60)
+    assert state.failures("a", 60)[0] == 2
+
+
 def test_two_workers_see_each_others_counts(tmp_path: Path, time: Time) -> None:
     one, two = SharedState(tmp_path / "state", time), SharedState(tmp_path / "state", time)
     one.failed("a", 60)
