@@ -7,8 +7,9 @@ into the queue with one fsync before any of its answers leaves; replay brings th
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 from filelock import FileLock
@@ -34,6 +35,7 @@ _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Event).decode
 
 Outcomes = list[Outcome | BaseException]
+T = TypeVar("T")
 
 
 def to_row(event: Event) -> Row:
@@ -65,13 +67,13 @@ class Isolated:
             self._flush, max_batch=_MAX_BATCH, max_waiting=_MAX_WAITING, patience_s=patience_s
         )
 
-    def submit(self, operation: Operation) -> Outcome:
-        """Decides and queues `operation`.
+    def submit(self, operation: Operation, finish: Callable[[Outcome], T]) -> T:
+        """Decides and queues `operation`; gives what `finish` makes of the outcome.
 
         Raises `LedgerUnavailable` where only the ledger could say, or no copy is young enough; `QueueIsFull`;
         `RequestIdReused`, `LineFull` and `FlushTimeout`.
         """
-        return self._lane.submit(operation)
+        return self._lane.submit(operation, finish)
 
     def holds(self, operation: Operation) -> bool:
         """Whether events of this license wait in the queue: then what comes goes behind them."""

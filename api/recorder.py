@@ -69,30 +69,32 @@ class Recorder:
         # A ledger that is away costs those in line one failed try together, not one after the other.
         return Batcher(flush, patience_s=patience_s, fails_line=LedgerUnavailable, **limits)
 
-    def submit(self, operation: Operation) -> Outcome:
-        """Decides and records `operation`. Raises `LedgerError`, `RequestIdReused`, `LineFull` or `FlushTimeout`.
+    def submit(self, operation: Operation, finish: Callable[[Outcome], T]) -> T:
+        """Decides and records `operation`; gives what `finish` makes of the outcome.
+
+        Raises `LedgerError`, `RequestIdReused`, `LineFull` or `FlushTimeout`, or what `finish` raises.
 
         The first call that the ledger leaves without an answer cuts the node off for all; its supervisor ends that.
         """
         if self._isolated is None:
-            return self._on_the_ledger(operation)
+            return self._on_the_ledger(operation, finish)
         if self._state.cut_off_since is not None:
-            return self._isolated.submit(operation)
+            return self._isolated.submit(operation, finish)
         if self._state.may_hold_queued and self._isolated.holds(operation):
-            return self._isolated.submit(operation)
+            return self._isolated.submit(operation, finish)
         try:
-            return self._on_the_ledger(operation)
+            return self._on_the_ledger(operation, finish)
         except LedgerUnavailable:
             self._state.cut_off()
-            return self._isolated.submit(operation)
+            return self._isolated.submit(operation, finish)
 
-    def _on_the_ledger(self, operation: Operation) -> Outcome:
+    def _on_the_ledger(self, operation: Operation, finish: Callable[[Outcome], T]) -> T:
         if operation.call.act not in WRITING_ACTS:
             try:
-                return self._checks.submit(operation)
+                return self._checks.submit(operation, finish)
             except MustWrite:
                 pass
-        return self._writes.submit(operation)
+        return self._writes.submit(operation, finish)
 
     def unknown(self, operation: Operation, as_of: float) -> Outcome:
         """The outcome for a key found unknown at `as_of`; counted with the next batch. Raises `LedgerError`."""

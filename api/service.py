@@ -23,10 +23,10 @@ _NOT_COMPARED = frozenset({"nonce", "client"})
 
 
 class Answered(msgspec.Struct, frozen=True):
-    """The JSON to send, and whether the key was one that nobody knows."""
+    """The JSON to send. `unknown_at`: as of when nobody knew the key (ledger time); None for a known one."""
 
     body: bytes
-    unknown_key: bool
+    unknown_at: float | None
 
 
 def check(
@@ -39,15 +39,17 @@ def check(
 
     `before_waiting` is called before an unknown key waits its turn, and raises where this caller is not to.
     """
-    signer = runtime.signer
-    body = taken.body
+    signer, body = runtime.signer, taken.body
     key_hash = key_claim(body.key)
     # An empty request id names nothing: it must not tie calls together.
     operation = _operation(act, body, key_hash, taken.sent.request_id or None)
-    outcome = _outcome(runtime, operation, before_waiting)
     asked = Asked(call=operation.call, key_hash=key_hash, nonce=body.nonce, body=taken.sent.raw)
-    unknown = outcome.verdict.code is Code.NOT_FOUND
-    return Answered(answer(asked, outcome, runtime.node, signer, runtime.clock.now()), unknown)
+
+    def answered(outcome: Outcome) -> Answered:
+        unknown_at = outcome.as_of if outcome.verdict.code is Code.NOT_FOUND else None
+        return Answered(answer(asked, outcome, runtime.node, signer, runtime.clock.now()), unknown_at)
+
+    return _recorded(runtime, operation, answered, before_waiting)
 
 
 def _operation(act: Act, body: ClientBody, key_hash: str, request_id: str | None) -> Operation:
@@ -58,22 +60,27 @@ def _operation(act: Act, body: ClientBody, key_hash: str, request_id: str | None
     return Operation(call=call, key_hash=key_hash, event_id=event_id, nonce=body.nonce, body_hash=_body_hash(body))
 
 
-def _outcome(runtime: Runtime, operation: Operation, before_waiting: Callable[[], None]) -> Outcome:
+def _recorded(
+    runtime: Runtime,
+    operation: Operation,
+    answered: Callable[[Outcome], Answered],
+    before_waiting: Callable[[], None],
+) -> Answered:
     unknown_keys, key_hash = runtime.unknown_keys, operation.key_hash
     remembered_at = unknown_keys.remembered(key_hash)
     if remembered_at is not None:
-        return runtime.recorder.unknown(operation, remembered_at)
+        return answered(runtime.recorder.unknown(operation, remembered_at))
     changes = runtime.state.key_changes
     try:
         place = unknown_keys.enter(key_hash, before_waiting)
     except TooManyUnknown as error:
         raise Problem("OVERLOADED", "too many unknown license keys are being asked for") from error
-    outcome = runtime.recorder.submit(operation)
-    if outcome.verdict.code is Code.NOT_FOUND:
-        unknown_keys.missed(key_hash, outcome.as_of, changes)
+    given = runtime.recorder.submit(operation, answered)
+    if given.unknown_at is not None:
+        unknown_keys.missed(key_hash, given.unknown_at, changes)
     else:
         unknown_keys.found(key_hash, place)
-    return outcome
+    return given
 
 
 def _body_hash(body: ClientBody) -> str:

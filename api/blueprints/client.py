@@ -30,7 +30,7 @@ class ClientCalls:
         """The JSON of the verdict. Raises what `problems.register` renders."""
         taken = self._intake.take(act, sent)
         answered = check(self._runtime, act, taken, partial(self._intake.refuse_limited, taken))
-        if answered.unknown_key:
+        if answered.unknown_at is not None:
             self._intake.unknown_key(taken)
         return answered.body
 

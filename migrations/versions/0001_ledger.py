@@ -268,6 +268,7 @@ CREATE FUNCTION record_batch(
     events_ json, tallies_ json, writer_ text, touches_ json, licenses_ json, machines_ json, findings_ json
 ) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
+    before bigint;
     last bigint;
 BEGIN
     IF tallies_ IS NOT NULL THEN
@@ -297,7 +298,9 @@ BEGIN
     IF events_ IS NULL THEN
         RETURN;
     END IF;
+    -- Counted once: as a term of the INSERT the whole array would be parsed again for every row.
     UPDATE log_head SET seq = seq + json_array_length(events_) WHERE id = 1 RETURNING seq INTO last;
+    before := last - json_array_length(events_);
     IF licenses_ IS NOT NULL THEN
         UPDATE licenses l SET expires_at = x.expires_at, uses = x.uses, seats = x.seats, excess = x.excess,
             checked_in_at = x.checked_in_at, last_seen_at = x.last_seen_at, seq = last
@@ -319,7 +322,7 @@ BEGIN
     END IF;
     INSERT INTO events (seq, event_id, type, license_id, machine_id, node, instance, epoch, mode, occurred_at,
         recorded_at, data, origin, origin_seq)
-    SELECT last - json_array_length(events_) + x.i, x.event_id, x.type, x.license_id, x.machine_id, x.node,
+    SELECT before + x.i, x.event_id, x.type, x.license_id, x.machine_id, x.node,
         x.instance, x.epoch, x.mode, x.occurred_at, extract(epoch FROM clock_timestamp())::float8, x.data::text,
         x.origin, x.origin_seq
     FROM ROWS FROM (json_to_recordset(events_) AS (event_id text, type text, license_id text, machine_id text,

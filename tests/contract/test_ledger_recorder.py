@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from api.batcher import as_it_is
 from api.clock import Clock
 from api.draft import Draft, Operation, Outcome, RequestIdReused
 from api.ids import new_id
@@ -90,7 +91,7 @@ def test_a_break_before_or_after_the_commit_leaves_one_event(
     sold = sell(faulty.database)
     getattr(faulty, when).append(LedgerUnavailable("broken"))
     done = operation(sold, act)
-    outcome = recorder.submit(done)
+    outcome = recorder.submit(done, as_it_is)
     assert (outcome.verdict.code, outcome.event_id, outcome.first) == ("VALID", done.event_id, True)
     assert [row["event_id"] for row in events_of(faulty.database, sold)] == [done.event_id]
     assert count(faulty, "VALID") == 1
@@ -101,7 +102,7 @@ def test_a_break_before_or_after_the_commit_leaves_one_event(
 def test_rows_that_others_hold_are_asked_for_again(faulty: Faulty, recorder: Recorder, act: Act) -> None:
     sold = sell(faulty.database)
     faulty.before = [LedgerBusy("held")] * 4
-    assert recorder.submit(operation(sold, act)).verdict.code == "VALID"
+    assert recorder.submit(operation(sold, act), as_it_is).verdict.code == "VALID"
     assert len(events_of(faulty.database, sold)) == 1
 
 
@@ -116,7 +117,7 @@ def test_tries_end_and_nothing_is_left(
     sold = sell(faulty.database)
     faulty.before = [fault("again and again") for _ in range(50)]
     with pytest.raises(told):
-        recorder.submit(operation(sold, act))
+        recorder.submit(operation(sold, act), as_it_is)
     assert len(faulty.calls) < 20
     assert events_of(faulty.database, sold) == []
 
@@ -125,13 +126,13 @@ def test_a_held_row_after_a_broken_connection_is_asked_for_again(faulty: Faulty,
     """What the lost connection still holds is free when the server has noticed."""
     sold = sell(faulty.database)
     faulty.before = [LedgerUnavailable("broken"), LedgerBusy("held"), LedgerBusy("held")]
-    assert recorder.submit(operation(sold, Act.USAGE)).verdict.code == "VALID"
+    assert recorder.submit(operation(sold, Act.USAGE), as_it_is).verdict.code == "VALID"
 
 
 def test_one_call_that_is_refused_does_not_cost_the_others_their_answer(faulty: Faulty, recorder: Recorder) -> None:
     sold = sell(faulty.database)
     taken = operation(sold, Act.VALIDATE)
-    recorder.submit(taken)
+    recorder.submit(taken, as_it_is)
     outcomes = recorder._flush_checks([operation(sold, Act.VALIDATE), taken, operation(sold, Act.VALIDATE)])
     assert [type(outcome) for outcome in outcomes] == [Outcome, LedgerRefused, Outcome]
     assert len(events_of(faulty.database, sold)) == 3
@@ -144,9 +145,9 @@ def test_unknown_keys_are_counted_with_the_next_batch_that_is_committed(faulty: 
         assert recorder.unknown(operation(nobody, Act.VALIDATE), 7.0).as_of == 7.0
     faulty.before = [LedgerRefused("never")] * 2
     with pytest.raises(LedgerRefused):
-        recorder.submit(operation(sold, Act.VALIDATE))
+        recorder.submit(operation(sold, Act.VALIDATE), as_it_is)
     faulty.before = []
-    recorder.submit(operation(sold, Act.VALIDATE))
+    recorder.submit(operation(sold, Act.VALIDATE), as_it_is)
     assert count(faulty, "NOT_FOUND") == 3
 
 

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 import pytest
 from sqlalchemy import text
 
+from api.batcher import as_it_is
 from api.clock import Clock
 from api.draft import Operation
 from api.ids import new_id
@@ -110,7 +111,7 @@ def test_a_restart_of_the_ledger_between_two_calls_costs_no_answer(server: Postg
             pass  # now both connections of the pool are there, and about to break
         server.restart()
         call = Operation(call=Call(act=act), key_hash=sold.key_hash, event_id=new_id(), nonce="n", body_hash="b")
-        assert recorder.submit(call).verdict.code == "VALID"
+        assert recorder.submit(call, as_it_is).verdict.code == "VALID"
         assert [event["event_id"] for event in events_of(ledger.database, sold)] == [call.event_id]
 
 

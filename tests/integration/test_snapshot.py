@@ -12,6 +12,7 @@ import msgspec
 import pytest
 from sqlalchemy import delete, insert, update
 
+from api.batcher import as_it_is
 from api.clock import Clock
 from api.draft import Operation
 from api.ids import new_id
@@ -45,7 +46,7 @@ class Copied:
 
     def do(self, act: Act, sold: Sold, fingerprint: str | None = None) -> None:
         call = Call(act=act, fingerprint=fingerprint)
-        self.recorder.submit(Operation(call=call, key_hash=sold.key_hash, event_id=new_id(), nonce="n"))
+        self.recorder.submit(Operation(call=call, key_hash=sold.key_hash, event_id=new_id(), nonce="n"), as_it_is)
 
     def both(self, sold: Sold, fingerprint: str | None = None) -> tuple[Known, Known]:
         """What the snapshot says, and what the ledger says."""

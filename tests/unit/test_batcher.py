@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from api.batcher import Batcher, FlushTimeout, LineFull
+from api.batcher import Batcher, FlushTimeout, LineFull, as_it_is
 
 _S = 30.0
 
@@ -55,7 +55,7 @@ class Stage:
         calls = []
         for item in items:
             before = self.standing()
-            calls.append(self.pool.submit(self.batcher.submit, item))
+            calls.append(self.pool.submit(self.batcher.submit, item, as_it_is))
             while self.standing() == before and not calls[-1].done():
                 pass
         return calls
@@ -67,8 +67,8 @@ class Stage:
 def test_one_caller_pays_one_flush() -> None:
     stage = Stage()
     stage.desk.let_go(2)
-    assert stage.batcher.submit(1) == 10
-    assert stage.batcher.submit(2) == 20
+    assert stage.batcher.submit(1, as_it_is) == 10
+    assert stage.batcher.submit(2, as_it_is) == 20
     assert stage.desk.batches == [[1], [2]]
 
 
@@ -99,7 +99,7 @@ def test_an_error_reaches_every_waiter_of_its_batch_and_no_other() -> None:
     errors = [call.exception(_S) for call in calls]
     assert [type(error) for error in errors] == [type(None), KeyError, KeyError, type(None)]
     stage.desk.let_go()
-    assert stage.batcher.submit(5) == 50
+    assert stage.batcher.submit(5, as_it_is) == 50
 
 
 def test_an_error_that_all_would_meet_ends_the_whole_line() -> None:
@@ -110,7 +110,7 @@ def test_an_error_that_all_would_meet_ends_the_whole_line() -> None:
     assert [type(call.exception(_S)) for call in calls] == [Fatal] * 4
     assert stage.desk.batches == [[1]]
     stage.desk.let_go()
-    assert stage.batcher.submit(5) == 50
+    assert stage.batcher.submit(5, as_it_is) == 50
 
 
 def test_an_item_that_fails_alone_fails_alone() -> None:
@@ -120,23 +120,23 @@ def test_an_item_that_fails_alone_fails_alone() -> None:
         max_waiting=9,
         patience_s=_S,
     )
-    assert batcher.submit(1) == 1
+    assert batcher.submit(1, as_it_is) == 1
     with pytest.raises(ValueError, match="2"):
-        batcher.submit(2)
+        batcher.submit(2, as_it_is)
 
 
 def test_a_flush_with_too_few_results_is_an_error_for_all() -> None:
     batcher: Batcher[int, int] = Batcher(lambda _items: [], max_batch=9, max_waiting=9, patience_s=_S)
     for _ in range(2):
         with pytest.raises(ValueError):
-            batcher.submit(1)
+            batcher.submit(1, as_it_is)
 
 
 def test_a_full_line_is_refused_at_once() -> None:
     stage = Stage(max_waiting=2)
     calls = stage.call(1, 2, 3)
     with pytest.raises(LineFull):
-        stage.batcher.submit(4)
+        stage.batcher.submit(4, as_it_is)
     stage.desk.let_go(2)
     assert [call.result(_S) for call in calls] == [10, 20, 30]
 
@@ -172,6 +172,45 @@ def test_a_hard_exit_of_the_flusher_leaves_nobody_waiting() -> None:
     assert calls[1].result(_S) == 20
 
 
+def test_the_flusher_finishes_for_all_of_its_batch_while_the_next_flush_is_under_way() -> None:
+    stage = Stage()
+    threads: list[int] = []
+
+    def finish(result: int) -> int:
+        threads.append(threading.get_ident())
+        return result + 1
+
+    def call(item: int) -> Future[int]:
+        return stage.pool.submit(stage.batcher.submit, item, finish)
+
+    first = stage.call(1)
+    held = [call(2), call(3), call(4)]
+    while stage.standing() < 4:
+        pass
+    stage.desk.let_go()
+    stage.desk.let_go()
+    assert [each.result(_S) for each in held] == [21, 31, 41]
+    assert first[0].result(_S) == 10
+    assert len(set(threads)) == 1
+
+
+def test_a_finish_that_fails_fails_its_own_caller_only() -> None:
+    stage = Stage()
+
+    def finish(result: int) -> int:
+        if result == 20:
+            raise KeyError(result)
+        return result
+
+    first = stage.call(1)
+    held = [stage.pool.submit(stage.batcher.submit, item, finish) for item in (2, 3)]
+    while stage.standing() < 3:
+        pass
+    stage.desk.let_go(2)
+    assert isinstance(held[0].exception(_S), KeyError)
+    assert [held[1].result(_S), first[0].result(_S)] == [30, 10]
+
+
 def test_many_threads_each_get_their_own_result(seed: int) -> None:
     chance = random.Random(seed)
     sizes: list[int] = []
@@ -186,7 +225,7 @@ def test_many_threads_each_get_their_own_result(seed: int) -> None:
 
     def call(item: int) -> bool:
         try:
-            return batcher.submit(item) == -item and item % 7 != 0
+            return batcher.submit(item, as_it_is) == -item and item % 7 != 0
         except ValueError as error:
             return error.args == (item,) and item % 7 == 0
         except Fatal:

@@ -11,6 +11,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from api.batcher import as_it_is
 from api.clock import Clock
 from api.draft import Operation
 from api.duties.watching import Limits, Look, Said, look
@@ -188,7 +189,7 @@ class Process(Owner):
 
     def submit(self, operation: Operation) -> Any:
         """The real recorder's outcome, from within a task of this process."""
-        return self.recorder.submit(operation)
+        return self.recorder.submit(operation, as_it_is)
 
     # -- what it does again and again ---------------------------------------------------------------------------------
 

@@ -92,15 +92,15 @@ class Lane:
         self._line: list[tuple[Any, greenlet]] = []
         self._busy = False
 
-    def submit(self, item: Any) -> Any:
-        """The outcome for `item`; raises it where it is an exception."""
+    def submit(self, item: Any, finish: Callable[[Any], Any]) -> Any:
+        """What `finish` makes of the outcome for `item`; raises it where it is an exception."""
         self._line.append((item, getcurrent()))
         outcome = self._kernel.park() if self._busy else None
         if outcome is None:
             outcome = self._lead()
         if isinstance(outcome[0], BaseException):
             raise outcome[0]
-        return outcome[0]
+        return finish(outcome[0])
 
     def _lead(self) -> tuple[Any]:
         self._busy = True
