@@ -127,7 +127,7 @@ class Recorder:
     def _decide(self, draft: Draft, operations: list[Operation]) -> Outcomes:
         """Says yes from the snapshot where that is fresh; every denial, and every change, is the ledger's to say."""
         asks = [Ask(operation.key_hash, operation.call.fingerprint) for operation in operations]
-        seen = [None if self._reader is None else self._reader.look_up(ask) for ask in asks]
+        seen = [None] * len(asks) if self._reader is None else self._reader.look_up(asks)
         local = [draft.check_locally(operation, one) for operation, one in zip(operations, seen, strict=True)]
         open_ones = [i for i, outcome in enumerate(local) if outcome is None]
         known = iter(self._look_up([asks[i] for i in open_ones]) if open_ones else ())

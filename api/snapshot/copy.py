@@ -142,11 +142,18 @@ class Snapshot:
         with self._lock:
             self._connection.close()
 
-    def look_up(self, ask: Ask) -> Known:
-        """What the copy knows of the license with this key and of the machine."""
+    def look_up(self, asks: Sequence[Ask]) -> list[Known]:
+        """What the copy knows of each license with these keys, and of each machine: all of one moment.
+
+        One transaction for all, since the file's locks would cost a third of a look-up each time.
+        """
         with self._lock:
-            rows = self._connection.execute(_LOOK_UP, (ask.fingerprint, ask.key_hash)).fetchall()
-        return known_from(rows, [ask.fingerprint])[0]
+            self._connection.execute("BEGIN")
+            try:
+                found = [self._connection.execute(_LOOK_UP, (ask.fingerprint, ask.key_hash)).fetchall() for ask in asks]
+            finally:
+                self._connection.execute("COMMIT")
+        return [known_from(rows, [ask.fingerprint])[0] for rows, ask in zip(found, asks, strict=True)]
 
     def look_up_fully(self, ask: Ask, now: float) -> Known:
         """The same with all that a write needs to know: the seats counted, and the machines longest unseen."""

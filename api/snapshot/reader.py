@@ -6,6 +6,7 @@ import sqlite3
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
@@ -15,6 +16,7 @@ from api.shared_state import SharedState
 from api.snapshot.copy import Position, Snapshot
 
 _log = logs.get("snapshot")
+Read = TypeVar("Read")
 
 #: How old the snapshot may be while the ledger is in reach. Beyond it, the ledger itself is read.
 MAX_AGE_S = 1.0
@@ -58,20 +60,25 @@ class Reader:
         self._position: Position | None = None
         self._looked_at = float("-inf")
 
-    def look_up(self, ask: Ask) -> Seen | None:
-        """What the snapshot knows, or None where it is too old, or older than this node's own last write."""
+    def look_up(self, asks: Sequence[Ask]) -> list[Seen | None]:
+        """What the snapshot knows of each; None where it is too old, or older than this node's own last write."""
         position, now = self._known_position(), self._monotonic()
         # A moment that is still to come was written before this machine was started again.
         if position is None or not 0.0 <= now - position.polled_at < self.max_age_s:
-            return None
-        if self._state.changed_at(ask.key_hash) >= position.polled_at:
-            return None
-        return self._seen(position, lambda snapshot: snapshot.look_up(ask))
+            return [None] * len(asks)
+        known = self._read(lambda snapshot: snapshot.look_up(asks))
+        if known is None:
+            return [None] * len(asks)
+        return [
+            Seen(one, position.as_of) if self._state.changed_at(ask.key_hash) < position.polled_at else None
+            for ask, one in zip(asks, known, strict=True)
+        ]
 
     def look_up_cut_off(self, ask: Ask, now: float) -> Seen | None:
         """All that is known at `now` (ledger time) without the ledger; None where there is no copy young enough."""
         position = self.usable(now)
-        return None if position is None else self._seen(position, lambda snapshot: snapshot.look_up_fully(ask, now))
+        known = None if position is None else self._read(lambda snapshot: snapshot.look_up_fully(ask, now))
+        return None if position is None or known is None else Seen(known, position.as_of)
 
     def usable(self, now: float) -> Position | None:
         """Where the copy stands, if it is of this ledger and young enough to answer from alone."""
@@ -111,11 +118,11 @@ class Reader:
                 snapshot.close()
             self._snapshot, self._writable, self._opened_at = None, None, float("inf")
 
-    def _seen(self, position: Position, look: Callable[[Snapshot], Known]) -> Seen | None:
+    def _read(self, look: Callable[[Snapshot], Read]) -> Read | None:
         if self._snapshot is None:
             return None
         try:
-            return Seen(look(self._snapshot), position.as_of)
+            return look(self._snapshot)
         except sqlite3.Error as error:
             self._drop(error)
             return None

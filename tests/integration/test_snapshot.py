@@ -51,7 +51,7 @@ class Copied:
     def both(self, sold: Sold, fingerprint: str | None = None) -> tuple[Known, Known]:
         """What the snapshot says, and what the ledger says."""
         ask = Ask(sold.key_hash, fingerprint)
-        return self.snapshot.look_up(ask), self.ledger.look_up([ask])[0]
+        return self.snapshot.look_up([ask])[0], self.ledger.look_up([ask])[0]
 
 
 @pytest.fixture
@@ -95,7 +95,7 @@ def test_a_revocation_and_a_changed_policy_arrive(copied: Copied) -> None:
     copied.admin.act(license["id"], "suspend")
     copied.admin.update(Kind.POLICY, license["policy"], {"max_machines": 7})
     copied.follower.poll()
-    holding = copied.snapshot.look_up(Ask(sold.key_hash)).holding
+    holding = copied.snapshot.look_up([Ask(sold.key_hash)])[0].holding
     assert holding is not None
     assert holding.license.status == "suspended"
     assert holding.license.max_machines == 7
@@ -107,7 +107,7 @@ def test_what_is_deleted_is_forgotten(copied: Copied) -> None:
     copied.follower.poll()
     copied.admin.delete(Kind.LICENSE, copied.admin.page(Kind.LICENSE, {})["items"][0]["id"])
     copied.follower.poll()
-    assert copied.snapshot.look_up(Ask(sold.key_hash)).holding is None
+    assert copied.snapshot.look_up([Ask(sold.key_hash)])[0].holding is None
     assert copied.snapshot.count(tables.machines) == 0
 
 
@@ -127,7 +127,7 @@ def test_another_generation_is_copied_anew(copied: Copied) -> None:
         connection.execute(update(tables.ledger).values(generation=2))
         connection.execute(delete(tables.licenses))
     assert copied.follower.poll() is True
-    assert copied.snapshot.look_up(Ask(sold.key_hash)).holding is None
+    assert copied.snapshot.look_up([Ask(sold.key_hash)])[0].holding is None
 
 
 def test_places_of_the_log_that_are_used_again_are_noticed(copied: Copied) -> None:
@@ -156,7 +156,7 @@ def test_a_row_is_replaced_by_a_newer_one_only(copied: Copied) -> None:
     with copied.snapshot.writing() as writer:
         writer.put(tables.licenses, [row | {"uses": 5, "seq": 9}])
         writer.put(tables.licenses, [row | {"uses": 1, "seq": 8}])
-    holding = copied.snapshot.look_up(Ask(sold.key_hash)).holding
+    holding = copied.snapshot.look_up([Ask(sold.key_hash)])[0].holding
     assert holding is not None
     assert holding.license.uses == 5
 
@@ -219,7 +219,7 @@ def test_a_key_that_is_another_licenses_within_one_poll_arrives(copied: Copied) 
     copied.admin.delete(Kind.LICENSE, first["id"])
     second = copied.admin.create(Kind.LICENSE, {"policy": policy, "key": key})
     copied.follower.poll()
-    holding = copied.snapshot.look_up(Ask(key_claim(key))).holding
+    holding = copied.snapshot.look_up([Ask(key_claim(key))])[0].holding
     assert holding is not None
     assert holding.license.id == second["id"]
 
@@ -234,7 +234,7 @@ def test_two_licenses_that_swap_keys_within_one_poll_arrive(copied: Copied) -> N
     copied.admin.act(two["id"], "reissue", {"key": keys[0]})
     copied.admin.act(one["id"], "reissue", {"key": keys[1]})
     copied.follower.poll()
-    found = [copied.snapshot.look_up(Ask(key_claim(key))).holding for key in keys]
+    found = [copied.snapshot.look_up([Ask(key_claim(key))])[0].holding for key in keys]
     assert [holding.license.id for holding in found if holding is not None] == [two["id"], one["id"]]
 
 
@@ -268,6 +268,6 @@ def test_a_reader_of_a_useless_file_knows_nothing_and_says_so(tmp_path: Path, co
     if content is not None:
         path.write_bytes(content)
     reader = Reader(path, SharedState(None), time.monotonic)
-    assert reader.look_up(Ask("k")) is None
+    assert reader.look_up([Ask("k")]) == [None]
     assert not reader.has_key("k")
     reader.close()
