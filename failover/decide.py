@@ -54,7 +54,7 @@ def _chores(o: Observation, c: Config, rule: Rule) -> tuple[Action, ...]:
     keeps = rule.to in (State.LEADING, State.DRAINING) and Action.HAND_OVER not in rule.actions
     if keeps and (o.renewed_at is None or o.now - o.renewed_at >= c.heartbeat_interval):
         chores.append(Action.RENEW)
-    if o.own_pending and _ledger_answers(o, c) and rule.to is not State.STOPPING:
+    if o.own_pending and _ledger_answers(o, c):
         chores.append(Action.REPLAY)
     return tuple(chores)
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from failover.config import Config
 from failover.database import Database
 from failover.elector import Elector, Surroundings
+from failover.errors import FailoverError
 from failover.heartbeat import Beat, HeartbeatStore, PrimaryHealth, Report, SqlHeartbeatStore
 from failover.jobs import Jobs
 from failover.lease import LeaseStore, SqlLeaseStore
@@ -23,6 +24,7 @@ _log = logging.getLogger("protecao.failover")
 #: Rows younger than this do not hold up a failback: intake goes on meanwhile.
 _QUEUE_GRACE_S = 2.0
 _FORGET_AFTER_S = 7 * 86_400.0
+_DELIVER_EVERY_S = 0.1
 
 
 def _nothing_applied() -> int:
@@ -95,7 +97,7 @@ class Supervisor:
         self._queue_stats = QueueStats(0, 0, None, 0, 0)
         self._decision = Decision(State.STARTING)
         self._hand_over_to: Identity | None = None
-        self._stop = threading.Event()
+        self._leaving, self._ended = threading.Event(), threading.Event()
         self._wake = threading.Event()
         self._beating = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -116,13 +118,24 @@ class Supervisor:
         self._jobs.every(3600.0, "forget", lambda: self._heartbeats.forget(_FORGET_AFTER_S))
         self._jobs.start()
 
-    def stop(self, timeout: float = 5.0) -> bool:
-        """Resigns at once, then ends the jobs; gives False if that took longer than `timeout` seconds."""
-        self._stop.set()
+    def leave(self) -> None:
+        """Resigns at once, for good. Replay goes on until `stop`: others of this node may still queue events."""
+        self._leaving.set()
         self._wake.set()
-        self._jobs.stop()
+
+    def stop(self, timeout: float = 5.0) -> bool:
+        """Resigns at once, sends on what is queued, then ends the jobs; at most `timeout` seconds for each.
+
+        Gives False if the lease's thread does not end. Nothing is queued any more when this is called: what its last
+        beat says of the queue is final.
+        """
+        self.leave()
         if self._thread is None:
             return True
+        self._deliver(timeout)
+        self._ended.set()
+        self._wake.set()
+        self._jobs.stop()
         self._thread.join(timeout)
         if self._thread.is_alive():
             return False
@@ -185,8 +198,13 @@ class Supervisor:
         return taken is not None
 
     def beat(self) -> None:
-        """Says how this node is and reads how the others are. Raises what the store raises."""
-        self._say_how_it_is()
+        """Says how this node is and reads how the others are. Raises what the store raises.
+
+        One that leaves says nothing until the end: that it stops with an empty queue is to be its last word.
+        """
+        self._say_how_it_is(unless=self._leaving)
+        if self._leaving.is_set():
+            return
         # The head as it was two beats ago: the primary's last beat is up to one old, and knew less than the log then.
         head = self._heads[0]
         self._heads.append(self._hooks.head_seq())
@@ -204,11 +222,14 @@ class Supervisor:
             _log.info("replayed", extra={"synced": done.synced, "refused": done.refused, "set_aside": done.dead})
             self._count_queue()
 
-    def _say_how_it_is(self) -> None:
+    def _say_how_it_is(self, unless: threading.Event | None = None) -> None:
         # One at a time: a beat that was under way must not be the one after the last.
         with self._beating:
             self._count_queue()
-            self._heartbeats.write(self.me, self._report())
+            report = self._report()
+            # Asked after the report was made: this one is from before it left.
+            if unless is None or not unless.is_set():
+                self._heartbeats.write(self.me, report)
 
     def _sign_off(self) -> None:
         """A last beat, which says that this process ends, and with what in its queue: nobody has to wait for it."""
@@ -218,6 +239,26 @@ class Supervisor:
             self._say_how_it_is()
         except Exception as error:
             _log.warning("the last beat was not taken", extra={"reason": str(error)})
+
+    def _deliver(self, timeout: float) -> None:
+        """Waits until the queue is empty; this node's disk may go with it."""
+        end = self._monotonic() + timeout
+        while self._queued() and self._monotonic() < end:
+            self._wake.set()
+            try:
+                self.replay()
+            except Exception as error:
+                _log.debug("the queue cannot be delivered yet", extra={"reason": str(error)})
+            self._ended.wait(_DELIVER_EVERY_S)
+        if left := self._queued():
+            _log.error("this node ends with events in its queue: its next start delivers them", extra={"events": left})
+
+    def _queued(self) -> int:
+        try:
+            self._count_queue()
+        except FailoverError as error:
+            _log.error("the queue cannot be read", extra={"reason": str(error)})
+        return self._queue_stats.pending
 
     def _count_queue(self) -> None:
         if self._queue is not None:
@@ -243,7 +284,7 @@ class Supervisor:
             self._hand_over_to = None
         return Surroundings(
             ready=self._hooks.ready(),
-            stop_requested=self._stop.is_set(),
+            stop_requested=self._leaving.is_set(),
             primary=self._health.primary,
             primary_beat_age=self._health.age(self._monotonic()),
             primary_healthy_since=self._health.healthy_since,
@@ -254,13 +295,13 @@ class Supervisor:
 
     def _keep_the_lease(self) -> None:
         while True:
-            stopping = self._stop.is_set()
+            ended = self._ended.is_set()
             try:
                 self._decision = self.elector.tick()
             except Exception:
                 # Trust ends by itself; this thread must outlive a hook's fault.
                 _log.exception("a tick failed")
-            if stopping:
+            if ended:
                 return
             self._wake.wait(self.config.poll)
             self._wake.clear()

@@ -2,7 +2,7 @@
 `serve(ServerOptions(...), worker_factory, companions)` is all the application needs."""
 
 from .master import serve
-from .options import Companion, ServerOptions, WorkerFactory
+from .options import WORKERS_ENDED, Companion, ServerOptions, WorkerFactory
 from .phase import DRAINING
 
-__all__ = ["DRAINING", "Companion", "ServerOptions", "WorkerFactory", "serve"]
+__all__ = ["DRAINING", "WORKERS_ENDED", "Companion", "ServerOptions", "WorkerFactory", "serve"]

@@ -15,6 +15,7 @@ STEADY_S = 10.0
 """A child that lived this long is started again at once."""
 LONGEST_DELAY_S = 5.0
 _PR_SET_PDEATHSIG = 1
+_END = signal.SIGTERM
 _OURS = (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD)
 
 
@@ -75,9 +76,9 @@ class Child:
         if self.pid is not None:
             os.kill(self.pid, number)
 
-    def end_by(self, deadline: float) -> None:
-        """Ask the child to end (SIGTERM); `press` kills it once the deadline (monotonic) has passed."""
-        self.signal(signal.SIGTERM)
+    def end_by(self, deadline: float, number: int = _END) -> None:
+        """Ask the child to end, by this signal; `press` kills it once the deadline (monotonic) has passed."""
+        self.signal(number)
         self.kill_at = deadline
 
     def press(self, now: float) -> None:

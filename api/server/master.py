@@ -20,14 +20,14 @@ from .beats import BeatPipe, Pulse
 from .children import Child
 from .gate import overloaded
 from .listener import PortUnavailable, listen, turn_away
-from .options import Companion, ServerOptions, WorkerFactory
+from .options import WORKERS_ENDED, Companion, ServerOptions, WorkerFactory
 from .phase import Phase, SharedPhase
 from .worker import run_granian
 
 log = logging.getLogger(__name__)
 
 TICK_S = 0.25
-COMPANION_S = 1.0
+SPARE_S = 1.0
 SETTLE_S = 0.1
 MUSTER_S = 10.0
 
@@ -128,22 +128,29 @@ class Master:
             return False
 
     def _drain(self) -> None:
-        """Companions first, then the clients are told, then the queue is emptied, then Granian."""
+        """Companions first, then the clients are told, then the queue is emptied, then Granian, then what is left."""
         log.info("ending: telling clients and companions")
         self._phase.value = Phase.LEAVING
         began = time.monotonic()
         for companion in self._companions:
-            companion.end_by(began + COMPANION_S)
-        self._await(self._companions, began + COMPANION_S)
-        time.sleep(max(0.0, began + self._options.drain_notice - time.monotonic()))
+            companion.signal(signal.SIGTERM)
+        time.sleep(self._options.drain_notice)
         turn_away(self._listener)
         time.sleep(SETTLE_S)
         self._listener.close()
         self._phase.value = Phase.CLOSED
-        deadline = time.monotonic() + self._options.drain_timeout + 2 * COMPANION_S
+        deadline = time.monotonic() + self._options.drain_timeout + 2 * SPARE_S
         self._granian.end_by(deadline)
-        self._await([self._granian, *self._companions], deadline + COMPANION_S)
+        self._await([self._granian], deadline + SPARE_S)
+        self._end_companions()
         log.info("ended", extra={"seconds": round(time.monotonic() - began, 2)})
+
+    def _end_companions(self) -> None:
+        now = time.monotonic()
+        for companion in self._companions:
+            companion.reap(now)
+            companion.end_by(now + self._options.drain_timeout, WORKERS_ENDED)
+        self._await(self._companions, now + self._options.drain_timeout + SPARE_S)
 
     def _await(self, children: Sequence[Child], deadline: float) -> None:
         """Until these children are gone; each is killed when past its own time."""

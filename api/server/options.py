@@ -1,6 +1,7 @@
 """What the server is told: where to listen, how many may work at once, how long to wait.
 Plain values, made by the settings; nothing here reads the environment."""
 
+import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 from wsgiref.types import WSGIApplication
@@ -9,12 +10,17 @@ WorkerFactory = Callable[[], WSGIApplication]
 """Makes the WSGI application inside each worker, after the fork: engines and threads belong here."""
 
 
+WORKERS_ENDED = signal.SIGUSR1
+"""What a companion that is still there is sent when no worker is."""
+
+
 @dataclass(frozen=True, slots=True)
 class Companion:
     """A process that lives beside the workers: started with them, started again when it dies.
 
-    `run` is called in the child, after the fork; its result (None or 0: well) is the exit status. SIGTERM ends it,
-    by default at once: a companion that must tidy up sets its own handler and has a second for it.
+    `run` is called in the child, after the fork; its result (None or 0: well) is the exit status. SIGTERM tells it
+    that the server is about to end, and by default ends it at once. One that has to tidy up behind the workers goes
+    on until `WORKERS_ENDED`, and has `drain_timeout` from then on.
     """
 
     name: str

@@ -1,5 +1,7 @@
 """The supervisor's process: one per node, whatever the number of workers. It holds the lease and says so.
 
+Told to end, it resigns at once, and ends when its workers have: what they queue until then it takes to the ledger.
+
 A lock on a file in `DATA_DIR` makes it the only one; the system drops the lock with the process. Beside our own
 server it is a companion of the workers; under any other WSGI server the worker that gets the lock runs it.
 """
@@ -42,27 +44,37 @@ _FRESH_S = 1.0
 _LOCK_NAME = "supervisor.lock"
 _LOCK_RETRY_S = 0.5
 _SCHEMA_LOOK_S, _SCHEMA_RETRY_S = 0.03, 0.5
+#: How long a node that ends tries to empty its queue; its server has a little more patience than that.
+_DELIVER_S = 8.0
 
 
 def run(settings: Settings, instance: str) -> int:
-    """The life of a companion process: until SIGTERM, upon which the lease is resigned at once. Gives 0."""
-    stop = threading.Event()
+    """The life of a companion: at SIGTERM the lease is resigned at once, at `WORKERS_ENDED` it ends. Gives 0."""
+    from api.server import WORKERS_ENDED
+
+    told = {signal.SIGTERM: threading.Event(), WORKERS_ENDED: threading.Event()}
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # Waited for by a thread: a handler that interrupts this one inside the event's own lock could not set it.
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-    threading.Thread(target=_set_when_told, args=(stop,), name="sigterm", daemon=True).start()
+    # Waited for by threads: a handler that interrupts this one inside an event's own lock could not set it.
+    signal.pthread_sigmask(signal.SIG_BLOCK, told)
+    for number, event in told.items():
+        threading.Thread(target=_set_when_told, args=(number, event), name=number.name, daemon=True).start()
     logs.configure(settings.log_level, settings.log_format)
-    supervise(settings, instance, stop)
+    supervise(settings, instance, *told.values())
     return 0
 
 
-def _set_when_told(stop: threading.Event) -> None:
-    signal.sigwait({signal.SIGTERM})
-    stop.set()
+def _set_when_told(number: signal.Signals, event: threading.Event) -> None:
+    signal.sigwait({number})
+    event.set()
 
 
-def supervise(settings: Settings, instance: str, stop: threading.Event) -> None:
-    """Waits to be the node's only supervisor, then leads or follows until `stop` is set."""
+def supervise(
+    settings: Settings, instance: str, stop: threading.Event, workers_ended: threading.Event | None = None
+) -> None:
+    """Waits to be the node's only supervisor, then leads or follows until `stop` is set, upon which it resigns.
+
+    Then it waits for `workers_ended`, if that is given, takes what they left in the queue to the ledger, and ends.
+    """
     with _alone(settings.data_dir, stop) as alone:
         if not alone:
             return
@@ -84,9 +96,12 @@ def supervise(settings: Settings, instance: str, stop: threading.Event) -> None:
         try:
             while not stop.wait(_PUBLISH_EVERY_S):
                 _publish(published, supervisor, copy, jobs, queueing)
+            supervisor.leave()
+            while workers_ended and not workers_ended.wait(_PUBLISH_EVERY_S):
+                _publish(published, supervisor, copy, jobs, queueing)
         finally:
             jobs.stop()
-            supervisor.stop()
+            supervisor.stop(_DELIVER_S)
             _publish(published, supervisor, copy, jobs, queueing)
             leases.close()
             rest.close()

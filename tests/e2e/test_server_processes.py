@@ -96,7 +96,7 @@ def test_a_stopped_worker_does_not_hold_up_the_end() -> None:
         assert not any(is_running(each) for each in everything)
 
 
-def test_the_companion_is_told_first(tmp_path: Path) -> None:
+def test_the_companion_is_told_first_and_ends_last(tmp_path: Path) -> None:
     file = tmp_path / "companion"
     with small_app({"COMPANION_FILE": str(file)}, drain_notice=5) as server:
         until(lambda: file.exists() and file.read_text().startswith("up"), "the companion")
@@ -104,3 +104,4 @@ def test_the_companion_is_told_first(tmp_path: Path) -> None:
         until(lambda: file.read_text() == "resigned", "its farewell")
         assert server.answers()
         assert server.wait() == 0
+        assert file.read_text() == "alone []"

@@ -12,9 +12,10 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 from flask import Flask, Response, jsonify, request
 
-from api.server import DRAINING, Companion, ServerOptions, serve
+from api.server import DRAINING, WORKERS_ENDED, Companion, ServerOptions, serve
 
 
 def make_app() -> Flask:
@@ -78,13 +79,17 @@ def make_app() -> Flask:
 
 
 def companion() -> int:
-    """Writes its id to COMPANION_FILE, and a farewell when it is told to end."""
+    """Writes its id to COMPANION_FILE; a farewell when it is told to end; when told that no worker is left, who is."""
     path = Path(os.environ["COMPANION_FILE"])
-    asked = threading.Event()
+    asked, alone = threading.Event(), threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: asked.set())
+    signal.signal(WORKERS_ENDED, lambda *_: alone.set())
     path.write_text(f"up {os.getpid()}")
     asked.wait()
     path.write_text("resigned")
+    alone.wait()
+    others = [each.pid for each in psutil.Process(os.getppid()).children(recursive=True) if each.pid != os.getpid()]
+    path.write_text(f"alone {others}")
     return 0
 
 

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 #: What is asked of every license when all is well again.
 LAST_CALL = Call(act=Act.VALIDATE)
-#: How long a process that was told to stop may drain before it is killed.
-_DRAIN_S = 1.5
+#: How long a process that was told to stop goes on answering, and how long it may deliver before it is killed.
+_DRAIN_S, _DELIVER_S = 0.8, 0.7
 _STATUS = {"ban": "banned", "suspend": "suspended", "reinstate": "active"}
 
 
@@ -79,8 +79,9 @@ def _terminate(world: World, item: Item, lasts: float) -> None:
             process.supervisor.ask_to_stop()
         else:
             process.supervisor.stops_in_a_round = True
-        world.kernel.at(_DRAIN_S, lambda: world.kill(site, process))
-        world.kernel.at(_DRAIN_S + lasts, lambda: _start(world, site))
+        world.kernel.at(_DRAIN_S, lambda: process.once(process.finish))
+        world.kernel.at(_DRAIN_S + _DELIVER_S, lambda: world.kill(site, process))
+        world.kernel.at(_DRAIN_S + _DELIVER_S + lasts, lambda: _start(world, site))
 
 
 def _deploy(world: World, item: Item, lasts: float) -> None:
@@ -96,7 +97,8 @@ def _deploy(world: World, item: Item, lasts: float) -> None:
         world.kill(site, process)
         world.vanish(old)
 
-    world.kernel.at(lasts + _DRAIN_S, end)
+    world.kernel.at(lasts + _DRAIN_S, lambda: process.once(process.finish))
+    world.kernel.at(lasts + _DRAIN_S + _DELIVER_S, end)
 
 
 def _supervisor_dies(world: World, item: Item, lasts: float) -> None:

@@ -77,11 +77,11 @@ class SimSupervisor(Supervisor):
 
     def ask_to_stop(self) -> None:
         """SIGTERM has come."""
-        self._stop.set()
+        self.leave()
 
     def _look_around(self) -> Surroundings:
         if self.stops_in_a_round:
-            self._stop.set()
+            self.leave()
         return super()._look_around()
 
     def sign_off(self) -> None:
@@ -91,7 +91,7 @@ class SimSupervisor(Supervisor):
     @property
     def stops(self) -> bool:
         """Whether it has been asked to."""
-        return self._stop.is_set()
+        return self._leaving.is_set()
 
 
 class Process(Owner):
@@ -126,6 +126,7 @@ class Process(Owner):
         self.queueing = SimQueueing(self.queue, self.state, self.monotonic)
         self.supervisor = self._supervise()
         self.recorder = self._recorder(scratch)
+        self.closed, self._at_work = False, 0
 
     @property
     def name(self) -> str:
@@ -189,7 +190,18 @@ class Process(Owner):
 
     def submit(self, operation: Operation) -> Any:
         """The real recorder's outcome, from within a task of this process."""
-        return self.recorder.submit(operation, as_it_is)
+        self._at_work += 1
+        try:
+            return self.recorder.submit(operation, as_it_is)
+        finally:
+            self._at_work -= 1
+
+    def finish(self) -> None:
+        """Takes no more calls; signs off once its last answer is given and its queue is empty."""
+        self.closed = True
+        while self._at_work or self.queue.stats().pending:
+            self.kernel.sleep(0.1, self)
+        self.supervisor.sign_off()
 
     # -- what it does again and again ---------------------------------------------------------------------------------
 
@@ -302,14 +314,9 @@ class Process(Owner):
         def loop() -> None:
             self.kernel.sleep(self.random.uniform(0.0, min(seconds, 0.3)), self)
             while True:
-                stopping = self.supervisor.stops
                 # As a job's error is kept, and the job goes on.
                 with contextlib.suppress(*PROBLEMS):
                     job()
-                if stopping:
-                    if job == self.tick:
-                        self.supervisor.sign_off()
-                    return
                 self.kernel.sleep(seconds * self.random.uniform(0.95, 1.1), self)
 
         return self.kernel.spawn(self, loop)

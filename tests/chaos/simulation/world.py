@@ -139,8 +139,8 @@ class World:
 
     def listen(self, number: int) -> Process | None:
         """Who takes a client's call at this node."""
-        processes = self.sites[number - 1].processes
-        return processes[-1] if processes else None
+        open_ones = [process for process in self.sites[number - 1].processes if not process.closed]
+        return open_ones[-1] if open_ones else None
 
     # -- what happens -------------------------------------------------------------------------------------------------
 

@@ -113,7 +113,9 @@ RETURNED = {"primary": ONE, "primary_beat_age": 0.2, "primary_healthy_since": NO
         # stopping
         (leading(stop_requested=True), State.STOPPING, (Action.RESIGN,)),
         (leading(stop_requested=True, trusted_until=NOW - 1), State.STOPPING, (Action.RESIGN,)),
-        (leading(stop_requested=True, own_pending=4), State.STOPPING, (Action.RESIGN,)),
+        (leading(stop_requested=True, own_pending=4), State.STOPPING, (Action.RESIGN, Action.REPLAY)),
+        (seen(state=State.STOPPING, own_pending=1), State.STOPPING, (Action.REPLAY,)),
+        (seen(state=State.STOPPING, own_pending=1, ledger_since=None), State.STOPPING, ()),
         # handed over a moment ago, and not renewed yet: nobody else would lead until it ran out
         (leading(stop_requested=True, trusted_until=None), State.STOPPING, (Action.RESIGN,)),
         (seen(stop_requested=True), State.STOPPING, ()),
@@ -207,7 +209,7 @@ def test_whatever_is_observed_the_rules_hold(o: Observation) -> None:
         assert Action.HAND_OVER not in actions
     if o.stop_requested or o.state is State.STOPPING:
         assert decision.state is State.STOPPING
-        assert set(actions) <= {Action.RESIGN}
+        assert set(actions) <= {Action.RESIGN, Action.REPLAY}
     if o.ledger_since is None:
         assert not {Action.ACQUIRE, Action.REPLAY, Action.HAND_OVER} & set(actions)
     if Action.ACQUIRE in actions:
