@@ -58,19 +58,36 @@ def _deactivate(past: Past, holding: Holding) -> Merged:
     machine = _machine(past, holding)
     if machine is not None and _moved_at(machine) > past.at:
         return Merged(holding)
-    return Merged(leave_seat(past.call, holding, past.at))
+    return Merged(_still_beating(past, machine, leave_seat(past.call, holding, past.at)))
 
 
 def _ping(past: Past, holding: Holding) -> Merged:
     machine = _machine(past, holding)
-    if machine is None or not (machine.active or machine.culled):
+    if machine is None:
         return Merged(holding)
+    if not machine.active and not machine.culled:
+        return Merged(_beaten_elsewhere(past, machine, holding))
     # It had beaten all along, and the leader that culled it could not know.
     merged = Merged(holding) if machine.active else _seat(past, holding, _moved_at(machine))
     machine = _machine(past, merged.holding)
     assert machine is not None
     beaten = replace(machine, heartbeat_at=max(past.at, machine.heartbeat_at or 0.0))
     return replace(merged, holding=with_machine(merged.holding, beaten))
+
+
+def _beaten_elsewhere(past: Past, machine: Machine, holding: Holding) -> Holding:
+    """A ping from after the machine left: it has come again since, by a call that is still to be replayed."""
+    if past.at <= max(_moved_at(machine), machine.heartbeat_at or 0.0):
+        return holding
+    return with_machine(holding, replace(machine, heartbeat_at=past.at))
+
+
+def _still_beating(past: Past, before: Machine | None, moved: Holding) -> Holding:
+    """A machine that comes or goes begins without a heartbeat; a ping from after that moment is not of before it."""
+    after = _machine(past, moved)
+    if before is None or after is None or (before.heartbeat_at or 0.0) <= past.at:
+        return moved
+    return with_machine(moved, replace(after, heartbeat_at=before.heartbeat_at))
 
 
 def _check_in(past: Past, holding: Holding) -> Merged:
@@ -110,7 +127,8 @@ def _seat(past: Past, holding: Holding, seat_at: float) -> Merged:
     before, machine = _machine(past, holding), _machine(past, seated)
     assert machine is not None
     seen = max(past.at, (before and before.last_seen_at) or 0.0)
-    return Merged(with_machine(seated, replace(machine, last_seen_at=seen, seat_at=seat_at)), conflicts)
+    seated = with_machine(seated, replace(machine, last_seen_at=seen, seat_at=seat_at))
+    return Merged(_still_beating(past, before, seated), conflicts)
 
 
 def _in_excess(past: Past, seated: Holding | None, holding: Holding) -> Holding:

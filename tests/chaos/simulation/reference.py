@@ -69,9 +69,7 @@ def _machines(id: str, holding: Holding, events: Sequence[Event]) -> Iterator[st
         if last.type == Act.ACTIVATE and not active and not culled:
             yield f"{id}: {fingerprint} was activated last, and has no seat"
         after = last.occurred_at + 2 * SKEW_S
-        # A seat that is taken or freed at replay ends the heartbeat, however late the pings were that are in the log.
-        since = max(place for place, event in enumerate(logged) if event in moves)
-        pings = [e.occurred_at for e in logged[since:] if e.type == Act.PING and e.data["valid"]]
+        pings = [e.occurred_at for e in logged if e.type == Act.PING and e.data["valid"]]
         latest = max((ping for ping in pings if ping > after), default=None)
         beat = machine.heartbeat_at if machine is not None and active else None
         if active and latest is not None and (beat is None or beat < latest) and not culled:

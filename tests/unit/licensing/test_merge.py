@@ -98,6 +98,25 @@ def test_a_denied_call_has_no_effect() -> None:
 # -- pings, check-ins and clocks --------------------------------------------------------------------------------------
 
 
+def test_a_ping_is_kept_whatever_earlier_coming_and_going_is_replayed_around_it() -> None:
+    goes, comes = _past(Act.DEACTIVATE, NOW - 20), _past(Act.ACTIVATE, NOW - 10)
+    for order in ((0, 1, 2), (0, 2, 1), (2, 0, 1)):
+        holding = _holding(_machine(heartbeat_at=NOW - 50))
+        for past in [(goes, comes, _past(Act.PING, NOW))[place] for place in order]:
+            holding = merge(past, holding).holding
+        pc = holding.machines[PC]
+        assert (pc.active, pc.seat_at, pc.heartbeat_at, holding.seats) == (True, NOW - 10, NOW, 1)
+
+
+def test_a_machine_that_comes_again_begins_without_the_heartbeat_of_before() -> None:
+    holding = _holding(_machine(heartbeat_at=NOW - 50))
+    for past in (_past(Act.DEACTIVATE, NOW - 20), _past(Act.ACTIVATE, NOW - 10)):
+        holding = merge(past, holding).holding
+        assert holding.machines[PC].heartbeat_at is None
+    left = merge(_past(Act.DEACTIVATE, NOW), holding).holding
+    assert merge(_past(Act.PING, NOW - 1), left).holding.machines[PC].heartbeat_at is None
+
+
 def test_pings_and_check_ins_take_the_later_time() -> None:
     for first, second in ((NOW, NOW - 50), (NOW - 50, NOW)):
         holding = _holding(_machine())
