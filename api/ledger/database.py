@@ -48,17 +48,19 @@ class Database:
         self.answered_at = time.monotonic()
 
     @contextlib.contextmanager
+    def reading_one_moment(self) -> Iterator[Connection]:
+        """One transaction whose statements all see what was there at the first. Raises `LedgerError`."""
+        begin = "BEGIN" if self.is_sqlite else "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+        with _translated(), self._transaction(begin) as connection:
+            yield connection
+        self.answered_at = time.monotonic()
+
+    @contextlib.contextmanager
     def writing(self) -> Iterator[Connection]:
         """One transaction, committed when the block ends well. Raises `LedgerError`, never a driver's error."""
-        with _translated(), self._write_lock(), self.engine.connect() as connection:
-            self._say(connection, "BEGIN IMMEDIATE" if self.is_sqlite else "BEGIN ISOLATION LEVEL READ COMMITTED")
-            try:
-                yield connection
-                if _in_transaction(connection):  # the block may have ended it in a message of its own
-                    self._say(connection, "COMMIT")
-            except BaseException:
-                self._roll_back(connection)
-                raise
+        begin = "BEGIN IMMEDIATE" if self.is_sqlite else "BEGIN ISOLATION LEVEL READ COMMITTED"
+        with _translated(), self._write_lock(), self._transaction(begin) as connection:
+            yield connection
         self.answered_at = time.monotonic()
 
     @contextlib.contextmanager
@@ -96,6 +98,18 @@ class Database:
 
     def close(self) -> None:
         self.engine.dispose()
+
+    @contextlib.contextmanager
+    def _transaction(self, begin: str) -> Iterator[Connection]:
+        with self.engine.connect() as connection:
+            self._say(connection, begin)
+            try:
+                yield connection
+                if _in_transaction(connection):  # the block may have ended it in a message of its own
+                    self._say(connection, "COMMIT")
+            except BaseException:
+                self._roll_back(connection)
+                raise
 
     def _say(self, connection: Connection, words: str) -> None:
         with self.guarded(connection, _WORDS_GUARD_S):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from typing import Any
 
 import msgspec
@@ -50,7 +51,9 @@ class Follower:
     def poll(self) -> bool:
         """Catches up once; gives whether it had to begin anew."""
         sent = self._clock.monotonic()
-        with self._reading() as connection:
+        # What changes between two statements would be behind the head that was read, and missing in the copy until
+        # the next poll, though its `as_of` is later than the change before.
+        with self._guarded(self._database.reading_one_moment()) as connection:
             head = _head(connection)
             if head.at is not None:
                 self._clock.sample(head.at, sent, self._clock.monotonic())
@@ -63,8 +66,8 @@ class Follower:
         return True
 
     @contextlib.contextmanager
-    def _reading(self) -> Iterator[Connection]:
-        with self._database.reading() as connection, self._database.guarded(connection, _GUARD_S):
+    def _guarded(self, opened: AbstractContextManager[Connection]) -> Iterator[Connection]:
+        with opened as connection, self._database.guarded(connection, _GUARD_S):
             yield connection
 
     def _catch_up(self, connection: Connection, position: Position, head: Head, as_of: float, polled_at: float) -> None:
@@ -102,7 +105,7 @@ class Follower:
         while True:
             query = select(table).where(key > last).order_by(key).limit(_CHUNK)
             # Between two chunks the connection is free: whoever shares it, the heartbeat above all, must get through.
-            with self._reading() as connection:
+            with self._guarded(self._database.reading()) as connection:
                 rows: list[Any] = list(connection.execute(query).mappings())
             with self._snapshot.writing() as writer:
                 writer.put(table, rows)

@@ -7,16 +7,18 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
-from sqlalchemy import delete, insert, update
+from sqlalchemy import delete, event, insert, update
 
 from api.batcher import as_it_is
 from api.clock import Clock
 from api.draft import Operation
 from api.ids import new_id
 from api.ledger import tables
+from api.ledger.database import Database
 from api.ledger.records import Ask, Known
 from api.ledger.store import Ledger
 from api.licensing import Act, Call
@@ -99,6 +101,33 @@ def test_a_revocation_and_a_changed_policy_arrive(copied: Copied) -> None:
     assert holding is not None
     assert holding.license.status == "suspended"
     assert holding.license.max_machines == 7
+
+
+def test_what_changes_between_the_statements_of_a_poll_is_left_to_the_next(copied: Copied) -> None:
+    """Two connections: a license was suspended, and gets more seats while the follower is reading."""
+    sold = sell(copied.ledger.database, FLOATING)
+    copied.follower.poll()
+    license = copied.admin.page(Kind.LICENSE, {})["items"][0]
+    copied.admin.act(license["id"], "suspend")
+
+    def in_between(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        if "FROM policies" in statement and not widened:
+            widened.append(statement)
+            with contextlib.closing(Database(copied.ledger.database.url)) as other:
+                admin = Resources(other, Node("there"), copied.clock, SharedState(None))
+                admin.update(Kind.LICENSE, license["id"], {"max_machines": 9})
+
+    widened: list[str] = []
+    event.listen(copied.ledger.database.engine, "before_cursor_execute", in_between)
+    copied.follower.poll()
+    assert widened
+    holding = copied.snapshot.look_up(Ask(sold.key_hash)).holding
+    assert holding is not None
+    assert (holding.license.status, holding.license.max_machines) == ("suspended", 3)
+    copied.follower.poll()
+    holding = copied.snapshot.look_up(Ask(sold.key_hash)).holding
+    assert holding is not None
+    assert (holding.license.status, holding.license.max_machines) == ("suspended", 9)
 
 
 def test_what_is_deleted_is_forgotten(copied: Copied) -> None:
