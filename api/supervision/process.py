@@ -26,7 +26,7 @@ from api.ledger.database import Database
 from api.ledger.errors import LedgerError, LedgerUnavailable
 from api.licensing import Watch
 from api.settings import Settings
-from api.snapshot import SNAPSHOT_NAME, Follower, open_snapshot
+from api.snapshot import SNAPSHOT_NAME, Follower, open_snapshot, source_of
 from api.supervision.published import NodeState, Published, SnapshotState
 from api.supervision.queueing import Queueing
 from api.version import VERSION
@@ -85,12 +85,13 @@ def supervise(
         queueing = Queueing(settings, rest, clock)
         # A connection of its own: a job that hangs must not lose the lease.
         leases = LeaseDatabase(settings.database_url)
-        supervisor = _supervisor(settings, instance, leases, rest, copy, queueing)
+        published = Published(settings.data_dir)
+        epoch_seen = published.epoch_seen(copy.source)
+        supervisor = _supervisor(settings, instance, leases, rest, copy, queueing, epoch_seen)
         jobs = Jobs()
         jobs.every(_FOLLOW_EVERY_S, "follow", copy.follow)
         jobs.every(_FOLLOW_EVERY_S, "reconnect", lambda: queueing.go_back(copy.is_fresh()))
         duties.run_on(jobs, settings, rest, supervisor)
-        published = Published(settings.data_dir)
         supervisor.start()
         jobs.start()
         try:
@@ -126,7 +127,13 @@ def _await_schema(database: Database, stop: threading.Event) -> None:
 
 
 def _supervisor(
-    settings: Settings, instance: str, leases: LeaseDatabase, rest: Database, copy: _Copy, queueing: Queueing
+    settings: Settings,
+    instance: str,
+    leases: LeaseDatabase,
+    rest: Database,
+    copy: _Copy,
+    queueing: Queueing,
+    epoch_seen: int,
 ) -> Supervisor:
     me = Identity(instance, settings.node_id, settings.node_rank)
     return Supervisor(
@@ -139,6 +146,7 @@ def _supervisor(
         hooks=Hooks(applied_seq=copy.seq, head_seq=copy.head),
         url=settings.node_url,
         version=VERSION,
+        epoch_seen=epoch_seen,
     )
 
 
@@ -161,6 +169,7 @@ class _Copy:
         # Until it has been read no silence counts: what other nodes have queued is not known yet.
         self.watch = Watch(until=0.0)
         self._database = database
+        self.source = source_of(settings.database_url)
         self._snapshot = open_snapshot(settings.data_dir / SNAPSHOT_NAME)
         self._follower = Follower(database, self._snapshot, clock)
         self._licenses: int | None = None
@@ -209,6 +218,7 @@ def _publish(published: Published, supervisor: Supervisor, copy: _Copy, jobs: Jo
         lease_rank=_lease_rank(supervisor, status),
         counting_since=_finite(copy.watch.since),
         counting_until=_finite(copy.watch.until),
+        source=copy.source,
         snapshot=copy.state(),
         queue=queueing.look(),
         jobs=status.jobs | jobs.last_success_s(),

@@ -53,6 +53,8 @@ class NodeState(msgspec.Struct, frozen=True, kw_only=True):
     #: The span of ledger time in which silence counts against a machine or a license; None: without an end.
     counting_since: float | None = None
     counting_until: float | None = None
+    #: Which ledger `epoch` is of, as `api.snapshot.source_of` names it.
+    source: str = ""
     snapshot: SnapshotState | None = None
     queue: QueueState = QueueState()
     jobs: dict[str, float | None] = msgspec.field(default_factory=dict)
@@ -85,6 +87,14 @@ class Published:
         fresh = self._path.with_suffix(".new")
         fresh.write_bytes(msgspec.json.encode(state))
         os.replace(fresh, self._path)  # noqa: PTH105 - as a path's method it says less
+
+    def epoch_seen(self, source: str) -> int:
+        """The highest epoch of the ledger `source` that was known when this node last ran; 0 where nothing says so."""
+        try:
+            state = self._decode(self._path.read_bytes())
+        except (OSError, msgspec.MsgspecError):
+            return 0
+        return state.epoch if state.source == source else 0
 
     def read(self) -> NodeState | None:
         """What was last said, at most 0.1 s late; None where nothing readable is there, or nothing that is fresh."""

@@ -110,6 +110,28 @@ def test_a_supervisor_that_is_started_again_finds_its_own_lease(
     assert rows(database, tables.failovers) == []
 
 
+def test_an_epoch_that_this_node_has_seen_is_not_used_again_by_a_ledger_that_is_older(
+    ledger_url: str, database: Database, tmp_path: Path
+) -> None:
+    settings = settings_of(ledger_url, tmp_path)
+    for epoch in (1, 2):
+        with supervised(settings):
+            says(tmp_path, role="primary", epoch=epoch)
+    with database.writing() as connection:
+        connection.execute(tables.lease.update().values(epoch=1))
+    with supervised(settings):
+        assert says(tmp_path, role="primary").epoch == 3
+    assert lease(database)["epoch"] == 3
+
+
+def test_an_epoch_of_another_ledger_is_nothing_to_this_one(ledger_url: str, tmp_path: Path) -> None:
+    published = Published(tmp_path)
+    elsewhere = {"at": 0.0, "instance": "i", "role": "primary", "state": "LEADING", "lease_rank": 1}
+    published.write(NodeState(**elsewhere, epoch=70, ledger_reachable=True, source="another"))
+    with supervised(settings_of(ledger_url, tmp_path)):
+        assert says(tmp_path, role="primary").epoch == 1
+
+
 def test_a_ledger_that_is_away_from_the_start_makes_the_node_isolated(tmp_path: Path) -> None:
     settings = settings_of(f"postgresql://postgres@127.0.0.1:{free_port()}/none", tmp_path)
     with supervised(settings):
