@@ -93,7 +93,10 @@ def duties_of(settings: Settings) -> list[Duty]:
     """All duties in the order of a new leader's first round: culls and overdue notices go by what the watch found."""
     limits = watching.Limits(settings.heartbeat_timeout, settings.isolated_max_age)
     keep = retention.Keep(
-        settings.check_retention_days * DAY, settings.event_retention_days * DAY, settings.heartbeat_timeout
+        checks=settings.check_retention_days * DAY,
+        events=settings.event_retention_days * DAY,
+        timeout=settings.heartbeat_timeout,
+        gone=settings.isolated_max_age,
     )
     return [
         # A look that comes late is taken for trouble, so it is never put off.

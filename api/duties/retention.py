@@ -1,7 +1,9 @@
 """Retention: plain validations leave the log once they are counted and old, everything else when it is older still.
 
 The log keeps its last row, and every row that a node with a fresh beat, or rank 1, may still have to read: followers
-look for the event at their own place in it. Rows go from the log's beginning, so that a follower which finds its place
+look for the event at their own place in it. Rank 1 holds it back for as long as its snapshot may be used: one that is
+silent for longer makes its snapshot anew when it returns, and one that is gone for good must not keep a log for ever.
+Rows go from the log's beginning, so that a follower which finds its place
 finds all that came after it, but for validations, which change nothing that is copied.
 """
 
@@ -14,22 +16,30 @@ from typing import Any
 import msgspec
 from sqlalchemy import Connection, Select, delete, func, select
 
+from api import logs
 from api.duties.rollup import rolled_up_until
 from api.duties.rows import add_to_mark, mark, set_mark
 from api.duties.terms import Writing
 from api.ledger.tables import REMOVED_NOT_NORMAL, events, heartbeats, licenses, log_head, notices, outbox
 from api.licensing import Act
 
+_log = logs.get("duties")
+
 _CHUNK = 2_000
 _CHECKS_SEEN = "validations removed up to"
+_WITHOUT_RANK_1 = "retention goes on without rank 1"
 
 
-class Keep(msgspec.Struct, frozen=True):
-    """How long validations and all events are kept, and how old the beat of a healthy process may be; in seconds."""
+class Keep(msgspec.Struct, frozen=True, kw_only=True):
+    """How long validations and all events are kept, in seconds.
+
+    `timeout`: how old the beat of a healthy process may be; `gone`: that of a rank 1 which is waited for.
+    """
 
     checks: float
     events: float
     timeout: float
+    gone: float
 
 
 class Reader(msgspec.Struct, frozen=True):
@@ -40,15 +50,17 @@ class Reader(msgspec.Struct, frozen=True):
     applied_seq: int
 
 
-def needed_from(head: int, readers: Sequence[Reader], now: float, timeout: float) -> int:
-    """The first place of the log that must stay. Pure.
+def needed_from(head: int, readers: Sequence[Reader], now: float, keep: Keep) -> int:
+    """The first place of the log that must stay; all of it while nobody beats. Pure."""
+    fresh = [reader.applied_seq for reader in readers if now - reader.beat_at <= keep.timeout]
+    rank_1 = awaited(readers, now, keep)
+    return min(head, *fresh, *([rank_1.applied_seq] if rank_1 else [])) if fresh else 0
 
-    Rank 1 counts however long it has been silent; nothing goes while it was never heard of.
-    """
-    fresh = [reader.applied_seq for reader in readers if now - reader.beat_at <= timeout]
-    of_rank_1 = [reader for reader in readers if reader.rank == 1]
-    last = max(of_rank_1, key=lambda reader: reader.beat_at).applied_seq if of_rank_1 else 0
-    return min(head, last, *fresh)
+
+def awaited(readers: Sequence[Reader], now: float, keep: Keep) -> Reader | None:
+    """The last of rank 1 that was heard of, None where that is too long ago. Pure."""
+    of_rank_1 = [reader for reader in readers if reader.rank == 1 and now - reader.beat_at <= keep.gone]
+    return max(of_rank_1, key=lambda reader: reader.beat_at, default=None)
 
 
 def forget_checks(writing: Writing, keep: Keep) -> bool:
@@ -98,7 +110,19 @@ def _needed_from(writing: Writing, keep: Keep) -> int:
     head = writing.connection.execute(select(log_head.c.seq)).scalar_one()
     query = select(heartbeats.c.rank, heartbeats.c.beat_at, heartbeats.c.applied_seq)
     readers = [Reader(*row) for row in writing.connection.execute(query)]
-    return needed_from(head, readers, writing.now, keep.timeout)
+    _say_who_is_awaited(writing, awaited(readers, writing.now, keep))
+    return needed_from(head, readers, writing.now, keep)
+
+
+def _say_who_is_awaited(writing: Writing, rank_1: Reader | None) -> None:
+    """Once for each change, whoever leads."""
+    gone = int(rank_1 is None)
+    if mark(writing.connection, _WITHOUT_RANK_1) != gone:
+        set_mark(writing.connection, _WITHOUT_RANK_1, gone)
+        if gone:
+            _log.warning("rank 1 has not been heard of for too long: the log no longer waits for it")
+        else:
+            _log.info("rank 1 is heard of again: the log waits for it")
 
 
 def _log_after(seen: int, needed: int) -> Select[Any]:

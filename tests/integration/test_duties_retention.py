@@ -28,7 +28,7 @@ from tests.support.leading import Json, Leading, add_events, beat
 from tests.support.nodes import rows, sell
 
 DAY = 86_400.0
-KEEP = Keep(checks=7 * DAY, events=90 * DAY, timeout=6.0)
+KEEP = Keep(checks=7 * DAY, events=90 * DAY, timeout=6.0, gone=2 * DAY)
 FORGET_CHECKS = partial(retention.forget_checks, keep=KEEP)
 FORGET_EVENTS = partial(retention.forget_events, keep=KEEP)
 TIDY = partial(retention.tidy, keep=KEEP)
@@ -151,6 +151,7 @@ def test_the_last_row_and_what_somebody_still_has_to_read_stays(leader: Leading,
         ({"node": "node-2", "applied_seq": 5}, [4, 5, 6, 7, 8, 9, 10]),
         ({"node": "node-1", "applied_seq": 8}, [5, 6, 7, 8, 9, 10]),
         ({"node": "node-2", "applied_seq": 5, "age": 60}, [8, 9, 10]),
+        ({"node": "node-2", "applied_seq": 10}, [8, 9, 10]),
         ({"node": "node-1", "applied_seq": 9, "age": 3600}, [9, 10]),
         ({"node": "node-1", "applied_seq": 10}, [10]),
     )
@@ -160,9 +161,24 @@ def test_the_last_row_and_what_somebody_still_has_to_read_stays(leader: Leading,
         assert left(database) == expected, said
 
 
-def test_nothing_goes_while_rank_1_was_never_heard_of(leader: Leading) -> None:
+def test_a_rank_1_that_is_gone_for_good_does_not_keep_the_log_and_that_is_said_once(
+    leader: Leading, caplog: pytest.LogCaptureFixture
+) -> None:
+    log_of(leader.database, ("validate", 100), ("ping", 100), ("ping", 100))
+    beat(leader.database, "node-1", applied_seq=1, age=DAY)
+    beat(leader.database, "node-2", rank=2, applied_seq=3)
+    leader.do(FORGET_EVENTS)
+    assert left(leader.database) == [1, 2, 3]
+    beat(leader.database, "node-1", applied_seq=1, age=3 * DAY)
+    for _ in range(2):
+        leader.do(FORGET_CHECKS)
+        leader.do(FORGET_EVENTS)
+    assert left(leader.database) == [3]
+    assert [record.levelname for record in caplog.records if "waits for it" in record.message] == ["WARNING"]
+
+
+def test_nothing_goes_while_nobody_beats(leader: Leading) -> None:
     log_of(leader.database, ("validate", 100), ("ping", 100))
-    beat(leader.database, "node-2", applied_seq=2)
     leader.do(FORGET_CHECKS)
     leader.do(FORGET_EVENTS)
     assert left(leader.database) == [1, 2]
