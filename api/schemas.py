@@ -22,7 +22,8 @@ VersionText = Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=_
 Entitlement = Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=_PRINTABLE)]
 Entitlements = Annotated[tuple[Entitlement, ...], msgspec.Meta(max_length=100)]
 Increment = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
-Ttl = Annotated[int, msgspec.Meta(ge=1, le=315_360_000, description="Seconds")]
+#: Any whole number that JSON can tell from its neighbours: the answer clamps it.
+Ttl = Annotated[int, msgspec.Meta(ge=-(2**53), le=2**53, description="Seconds; clamped to 60 .. the policy's longest")]
 
 _CLIENT_LIMIT = 1024
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{8,64}\Z")

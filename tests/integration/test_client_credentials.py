@@ -90,6 +90,12 @@ def test_a_missing_header_is_an_invalid_signature(quick: Node, header: str) -> N
     assert header in body["detail"]
 
 
+@pytest.mark.parametrize("header", ["X-Request-Id", "X-Signature"])
+def test_a_skewed_timestamp_is_told_before_a_missing_header(quick: Node, header: str) -> None:
+    headers = signed("POST", "/v1/validate", good_body(), now=quick.now() - 1000) | {header: ""}
+    problem(quick.send("validate", good_body(), headers=headers).response, 401, "TIMESTAMP_SKEWED")
+
+
 @pytest.mark.parametrize("timestamp", ["now", "-5", "1.5", "٣", "1e9", " ", "9" * 400, "0x10"])
 def test_a_timestamp_that_is_none_is_an_invalid_signature(quick: Node, timestamp: str) -> None:
     answer = quick.send("validate", good_body(), headers={"X-Timestamp": timestamp.encode().decode("latin-1")})
