@@ -7,12 +7,12 @@ from typing import Annotated, Any
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Column, insert, select
 
 from api.answers import timestamp
 from api.ledger.errors import LedgerRefused
 from api.ledger.log import Journal
-from api.ledger.tables import licenses
+from api.ledger.tables import licenses, policies
 from api.licensing.model import DAY, Status
 from api.problems import Malformed
 from api.resources.csv_text import unguarded
@@ -32,6 +32,9 @@ from api.shared_state import SharedState
 #: The log's head is locked while the rows get their place in the log: some 0.2 s for this many.
 MAX_AT_ONCE = 10_000
 _CHUNK = 500
+
+#: The rows of an import as they were read, by their number (1 for the first).
+_Taken = dict[int, dict[str, Any]]
 
 #: The columns of an export; an import takes these and `key`.
 COLUMNS = (
@@ -95,14 +98,16 @@ class Bulk:
 
     def import_licenses(self, rows: Iterable[Mapping[str, Any]]) -> int:
         """The number of licenses taken. Raises `BadRow`, and then none was."""
-        taken = _all_parsed(rows, self._journal.now())
-        _refuse_repeated(taken)
+        taken, faults = _all_parsed(rows, self._journal.now())
+        faults += _repeated(taken)
+        if faults:
+            self._refuse(taken, faults)
         if not taken:
             return 0
         try:
-            self._insert(taken)
-        except LedgerRefused as error:
-            self._refuse_taken(taken)
+            self._insert(list(taken.values()))
+        except (LedgerRefused, Malformed) as error:
+            self._refuse(taken, [])
             raise error
         self._state.keys_changed()
         return len(taken)
@@ -119,47 +124,52 @@ class Bulk:
 
     def _insert(self, taken: list[dict[str, Any]]) -> None:
         with self._journal.change() as change:
-            policies = _policies(change.connection, taken)
+            held = {id: hold_policy(change.connection, id) for id in sorted({given["policy"] for given in taken})}
             now = self._journal.now()
-            rows = [_imported(given, policies[given["policy"]], now) for given in taken]
+            rows = [_imported(given, held[given["policy"]], now) for given in taken]
             change.connection.execute(insert(licenses), rows)
             event = self._journal.event("license.imported", count=len(rows))
             change.commit(event, {licenses: [row["id"] for row in rows]})
 
-    def _refuse_taken(self, taken: list[dict[str, Any]]) -> None:
-        """Raises `BadRow` for the rows whose key or `external_ref` the ledger already has."""
-        faults = []
-        for start in range(0, len(taken), _CHUNK):
-            chunk = taken[start : start + _CHUNK]
-            for field, column in (("key", licenses.c.key_hash), ("external_ref", licenses.c.external_ref)):
-                values = [_unique(given, field) for given in chunk]
-                with self._journal.reading(5.0) as connection:
-                    held = set(connection.scalars(select(column).where(column.in_([v for v in values if v]))))
-                for number, value in enumerate(values, start=start + 1):
-                    if value in held:
-                        faults.append(BadRow(number, field, "is another license's"))
-        _refuse(faults)
+    def _refuse(self, taken: _Taken, faults: list[BadRow]) -> None:
+        """Raises the first of `faults` and of what the ledger has against `taken`, by row, with the others in it."""
+        with self._journal.reading(5.0) as connection:
+            known = set(connection.scalars(select(policies.c.id)))
+        faults += [
+            BadRow(number, "policy", "there is no policy with this id")
+            for number, given in taken.items()
+            if given["policy"] not in known
+        ]
+        for field, column in (("key", licenses.c.key_hash), ("external_ref", licenses.c.external_ref)):
+            values = {number: _unique(given, field) for number, given in taken.items()}
+            held = self._held(column, [value for value in values.values() if value is not None])
+            faults += [
+                BadRow(number, field, "is another license's") for number, value in values.items() if value in held
+            ]
+        if faults:
+            first, *others = sorted(faults, key=lambda fault: fault.row)
+            first.others = tuple(others)
+            raise first
+
+    def _held(self, column: Column[Any], values: list[str]) -> set[str]:
+        """Those of `values` that a license has in `column`."""
+        held: set[str] = set()
+        for start in range(0, len(values), _CHUNK):
+            with self._journal.reading(5.0) as connection:
+                held |= set(connection.scalars(select(column).where(column.in_(values[start : start + _CHUNK]))))
+        return held
 
 
-def _refuse(faults: list[BadRow]) -> None:
-    """Raises the first of `faults`, in the order of the rows, with the others in it."""
-    if faults:
-        first, *others = sorted(faults, key=lambda fault: fault.row)
-        first.others = tuple(others)
-        raise first
-
-
-def _all_parsed(rows: Iterable[Mapping[str, Any]], now: float) -> list[dict[str, Any]]:
-    taken, faults = [], []
+def _all_parsed(rows: Iterable[Mapping[str, Any]], now: float) -> tuple[_Taken, list[BadRow]]:
+    taken, faults = {}, []
     for number, row in enumerate(rows, start=1):
         if number > MAX_AT_ONCE:
             raise BadRow(number, "$", f"is one too many: at most {MAX_AT_ONCE} at once")
         try:
-            taken.append(_parsed(number, row, now))
+            taken[number] = _parsed(number, row, now)
         except BadRow as fault:
             faults.append(fault)
-    _refuse(faults)
-    return taken
+    return taken, faults
 
 
 def _parsed(number: int, row: Mapping[str, Any], now: float) -> dict[str, Any]:
@@ -190,17 +200,17 @@ def _typed(name: str, cell: Any) -> Any:
     return [part.strip() for part in text.split(";") if part.strip()] if name == "entitlements" else text
 
 
-def _refuse_repeated(taken: list[dict[str, Any]]) -> None:
+def _repeated(taken: _Taken) -> list[BadRow]:
     faults = []
     for field in ("key", "external_ref"):
         seen: set[str] = set()
-        for number, given in enumerate(taken, start=1):
+        for number, given in taken.items():
             value = _unique(given, field)
             if value in seen:
                 faults.append(BadRow(number, field, "stands in an earlier row too"))
             elif value is not None:
                 seen.add(value)
-    _refuse(faults)
+    return faults
 
 
 def _unique(given: Mapping[str, Any], field: str) -> str | None:
@@ -212,19 +222,6 @@ def _unique(given: Mapping[str, Any], field: str) -> str | None:
 def _key_columns(given: Mapping[str, Any]) -> dict[str, str]:
     key: str | None = given.get("key")
     return {name: given[name] for name in ("key_hash", "key_hint")} if key is None else key_columns(key)
-
-
-def _policies(connection: Connection, taken: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """The policies that the rows name, by id. Raises `BadRow` for the rows whose policy there is not."""
-    found, faults = {}, []
-    for id in sorted({given["policy"] for given in taken}):
-        try:
-            found[id] = hold_policy(connection, id)
-        except Malformed:
-            rows = [number for number, given in enumerate(taken, start=1) if given["policy"] == id]
-            faults += [BadRow(number, "policy", "there is no policy with this id") for number in rows]
-    _refuse(faults)
-    return found
 
 
 def _imported(given: Mapping[str, Any], policy: Mapping[str, Any], now: float) -> dict[str, Any]:

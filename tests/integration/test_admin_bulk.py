@@ -175,6 +175,21 @@ def test_every_bad_row_is_named(admin: Admin) -> None:
     assert [(fault.row, fault.field) for fault in (error, *error.others)] == [(1, "email"), (3, "uses")]
 
 
+def test_whatever_is_wrong_with_the_rows_is_named_at_once(admin: Admin) -> None:
+    policy, (one, two, three, held) = admin.policy()["id"], keys(4)
+    admin.license({"id": policy}, key=held)
+    bad = [
+        {"policy": "no-such-policy", "key": one},
+        {"policy": policy, "key": two, "email": "x"},
+        {"policy": policy, "key": one},
+        {"policy": policy, "key": held},
+        {"policy": policy, "key": three},
+    ]
+    error = refused(admin, bad)
+    found = [(fault.row, fault.field) for fault in (error, *error.others)]
+    assert found == [(1, "policy"), (2, "email"), (3, "key"), (4, "key")]
+
+
 def test_an_empty_import_takes_nothing_and_is_no_event(admin: Admin) -> None:
     before = len(events(admin))
     assert admin.resources.import_licenses([]) == 0
