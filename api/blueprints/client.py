@@ -39,7 +39,7 @@ def blueprint(calls: ClientCalls, cors_origins: Sequence[str]) -> Blueprint:
     """The client calls as Flask's routes."""
     client = Blueprint("client", __name__)
     if cors_origins:
-        CORS(client, origins=list(cors_origins), max_age=600)
+        CORS(client, origins=list(cors_origins), methods=["POST"], expose_headers=["Retry-After"], max_age=600)
     for path, act in PATHS.items():
         client.add_url_rule(path, act, _view(calls, act), methods=["POST"])
     return client

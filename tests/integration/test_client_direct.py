@@ -141,3 +141,18 @@ def test_a_page_of_an_allowed_origin_may_read_verdicts_and_problems(
     with node_on("sqlite", request, tmp_path, CORS_ORIGINS=PAGE) as node:
         for call in (Call(), REFUSED["no API key"]):
             assert post(node, call, Origin=PAGE).headers["Access-Control-Allow-Origin"] == PAGE
+
+
+def test_a_preflight_names_the_one_method_and_a_page_may_read_when_to_come_again(
+    request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    with node_on("sqlite", request, tmp_path, CORS_ORIGINS=PAGE) as node:
+        asks = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "x-api-key, x-signature"}
+        preflight = node.http.options("/v1/validate", headers={"Origin": PAGE, **asks}).headers
+        assert preflight["Access-Control-Allow-Methods"] == "POST"
+        assert preflight["Access-Control-Allow-Headers"] == "x-api-key, x-signature"
+        answer = post(node, Call(), Origin=PAGE).headers
+        assert (answer["Access-Control-Expose-Headers"], answer["Vary"]) == ("Retry-After", "Origin")
+        assert "Access-Control-Allow-Origin" not in post(node, Call(), Origin="https://elsewhere.example").headers
+        admin = {"Origin": PAGE, "Access-Control-Request-Method": "GET"}
+        assert "Access-Control-Allow-Origin" not in node.http.options("/v1/licenses", headers=admin).headers
