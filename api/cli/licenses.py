@@ -63,6 +63,15 @@ def machines(id: str, limit: int | None, as_json: bool) -> None:
     show_list(found, _MACHINE_COLUMNS, as_json)
 
 
+@license_.command("free")
+@click.argument("machine")
+def free(machine: str) -> None:
+    """Free the seat that MACHINE (the id of a machine) holds."""
+    with open_desk() as desk:
+        desk.resources.delete(Kind.MACHINE, machine)
+    click.echo("The seat is free.")
+
+
 def _action(name: str) -> click.Command:
     @click.command(name, help=_ABOUT[name])
     @click.argument("id")

@@ -5,13 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 import click
+import msgspec
+from msgspec.structs import replace
 
 from api.cli.desk import Desk, open_desk
 from api.cli.output import as_json, show, show_list
 from api.resources.nodes import nodes
+from api.stats import count, settle
 from api.supervision import cluster
 
 _COLUMNS = ("id", "rank", "role", "url", "beat_age_s", "applied_seq", "queue", "version")
+#: The whole of the counted checks is read.
+_PATIENCE_S = 5.0
 
 
 @click.group("node")
@@ -40,6 +45,18 @@ def show_(id: str | None, as_json: bool) -> None:
     if not found:
         raise click.ClickException("no node of this id beats in the ledger")
     show_list(found, _COLUMNS, as_json)
+
+
+@node.command("stats")
+@as_json
+def stats(as_json: bool) -> None:
+    """Show what the ledger says of it all, as GET /stats does: lease, sync, licenses, machines, checks, failovers."""
+    with open_desk() as desk:
+        now = desk.journal.now()
+        with desk.journal.reading(_PATIENCE_S) as connection:
+            counts = count(connection, now, settle(connection, now))
+        found = msgspec.structs.asdict(replace(counts, nodes=nodes(desk.database, now)))
+    show(found, as_json)
 
 
 @node.command("switchover")

@@ -13,7 +13,7 @@ from api.ledger.database import Database
 from failover import Identity, SqlLeaseStore
 from failover.heartbeat import Report, SqlHeartbeatStore
 from tests.support.cli import Cli
-from tests.support.nodes import environment, rows
+from tests.support.nodes import environment, rows, sell
 
 ONE, TWO = Identity("instance-1", "node-1", 1), Identity("instance-2", "node-2", 2)
 
@@ -117,3 +117,14 @@ def test_a_node_is_shown_by_its_id_and_this_one_without(cli: Cli, database: Data
     assert (shown["id"], shown["rank"]) == ("node-2", 2)
     assert cli.json("node", "show")["id"] == "here"
     assert "no node of this id" in cli.fails("node", "show", "nobody")
+
+
+@pytest.mark.parametrize("url", ["sqlite", "postgres"], indirect=True)
+def test_the_numbers_of_stats_are_shown(cli: Cli, database: Database) -> None:
+    beat(database, ONE)
+    lead(database, ONE)
+    sell(database)
+    found = cli.json("node", "stats")
+    members = {"seq", "lease", "nodes", "sync", "licenses", "machines", "checks", "failovers"}
+    assert (set(found), found["licenses"]["total"], found["lease"]["holder"]) == (members, 1, ONE.node)
+    assert [one["id"] for one in found["nodes"]] == [ONE.node]

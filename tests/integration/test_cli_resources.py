@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from api.cli.desk import desk_of
 from api.cli.root import create_cli
 from api.resources.kinds import Kind
 from api.resources.schemas import BODIES, LicenseBody, PolicyBody
+from api.settings import Settings
 from tests.support.cli import Cli, Program, make_policy
 from tests.support.nodes import environment, running_node
 from tests.support.processes import free_port
@@ -183,3 +185,12 @@ def test_secrets_are_made_where_the_settings_are_still_missing() -> None:
     printed = Program({"DATABASE_URL": "postgresql://shared.example/ledger"}).ok("secrets")
     for name in ("API_KEY=", "SHARED_SECRET=", "ADMIN_TOKEN=", "SIGNING_KEY=", "SPARE_SIGNING_KEY="):
         assert f"\n{name}" in printed
+
+
+def test_a_seat_is_freed(cli: Cli) -> None:
+    license = cli.json("license", "create", "--policy", make_policy(cli.env, max_machines=1)["id"])
+    with desk_of(Settings.from_env(cli.env)) as desk:
+        machine = desk.resources.create(Kind.MACHINE, {"license": license["id"], "fingerprint": "here"})
+    cli.ok("license", "free", machine["id"])
+    assert cli.json("license", "machines", license["id"]) == []
+    assert "no such machine" in cli.fails("license", "free", machine["id"])
