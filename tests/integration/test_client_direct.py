@@ -146,7 +146,7 @@ def test_a_page_of_an_allowed_origin_may_read_verdicts_and_problems(
 def test_a_preflight_names_the_one_method_and_a_page_may_read_when_to_come_again(
     request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
-    with node_on("sqlite", request, tmp_path, CORS_ORIGINS=PAGE) as node:
+    with node_on("sqlite", request, tmp_path, CORS_ORIGINS=f"{PAGE},https://b.example") as node:
         asks = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "x-api-key, x-signature"}
         preflight = node.http.options("/v1/validate", headers={"Origin": PAGE, **asks}).headers
         assert preflight["Access-Control-Allow-Methods"] == "POST"
