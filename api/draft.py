@@ -17,7 +17,7 @@ from api.node import Node
 from api.snapshot.reader import Seen
 
 #: A license or machine is written as seen at most this often by checks that change nothing else.
-_TOUCH_EVERY_S = 60.0
+TOUCH_EVERY_S = 60.0
 
 
 class RequestIdReused(Exception):
@@ -194,7 +194,7 @@ class Draft:
         id, stored = (license.id, license.last_seen_at) if machine is None else (machine.id, machine.last_seen_at)
         # What was read may come from before this process's own last touch.
         seen = max(stored or 0.0, self._touched.get(id, 0.0))
-        if self._now - seen >= _TOUCH_EVERY_S:
+        if self._now - seen >= TOUCH_EVERY_S:
             self._touched[id] = self._now
             self._touches[id] = Touch(license.id, None if machine is None else machine.id, self._now)
 

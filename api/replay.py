@@ -14,11 +14,12 @@ from msgspec.structs import replace
 from sqlalchemy import select
 
 from api.clock import Clock
+from api.draft import TOUCH_EVERY_S
 from api.isolated import from_row
 from api.ledger import tables
 from api.ledger.errors import LedgerBusy, LedgerRefused
-from api.ledger.records import Ask, Batch, Change, Event, Finding, Known, Tally
-from api.ledger.rows import merged
+from api.ledger.records import Ask, Batch, Change, Event, Finding, Known, Tally, Touch
+from api.ledger.rows import changed_machines, merged
 from api.ledger.store import Ledger
 from api.licensing import Call, Code, Holding, Past, merge
 from failover.errors import Refused
@@ -107,10 +108,15 @@ class _Merging:
             self._note(event, kind)
 
     def batch(self) -> Batch:
-        changes = [
-            Change(before, self._after[id]) for id, before in self._before.items() if self._after[id] is not before
+        changed = [(self._before[id], after) for id, after in self._after.items() if after is not self._before[id]]
+        # Most of a queue is checks, which change nothing: a row that is only touched is no news for every snapshot.
+        changes = [Change(before, after) for before, after in changed if not _is_only_seen(before, after)]
+        touches = [
+            _touch(before, after)
+            for before, after in changed
+            if _is_only_seen(before, after) and _since_seen(before, after) >= TOUCH_EVERY_S
         ]
-        return Batch(list(self._events.values()), changes, self._tallies(), [], self._findings)
+        return Batch(list(self._events.values()), changes, self._tallies(), touches, self._findings)
 
     def _tallies(self) -> list[Tally]:
         counts: dict[tuple[int, str, bool], int] = {}
@@ -122,6 +128,25 @@ class _Merging:
     def _note(self, event: Event, kind: str) -> None:
         data = {"type": event.type, "occurred_at": event.occurred_at, **event.data}
         self._findings.append(self._finding(event.event_id, kind, event.license_id, data))
+
+
+def _is_only_seen(before: Holding, after: Holding) -> bool:
+    """Whether one touch says it all: the license, and one machine at most, were seen at the same moment."""
+    moment, machines = after.license.last_seen_at, changed_machines(before, after)
+    if len(machines) > 1 or any(machine.last_seen_at != moment for machine in machines):
+        return False
+    seen = [replace(held, last_seen_at=moment) for m in machines if (held := before.machines.get(m.fingerprint))]
+    license = replace(before.license, last_seen_at=moment)
+    return after == replace(before, license=license, machines=before.machines | {m.fingerprint: m for m in seen})
+
+
+def _since_seen(before: Holding, after: Holding) -> float:
+    return (after.license.last_seen_at or 0.0) - (before.license.last_seen_at or 0.0)
+
+
+def _touch(before: Holding, after: Holding) -> Touch:
+    machines = changed_machines(before, after)
+    return Touch(after.license.id, machines[0].id if machines else None, after.license.last_seen_at or 0.0)
 
 
 def _read(origin: str, queued: Queued) -> Event:

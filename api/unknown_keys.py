@@ -1,7 +1,8 @@
 """Keeps keys that nobody knows from costing the ledger: remembered for 5 s, and at most 20 look-ups a second a node.
 
 A key that this process or its node's snapshot knows never waits. Any other takes a place first and gives it back when
-it turns out to be known, so only unknown keys use places up.
+it turns out to be known, so only unknown keys use places up. While the snapshot is being made it cannot tell, and
+most who ask are customers: then any number may wait for a place.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ class TooManyUnknown(Exception):
     """No place came free in time, or too many wait: this node is being asked for many keys that nobody knows."""
 
 
-def _cannot_tell(_key_hash: str) -> bool:
+def _knows_nobody(_key_hash: str) -> bool | None:
     """For a node that keeps no snapshot."""
     return False
 
@@ -43,10 +44,10 @@ class UnknownKeys:
         workers: int,
         monotonic: Callable[[], float],
         *,
-        is_known: Callable[[str], bool] = _cannot_tell,
+        is_known: Callable[[str], bool | None] = _knows_nobody,
         patience_s: float = 1.0,
     ) -> None:
-        """`is_known`: what can be told of a key's hash without the ledger, by the node's snapshot."""
+        """`is_known`: what the node's snapshot says of a key's hash, None while it cannot tell."""
         self._is_known = is_known
         self._state = state
         self._places = max(1, _LOOK_UPS_PER_S // workers)
@@ -75,16 +76,19 @@ class UnknownKeys:
         """Call before a look-up; gives the place it takes, if any.
 
         `before_waiting` raises where this caller is not to wait for a place. Raises `TooManyUnknown` after a second's
-        wait, and at once where four are waiting.
+        wait, and at once where four are waiting and the snapshot can tell who is a customer.
         """
-        if key_hash in self._known or self._is_known(key_hash):
+        if key_hash in self._known:
+            return None
+        known = self._is_known(key_hash)
+        if known:
             return None
         with self._freed:
             place = None if self._waiting else self._take()  # who waits comes first
         if place is not None:
             return place
         before_waiting()
-        return self._wait()
+        return self._wait(waiting_max=_WAITING_MAX if known is False else None)
 
     def found(self, key_hash: str, place: float | None) -> None:
         """The key is known: the place it took, if any, is free again."""
@@ -107,10 +111,10 @@ class UnknownKeys:
             if len(self._unknown) > _REMEMBERED_MAX:
                 self._unknown.popitem(last=False)
 
-    def _wait(self) -> float:
+    def _wait(self, waiting_max: int | None) -> float:
         deadline = self._monotonic() + self._patience_s
         with self._freed:
-            if self._waiting >= _WAITING_MAX:
+            if waiting_max is not None and self._waiting >= waiting_max:
                 raise TooManyUnknown
             self._waiting += 1
             try:

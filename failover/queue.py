@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import sqlite3
 import threading
@@ -16,11 +17,15 @@ from filelock import FileLock
 from filelock import Timeout as LockTimeout
 
 from failover.errors import QueueBusy, QueueFull, QueueUnavailable, ShareFull
-from failover.queue_file import DEAD, PENDING, SYNCED, checksum, open_file, recount
+from failover.queue_file import checksum, open_file, recount
 
 _log = logging.getLogger("protecao.failover.queue")
 _LOCK_TIMEOUT_S = 5.0
 _DAY_S = 86_400.0
+
+_CHOSEN = "state = 'pending' AND position IN (SELECT value FROM json_each(?))"
+_ACKNOWLEDGED = f"SELECT count(*), coalesce(sum(length(CAST(body AS BLOB))), 0) FROM events WHERE {_CHOSEN}"  # noqa: S608
+_ACKNOWLEDGE = f"UPDATE events SET state = 'synced', settled_at = ? WHERE {_CHOSEN}"  # noqa: S608
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,9 +134,13 @@ class EventQueue:
 
     def acknowledge(self, positions: Sequence[int]) -> None:
         """These are in the ledger. Done twice, it counts once."""
+        chosen = (json.dumps(list(positions)),)
         with self._writing() as connection:
-            for position in positions:
-                self._settle(connection, position, SYNCED, None)
+            count, size = connection.execute(_ACKNOWLEDGED, chosen).fetchone()
+            connection.execute(_ACKNOWLEDGE, (self._now(), *chosen))
+            connection.execute(
+                "UPDATE about SET pending = pending - ?, synced = synced + ?, bytes = bytes - ?", (count, count, size)
+            )
 
     def count_try(self, position: int, reason: str) -> int:
         """This event was refused once more; gives how often by now."""
@@ -143,7 +152,11 @@ class EventQueue:
     def set_aside(self, position: int, reason: str) -> None:
         """This event will never be taken: it stays in the file as `dead`, and counts towards the limits."""
         with self._writing() as connection:
-            self._settle(connection, position, DEAD, reason)
+            changed = connection.execute(
+                "UPDATE events SET state = 'dead', reason = ?, settled_at = ? WHERE position = ? AND state = 'pending'",
+                (reason, self._now(), position),
+            ).rowcount
+            connection.execute("UPDATE about SET pending = pending - ?, dead = dead + ?", (changed, changed))
         _log.error("an event was set aside", extra={"position": position, "reason": reason, "origin": self.origin})
 
     def dead(self) -> list[Queued]:
@@ -208,23 +221,6 @@ class EventQueue:
             return int(cursor.lastrowid or 0)
         query = "SELECT position FROM events WHERE event_id = ? AND checksum = ?"
         return int(connection.execute(query, (event.event_id, digest)).fetchone()[0])
-
-    def _settle(self, connection: sqlite3.Connection, position: int, state: str, reason: str | None) -> None:
-        changed = connection.execute(
-            "UPDATE events SET state = ?, reason = coalesce(?, reason), settled_at = ? "
-            "WHERE position = ? AND state = ?",
-            (state, reason, self._now(), position, PENDING),
-        ).rowcount
-        if not changed:
-            return
-        if state == DEAD:
-            connection.execute("UPDATE about SET pending = pending - 1, dead = dead + 1")
-            return
-        connection.execute(
-            "UPDATE about SET pending = pending - 1, synced = synced + 1, "
-            "bytes = bytes - (SELECT length(CAST(body AS BLOB)) FROM events WHERE position = ?)",
-            (position,),
-        )
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:

@@ -14,8 +14,6 @@ from pathlib import Path
 
 _log = logging.getLogger("protecao.failover.queue")
 
-PENDING, SYNCED, DEAD = "pending", "synced", "dead"
-
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS about (id INTEGER PRIMARY KEY CHECK (id = 1), origin TEXT NOT NULL,
     pending INTEGER NOT NULL, bytes INTEGER NOT NULL, synced INTEGER NOT NULL, dead INTEGER NOT NULL);

@@ -11,7 +11,7 @@ import hashlib
 import re
 import sqlite3
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -231,8 +231,8 @@ class SnapshotWriter:
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
 
-    def put(self, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Takes rows in, each unless a newer one is there."""
+    def put(self, table: Table, rows: Sequence[Sequence[Any]]) -> None:
+        """Takes rows of all the table's columns in, each unless a newer one is there."""
         if not rows:
             return
         names = [column.name for column in table.columns]
@@ -241,7 +241,7 @@ class SnapshotWriter:
         self._connection.executemany(
             f"INSERT INTO {table.name} ({', '.join(names)}) VALUES ({', '.join('?' * len(names))}) "  # noqa: S608
             f"ON CONFLICT ({key}) DO UPDATE SET {changes} WHERE excluded.seq > {table.name}.seq",
-            [tuple(row[name] for name in names) for row in rows],
+            rows,
         )
 
     def put_own(self, change: Change, seq: int) -> None:

@@ -106,12 +106,12 @@ class Follower:
             query = select(table).where(key > last).order_by(key).limit(_CHUNK)
             # Between two chunks the connection is free: whoever shares it, the heartbeat above all, must get through.
             with self._guarded(self._database.reading()) as connection:
-                rows: list[Any] = list(connection.execute(query).mappings())
+                rows = [tuple(row) for row in connection.execute(query)]
             with self._snapshot.writing() as writer:
                 writer.put(table, rows)
             if len(rows) < _CHUNK:
                 return
-            last = rows[-1][key.name]
+            last = rows[-1][table.c.keys().index(key.name)]
 
 
 def _head(connection: Connection) -> Head:
@@ -134,7 +134,7 @@ def _same_ledger(connection: Connection, position: Position, head: Head) -> bool
 
 def _rows_between(connection: Connection, table: Table, after: int, to: int) -> list[Any]:
     query = select(table).where(table.c.seq > after, table.c.seq <= to).order_by(table.c.seq)
-    return list(connection.execute(query).mappings())
+    return [tuple(row) for row in connection.execute(query)]
 
 
 def _deleted_between(connection: Connection, after: int, to: int) -> list[tuple[Table, str]]:

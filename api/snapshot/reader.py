@@ -103,14 +103,15 @@ class Reader:
         self._known_position()
         return self._snapshot
 
-    def has_key(self, key_hash: str) -> bool:
-        """Whether the snapshot, however old, has a license of this key."""
-        self._known_position()
+    def has_key(self, key_hash: str) -> bool | None:
+        """Whether the snapshot, however old, has a license of this key; None where it is incomplete and cannot tell."""
+        position = self._known_position()
         try:
-            return self._snapshot is not None and self._snapshot.has_key(key_hash)
+            has = self._snapshot is not None and self._snapshot.has_key(key_hash)
         except sqlite3.Error as error:
             self._drop(error)
-            return False
+            return None
+        return has if has or position is not None else None
 
     def close(self) -> None:
         with self._lock:

@@ -14,7 +14,10 @@ import msgspec
 from api.auth import signature
 
 #: What every good answer has in it.
-GOOD = b'"code":"VALID"'
+GOOD = (b'"code":"VALID"',)
+#: What it has besides where its event is in the ledger, and where it is in this node's queue.
+LEDGER = (*GOOD, b'"durability":"ledger"')
+QUEUED = (*GOOD, b'"durability":"queue"')
 
 
 @dataclass(frozen=True)

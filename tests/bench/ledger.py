@@ -47,6 +47,16 @@ def events(url: str) -> int:
     return count
 
 
+def replayed(url: str, origin: str) -> list[float]:
+    """When (Unix seconds) each event of the queue `origin` was recorded, in order."""
+    database = Database(url)
+    query = select(tables.events.c.recorded_at).where(tables.events.c.origin == origin)
+    with database.reading() as connection:
+        moments = list(connection.execute(query).scalars())
+    database.close()
+    return sorted(moments)
+
+
 def _license(key: str, now: float) -> dict[str, object]:
     return {
         "id": str(uuid.uuid4()),
@@ -74,6 +84,6 @@ def _fill_naive(url: str, keys: Sequence[str]) -> None:
     engine = create_engine(url.replace("postgresql://", "postgresql+psycopg2://"))
     Base.metadata.create_all(engine)
     with Session(engine) as session:
-        session.add_all([NaiveLicense(key=key, status="active") for key in keys])
+        session.execute(insert(NaiveLicense), [{"key": key, "status": "active"} for key in keys])
         session.commit()
     engine.dispose()

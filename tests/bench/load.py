@@ -67,10 +67,10 @@ class _Connection:
         return self._parts if 0 <= self._ends_at <= len(self._parts) else None
 
 
-def drive(port: int, connections: int, requests: Sequence[bytes], seconds: float, good: bytes) -> Window:
+def drive(port: int, connections: int, requests: Sequence[bytes], seconds: float, good: Sequence[bytes]) -> Window:
     """Sends `requests` for so many seconds (or until they are used up) and gives what came back.
 
-    An answer is good when it is 200 and has `good` in it. The window ends with the last answer.
+    An answer is good when it is 200 and has all of `good` in it. The window ends with the last answer.
     """
     waiting, window = deque(requests), Window()
     with contextlib.ExitStack() as stack:
@@ -90,7 +90,12 @@ def drive(port: int, connections: int, requests: Sequence[bytes], seconds: float
 
 
 def _loop(
-    selector: selectors.BaseSelector, waiting: deque[bytes], flying: int, end: float, window: Window, good: bytes
+    selector: selectors.BaseSelector,
+    waiting: deque[bytes],
+    flying: int,
+    end: float,
+    window: Window,
+    good: Sequence[bytes],
 ) -> None:
     while flying:
         ready = selector.select(_PATIENCE_S)
@@ -101,7 +106,7 @@ def _loop(
             if answer is None:
                 continue
             now = time.perf_counter()
-            if answer[9:12] == b"200" and good in answer:
+            if answer[9:12] == b"200" and all(part in answer for part in good):
                 window.latencies.append(now - key.data.sent_at)
             else:
                 window.refused[int(answer[9:12])] += 1

@@ -6,7 +6,10 @@ import re
 import statistics
 from pathlib import Path
 
-from tests.bench.run import SUBJECTS, Results, median, ratio
+from tests.bench.copying import Copying
+from tests.bench.cut_off import CutOff
+from tests.bench.run import SUBJECTS, Results
+from tests.bench.sample import median, ratio
 
 BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
 _NAMES = {"bare": "bare Flask route", "naive": "naive check", "ours": "**ours**"}
@@ -17,18 +20,31 @@ _HEAD = """\
 
 
 def render(results: Results) -> str:
-    """The table, what was measured once, and the targets."""
-    parts = [
+    """The table, what was measured once, and the targets, of the parts that were run."""
+    head = (
         f"{results.machine}; the disk's `fdatasync` takes {results.fsync_ms:.2f} ms. Load, servers and Postgres share "
-        f"the machine.\n\n{_HEAD}{''.join(_rows(results))}",
-        *_once(results),
-        "\n".join(targets(results)) + "\n",
-    ]
-    return "\n".join(parts)
+        "the machine.\n"
+    )
+    parts = [head]
+    if results.samples:
+        parts += [f"{_HEAD}{''.join(_rows(results))}", *_once(results)]
+    if results.cut_off:
+        parts.append(_while_cut_off(results.cut_off))
+    if results.copying:
+        parts.append(_while_copying(results.copying))
+    return "\n".join([*parts, "\n".join(targets(results)) + "\n"])
 
 
 def targets(results: Results) -> list[str]:
     """One line for each target: whether it is reached, and the figures."""
+    return [
+        *(_load_targets(results) if results.samples else ()),
+        *(_cut_off_targets(results.cut_off) if results.cut_off else ()),
+        *(_copying_targets(results.copying) if results.copying else ()),
+    ]
+
+
+def _load_targets(results: Results) -> list[str]:
     most, few = max(n for n, _ in results.samples), _few(results)
     ours, bare, naive = (results.samples[most, name] for name in ("ours", "bare", "naive"))
     of_bare, of_naive = ratio(ours, bare), ratio(ours, naive)
@@ -48,6 +64,32 @@ def targets(results: Results) -> list[str]:
             f"{durable:.0f} durable checks/s at {most} connections, {results.round_trip_ms:.0f} ms from Postgres "
             "(at least 500)",
         ),
+    ]
+
+
+def _cut_off_targets(found: CutOff) -> list[str]:
+    speed = ratio(found.isolated, found.ledger)
+    kept, all_there = found.answered == found.queued, found.taken == found.recorded
+    return [
+        _line(speed >= 1, f"isolated {speed:.2f} × with its ledger at {found.connections} connections (at least 1)"),
+        _line(kept, f"of {found.answered:,} checks answered while isolated {found.queued:,} are in the queue (all)"),
+        _line(all_there, f"of {found.taken:,} events queued {found.recorded:,} are in the ledger afterwards (all)"),
+        _line(
+            found.per_s >= 5_000,
+            f"replay of {found.backlog:,} events at {found.per_s:,.0f} events/s (at least 5,000)",
+        ),
+    ]
+
+
+def _copying_targets(found: Copying) -> list[str]:
+    cost, bad = ratio(found.many, found.few, "server_cpu"), found.refused.total()
+    few, many = (f"{licenses:,}" for licenses in found.licenses)
+    return [
+        _line(found.loaded_s <= 15, f"{many} licenses on an empty disk in {found.loaded_s:.1f} s (at most 15)"),
+        _line(not bad, f"{found.answered:,} checks answered well meanwhile, {bad:,} not (none)"),
+        _line(cost <= 1.1, f"a check with {many} licenses costs {cost:.2f} × one with {few} (at most 1.1)"),
+        _line(found.pss_mb <= 300, f"memory (PSS) of that node {found.pss_mb:.0f} MB (at most 300)"),
+        _line(found.look_up_us <= 15, f"a look-up in the copy {found.look_up_us:.0f} µs (about 10)"),
     ]
 
 
@@ -91,6 +133,24 @@ def _once(results: Results) -> list[str]:
     if refused:
         lines.append(f"Answered with an error and not counted above: {refused}.\n")
     return lines
+
+
+def _while_cut_off(found: CutOff) -> str:
+    with_ledger, without = (median(samples, "rps") for samples in (found.ledger, found.isolated))
+    return (
+        f"With Postgres stopped, {found.connections} connections: {without:,.0f} checks/s into the node's own queue, "
+        f"p50 {median(found.isolated, 'p50'):.1f} ms, p99 {median(found.isolated, 'p99'):.1f} ms; "
+        f"in turn with it {with_ledger:,.0f}.\n"
+    )
+
+
+def _while_copying(found: Copying) -> str:
+    few, many = (median(samples, "server_cpu") for samples in (found.few, found.many))
+    return (
+        f"The copy of {found.licenses[1]:,} licenses with a machine each is {found.file_mb:.0f} MB. A check's CPU with "
+        f"{found.licenses[0]:,} licenses {few:.2f} ms, with {found.licenses[1]:,} {many:.2f} ms "
+        f"({found.connections} connections, random keys).\n"
+    )
 
 
 def _refused(results: Results) -> str:

@@ -1,58 +1,36 @@
-"""One run: bare, naive and ours take turns at each number of connections, then what is measured once."""
+"""One run: bare, naive and ours take turns at each number of connections, then what is measured once.
+
+Its parts: that `load`, the same load on an `isolated` node, and the `snapshot` of many licenses.
+"""
 
 from __future__ import annotations
 
-import gc
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import psycopg2
 
-from tests.bench import machine
+from tests.bench import copying, cut_off, machine
 from tests.bench.calls import GOOD
+from tests.bench.copying import Copying
+from tests.bench.cut_off import CutOff
 from tests.bench.ledger import events
-from tests.bench.load import Window, drive
+from tests.bench.plan import Plan
+from tests.bench.sample import Sample, measure
 from tests.bench.stage import PATH, Stage
 from tests.support.processes import ServerProcess
 
+PARTS = ("load", "isolated", "snapshot")
 SUBJECTS = {"bare": "/bare", "naive": "/naive", "ours": PATH}
-_CALLS_PER_S = 5_000
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How long a run is. `delay_ms`: what the network between node and Postgres adds to each direction."""
-
-    licenses: int = 1000
-    connections: tuple[int, ...] = (1, 16, 64)
-    rounds: int = 5
-    seconds: float = 4.0
-    warm_up_s: float = 3.0
-    starts: int = 5
-    delay_ms: float = 12.5
-    syncs: int = 500
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One window. Times in ms, CPU in ms for each good answer; `refused`: answers that were not good."""
-
-    rps: float
-    p50: float
-    p99: float
-    server_cpu: float
-    postgres_cpu: float
-    refused: int
 
 
 @dataclass
 class Results:
-    """What a run measured. `samples`: by number of connections and subject, one for each round."""
+    """What a run measured. `samples`: by number of connections and subject, one for each round; the parts: if run."""
 
     machine: str = ""
     fsync_ms: float = 0.0
@@ -63,18 +41,30 @@ class Results:
     round_trip_ms: float = 0.0
     answered: int = 0
     logged: int = 0
+    cut_off: CutOff | None = None
+    copying: Copying | None = None
 
 
-def run(plan: Plan) -> Results:
+def run(plan: Plan, parts: Collection[str] = PARTS) -> Results:
     """Starts everything, measures, and ends everything."""
     results = Results(machine=machine.describe())
-    with tempfile.TemporaryDirectory() as folder, Stage(plan.licenses, Path(folder)) as stage:
+    with tempfile.TemporaryDirectory() as name, Stage(plan.licenses, folder := Path(name)) as stage:
         _describe(stage, plan, results)
-        results.starts_s = [_start(stage) for _ in range(plan.starts)]
-        _take_turns(stage, plan, results)
-        _over_a_network(stage, plan, results)
-        results.logged = events(stage.url)
+        if "load" in parts:
+            _load(stage, plan, results)
+        if "isolated" in parts:
+            results.cut_off = cut_off.measured(stage, plan)
+        if "snapshot" in parts:
+            with Stage(plan.many, folder) as large:
+                results.copying = copying.measured(stage, large, plan)
     return results
+
+
+def _load(stage: Stage, plan: Plan, results: Results) -> None:
+    results.starts_s = [_start(stage) for _ in range(plan.starts)]
+    _take_turns(stage, plan, results)
+    _over_a_network(stage, plan, results)
+    results.logged = events(stage.url)
 
 
 def _describe(stage: Stage, plan: Plan, results: Results) -> None:
@@ -97,7 +87,7 @@ def _take_turns(stage: Stage, plan: Plan, results: Results) -> None:
         stage.first_verdict(node)
         servers = {"bare": bare, "naive": naive, "ours": node}
         for name, server in servers.items():
-            _measure(stage, server, name, max(plan.connections), plan.warm_up_s, results)
+            _measure(stage, server, name, plan.most, plan.warm_up_s, results)
         for _ in range(plan.rounds):
             for connections in plan.connections:
                 for name, server in servers.items():
@@ -111,7 +101,7 @@ def _over_a_network(stage: Stage, plan: Plan, results: Results) -> None:
         results.round_trip_ms = _round_trip_ms(url)
         with stage.node(url) as node:
             stage.first_verdict(node)
-            most = max(plan.connections)
+            most = plan.most
             _measure(stage, node, "ours", most, plan.warm_up_s, results)
             results.delayed = [_measure(stage, node, "ours", most, plan.seconds, results) for _ in range(plan.rounds)]
 
@@ -119,28 +109,10 @@ def _over_a_network(stage: Stage, plan: Plan, results: Results) -> None:
 def _measure(
     stage: Stage, server: ServerProcess, name: str, connections: int, seconds: float, results: Results
 ) -> Sample:
-    calls = stage.vendor.calls(SUBJECTS[name], int(_CALLS_PER_S * seconds) + connections)
-    serving, storing = machine.Tree(server.process), machine.Tree(stage.postgres_process())
-    served, stored = serving.cpu_s(), storing.cpu_s()
-    with _undisturbed():
-        window = drive(server.port, connections, calls, seconds, GOOD)
+    sample = measure(stage, server, SUBJECTS[name], connections, seconds, GOOD)
     if name == "ours":
-        results.answered += len(window.latencies)
-    return _sample(window, serving.cpu_s() - served, storing.cpu_s() - stored)
-
-
-def _sample(window: Window, server_s: float, postgres_s: float) -> Sample:
-    good = len(window.latencies)
-    if not good:
-        raise RuntimeError(f"not one good answer, but {dict(window.refused)} by status")
-    return Sample(
-        rps=window.rps,
-        p50=window.percentile(0.5) * 1000,
-        p99=window.percentile(0.99) * 1000,
-        server_cpu=server_s / good * 1000,
-        postgres_cpu=postgres_s / good * 1000,
-        refused=window.refused.total(),
-    )
+        results.answered += sample.answered
+    return sample
 
 
 def _round_trip_ms(url: str) -> float:
@@ -152,23 +124,3 @@ def _round_trip_ms(url: str) -> float:
             cursor.execute("SELECT 1")
             times.append(time.perf_counter() - began)
     return statistics.median(times) * 1000
-
-
-@contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Without this process's own garbage collector, which would be measured as the servers' latency."""
-    gc.collect()
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
-
-
-def median(samples: list[Sample], name: str) -> float:
-    return statistics.median(float(getattr(sample, name)) for sample in samples)
-
-
-def ratio(over: list[Sample], under: list[Sample]) -> float:
-    """The median of the rounds' ratios of answers a second: what disturbs a round disturbs both sides of its ratio."""
-    return statistics.median(a.rps / b.rps for a, b in zip(over, under, strict=True))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import secrets
 import socket
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import psutil
@@ -14,6 +15,8 @@ from api.signing import generate
 from tests.bench.calls import GOOD, Vendor, new_key
 from tests.bench.ledger import fill
 from tests.bench.load import drive
+from tests.bench.machine import Tree
+from tests.support.cluster import WORKERS_AGREE_S
 from tests.support.postgres import PostgresServer, free_port
 from tests.support.processes import ROOT, ServerProcess, until
 
@@ -42,9 +45,17 @@ class Stage:
     def __exit__(self, *_: object) -> None:
         self._ends.close()
 
-    def node(self, url: str | None = None) -> ServerProcess:
-        """A node as a vendor starts it, `cd api && python app.py`, on the database or on another way to it."""
-        return ServerProcess.python("app.py", env=self._node_env(url or self.url), cwd=ROOT / "api")
+    def node(self, url: str | None = None, disk: Path | None = None) -> ServerProcess:
+        """A node as a vendor starts it, `cd api && python app.py`, on the database or on another way to it.
+
+        `disk`: its folder, empty where none is given.
+        """
+        env = self._node_env(url or self.url, disk or self.new_disk())
+        return ServerProcess.python("app.py", env=env, cwd=ROOT / "api")
+
+    def new_disk(self) -> Path:
+        """A folder that no node has had."""
+        return self._folder / secrets.token_hex(4)
 
     def other(self, name: str) -> ServerProcess:
         """The server of `tests.bench.naive` by this name, on the same options."""
@@ -64,21 +75,32 @@ class Stage:
 
     def first_verdict(self, node: ServerProcess) -> None:
         """Asks until the node has given one good verdict."""
-        until(lambda: self._is_good(node), "a first verdict")
+        until(lambda: self.is_answered(node), "a first verdict")
 
-    def postgres_process(self) -> psutil.Process:
-        """Postgres's first process."""
-        return psutil.Process(int((self.postgres.data / "postmaster.pid").read_text().split()[0]))
+    def first_verdict_of_all(self, node: ServerProcess) -> None:
+        """The same, and until no worker says any more that it is starting: each learns its part by itself."""
+        until(lambda: node.output().count('"serving"') >= int(_WORKERS), "all workers")
+        self.first_verdict(node)
+        agreed = time.monotonic() + WORKERS_AGREE_S
+        until(lambda: self.is_answered(node) and time.monotonic() > agreed, "a verdict of all workers")
 
-    def _is_good(self, node: ServerProcess) -> bool:
+    def is_answered(self, node: ServerProcess, good: Sequence[bytes] = GOOD) -> bool:
+        """Sends one check: whether its answer has all of `good` in it."""
         with contextlib.suppress(OSError):
-            return bool(drive(node.port, 1, self.vendor.calls(PATH, 1), 1, GOOD).latencies)
+            return bool(drive(node.port, 1, self.vendor.calls(PATH, 1), 1, good).latencies)
         return False
 
-    def _node_env(self, url: str) -> dict[str, str]:
+    def postgres_cpu_s(self) -> float:
+        """CPU seconds of Postgres and all its processes; 0 while it is stopped."""
+        if not self.postgres.running:
+            return 0.0
+        first = int((self.postgres.data / "postmaster.pid").read_text().split()[0])
+        return Tree(psutil.Process(first)).cpu_s()
+
+    def _node_env(self, url: str, disk: Path) -> dict[str, str]:
         return {
             "DATABASE_URL": url,
-            "DATA_DIR": str(self._folder / secrets.token_hex(4)),
+            "DATA_DIR": str(disk),
             "API_KEY": self.vendor.api_key,
             "SHARED_SECRET": self.vendor.shared_secret,
             "NODE_ID": "bench-1",

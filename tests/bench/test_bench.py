@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
+from tests.bench.copying import Copying
+from tests.bench.cut_off import CutOff
+from tests.bench.plan import Plan
 from tests.bench.report import BEGIN, END, render, targets, write_readme
-from tests.bench.run import SUBJECTS, Plan, Results, Sample, run
+from tests.bench.run import SUBJECTS, Results, run
+from tests.bench.sample import Sample
 
-_TINIEST = Plan(licenses=10, connections=(1, 4), rounds=1, seconds=0.3, warm_up_s=0.3, starts=1, delay_ms=2.0, syncs=5)
+_TINIEST = Plan(
+    licenses=10, connections=(1, 4), rounds=1, seconds=0.3, warm_up_s=0.3, starts=1, delay_ms=2.0, syncs=5,
+    backlog=1_500, many=300, look_ups=20,
+)  # fmt: skip
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("postgres_server")
 def test_a_tiny_run_measures_everything_and_every_answered_check_is_in_the_log() -> None:
-    results = run(_TINIEST)
+    results = run(_TINIEST, ["load"])
     assert set(results.samples) == {(n, name) for n in (1, 4) for name in SUBJECTS}
     samples = [sample for each in results.samples.values() for sample in each] + results.delayed
     assert len(samples) == 7
@@ -31,10 +39,34 @@ def test_a_tiny_run_measures_everything_and_every_answered_check_is_in_the_log()
     assert "Postgres" in results.machine
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("postgres_server")
+def test_every_check_that_is_answered_without_a_database_is_queued_and_ends_up_in_the_ledger() -> None:
+    found = run(_TINIEST, ["isolated"]).cut_off
+    assert found is not None
+    assert len(found.ledger) == len(found.isolated) == _TINIEST.rounds
+    assert found.answered == found.queued > 0
+    assert found.taken == found.recorded >= found.backlog >= _TINIEST.backlog
+    assert found.per_s > 0
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("postgres_server")
+def test_a_copy_of_many_licenses_is_made_while_every_check_is_answered() -> None:
+    found = run(_TINIEST, ["snapshot"]).copying
+    assert found is not None
+    assert not found.refused
+    assert found.loaded_s > 0
+    assert found.answered > 0
+    assert len(found.few) == len(found.many) == _TINIEST.rounds
+    assert found.pss_mb > 1
+    assert found.look_up_us > 0
+
+
 def test_the_report_has_a_row_for_each_subject_and_a_line_for_each_target() -> None:
     text = render(_made_up(ours=460.0))
     assert text.count("| **ours** |") == 2
-    assert text.count("reached: ") == 6
+    assert text.count("reached: ") == 15
     assert "| 64 | **ours** | 460 |" in text
 
 
@@ -42,6 +74,12 @@ def test_a_target_that_is_missed_is_said_to_be() -> None:
     reached, missed = targets(_made_up(ours=460.0)), targets(_made_up(ours=440.0))
     assert reached[0] == "- reached: 0.46 × bare Flask at 64 connections (at least 0.45)"
     assert missed[0] == "- NOT reached: 0.44 × bare Flask at 64 connections (at least 0.45)"
+
+
+def test_one_event_that_is_not_in_the_ledger_is_a_target_missed() -> None:
+    assert "- NOT reached: of 60,010 events queued 60,009 are in the ledger afterwards (all)" in targets(
+        _made_up(460.0)
+    )
 
 
 def test_the_readme_keeps_all_but_what_is_between_the_markers(tmp_path: Path) -> None:
@@ -66,4 +104,7 @@ def _made_up(ours: float) -> Results:
 
     rates = {"bare": 1000.0, "naive": 50.0, "ours": ours}
     samples = {(n, name): [sample(rates[name])] for n in (16, 64) for name in SUBJECTS}
-    return Results(samples=samples, pss_mb=100, starts_s=[1.0], delayed=[sample(600.0)], round_trip_ms=25.0)
+    cut_off = CutOff(64, [sample(400.0)], [sample(500.0)], 10, 10, 60_010, 60_009, 60_000, 6_000.0)
+    copying = Copying((1_000, 100_000), 16, 9.0, 500, Counter(), [sample(500.0)], [sample(490.0)], 200.0, 53.0, 11.0)
+    once = {"pss_mb": 100.0, "starts_s": [1.0], "delayed": [sample(600.0)], "round_trip_ms": 25.0}
+    return Results(samples=samples, **once, cut_off=cut_off, copying=copying)  # type: ignore[arg-type]

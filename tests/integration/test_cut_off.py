@@ -142,6 +142,21 @@ def test_a_ledger_that_goes_away_costs_no_answer_and_gets_every_event_once(
     assert [event["origin_seq"] for event in queued] == sorted(event["origin_seq"] for event in queued)
 
 
+def test_replayed_checks_leave_when_they_saw_a_license_and_are_no_news_for_any_snapshot(
+    server: PostgresServer, node: Node, admin: Admin
+) -> None:
+    license = copied(admin, max_machines=3)
+    assert node.call("activate", license["key"], fingerprint="pc").code == "VALID"
+    before = license_row(node, license)["seq"]
+    gone(server, node, license["key"])
+    assert node.call("validate", license["key"], fingerprint="pc").body["durability"] == "queue"
+    drained(server, node)
+    after, machine = license_row(node, license), rows(node.database, tables.machines, license_id=license["id"])[0]
+    assert after["last_seen_at"] is not None
+    assert machine["last_seen_at"] is not None
+    assert (after["seq"], machine["seq"]) == (before, before)
+
+
 # -- what is said without the ledger ----------------------------------------------------------------------------------
 
 

@@ -183,8 +183,8 @@ def test_a_row_is_replaced_by_a_newer_one_only(copied: Copied) -> None:
     with copied.ledger.database.reading() as connection:
         row = dict(connection.execute(tables.licenses.select()).mappings().one())
     with copied.snapshot.writing() as writer:
-        writer.put(tables.licenses, [row | {"uses": 5, "seq": 9}])
-        writer.put(tables.licenses, [row | {"uses": 1, "seq": 8}])
+        writer.put(tables.licenses, [tuple((row | {"uses": 5, "seq": 9}).values())])
+        writer.put(tables.licenses, [tuple((row | {"uses": 1, "seq": 8}).values())])
     holding = copied.snapshot.look_up([Ask(sold.key_hash)])[0].holding
     assert holding is not None
     assert holding.license.uses == 5

@@ -25,7 +25,7 @@ Json = dict[str, Any]
 
 _START_S = 90.0
 #: By how much one worker may learn later than another what the supervisor says; the rest is for noisy machines.
-_WORKERS_AGREE_S = 0.1 + 0.4
+WORKERS_AGREE_S = 0.1 + 0.4
 
 
 class Member:
@@ -122,7 +122,7 @@ class Site:
 def plays(*expected: tuple[Member, str, int], deadline: float = 30.0) -> None:
     """Waits until each member says that it plays this role in this epoch, whichever of its workers is asked."""
     until(lambda: all(member.part == (role, epoch) for member, role, epoch in expected), f"{expected}", deadline)
-    time.sleep(_WORKERS_AGREE_S)
+    time.sleep(WORKERS_AGREE_S)
 
 
 class Asking:

@@ -166,6 +166,28 @@ def test_only_four_wait_and_the_rest_are_refused_at_once() -> None:
     assert not any(waiter.is_alive() for waiter in waiters)
 
 
+def test_while_the_snapshot_cannot_tell_any_number_of_customers_wait_their_turn() -> None:
+    keys = UnknownKeys(SharedState(None), 1, Time(), is_known=lambda _: None, patience_s=600.0)
+    places = [keys.enter(f"customer {number}") for number in range(20)]
+    entered: list[float | None] = []
+
+    def enter(number: int) -> None:
+        place = keys.enter(f"customer {number}")
+        entered.append(place)
+        keys.found(f"customer {number}", place)
+
+    waiters = [threading.Thread(target=enter, args=(number,), daemon=True) for number in range(20, 36)]
+    for waiter in waiters:
+        waiter.start()
+    ends = real_time.monotonic() + 30
+    while keys._waiting < len(waiters) and real_time.monotonic() < ends:
+        real_time.sleep(0.01)
+    keys.found("customer 0", places[0])
+    for waiter in waiters:
+        waiter.join(30)
+    assert len(entered) == len(waiters)
+
+
 def test_who_may_not_wait_is_told_so_only_where_no_place_is_free() -> None:
     keys = UnknownKeys(SharedState(None), 1, Time(), patience_s=600.0)
 

@@ -132,14 +132,17 @@ class CopyReader:
     def __init__(self, disk: Disk, state: SharedState, monotonic: Callable[[], float], longest_s: float) -> None:
         self._disk, self._state, self._monotonic, self._longest_s = disk, state, monotonic, longest_s
 
-    def look_up(self, ask: Ask) -> Seen | None:
-        """For a check, where the copy is fresh."""
+    def look_up(self, asks: Sequence[Ask]) -> list[Seen | None]:
+        """For checks, where the copy is fresh."""
         position, now = self._position(), self._monotonic()
         if position is None or not 0.0 <= now - position.polled_at < MAX_AGE_S:
-            return None
-        if self._state.changed_at(ask.key_hash) >= position.polled_at:
-            return None
-        return Seen(self._known(ask), position.as_of)
+            return [None] * len(asks)
+        return [
+            Seen(self._known(ask), position.as_of)
+            if self._state.changed_at(ask.key_hash) < position.polled_at
+            else None
+            for ask in asks
+        ]
 
     def look_up_cut_off(self, ask: Ask, now: float) -> Seen | None:
         """For a node that is cut off."""
