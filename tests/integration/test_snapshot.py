@@ -121,11 +121,11 @@ def test_what_changes_between_the_statements_of_a_poll_is_left_to_the_next(copie
     event.listen(copied.ledger.database.engine, "before_cursor_execute", in_between)
     copied.follower.poll()
     assert widened
-    holding = copied.snapshot.look_up(Ask(sold.key_hash)).holding
+    holding = copied.snapshot.look_up([Ask(sold.key_hash)])[0].holding
     assert holding is not None
     assert (holding.license.status, holding.license.max_machines) == ("suspended", 3)
     copied.follower.poll()
-    holding = copied.snapshot.look_up(Ask(sold.key_hash)).holding
+    holding = copied.snapshot.look_up([Ask(sold.key_hash)])[0].holding
     assert holding is not None
     assert (holding.license.status, holding.license.max_machines) == ("suspended", 9)
 
