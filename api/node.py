@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from api.ids import new_id
 from api.ledger.records import Mode
-from api.licensing import ALWAYS, Watch
+from api.licensing import UNWATCHED, Watch
 from api.supervision.published import NodeState
 
 
@@ -44,9 +44,9 @@ class Node:
 
     @property
     def watch(self) -> Watch:
-        """The span of ledger time in which silence counts, as this node's supervisor last said."""
+        """The span of ledger time in which silence counts, as this node's supervisor last said; none if it is dumb."""
         said = self.published()
-        return ALWAYS if said is None else said.watch
+        return UNWATCHED if said is None else said.watch
 
     @property
     def mode(self) -> Mode:

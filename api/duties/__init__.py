@@ -3,13 +3,14 @@
 from api.duties.leader import Duties, run_on
 from api.duties.outbox import Entry, mark_sent, unsent
 from api.duties.terms import Term, Writing
-from api.duties.watching import counting_since, watched
+from api.duties.watching import counted, counting_since, watched
 
 __all__ = [
     "Duties",
     "Entry",
     "Term",
     "Writing",
+    "counted",
     "counting_since",
     "mark_sent",
     "run_on",

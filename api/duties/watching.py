@@ -14,6 +14,7 @@ what is queued there), or until it is older than `ISOLATED_MAX_AGE`: no node ans
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Sequence
 
 import msgspec
@@ -106,10 +107,28 @@ def watched(connection: Connection) -> Watch:
     return Watch(until=last.until) if last.since is None else Watch(last.since, last.until)
 
 
+def counted(connection: Connection, timeout: float) -> Watch:
+    """`watched`, for a node that answers: what came after a look that is too old has been seen by nobody.
+
+    So it is after a night in which no node ran, until there is a leader who looks and finds that trouble.
+    """
+    last, found = _last(connection), watched(connection)
+    if last is None or _now(connection) - last.looked_at <= timeout:
+        return found
+    return Watch(found.since, min(found.until, last.looked_at))
+
+
 def counting_since(connection: Connection) -> float | None:
     """When (ledger time) the cluster was last in trouble: silence before it never counts. None: there was none yet."""
     last = _last(connection)
     return None if last is None else last.since
+
+
+def _now(connection: Connection) -> float:
+    """Ledger time; an embedded ledger's is this machine's."""
+    if connection.dialect.name == "sqlite":
+        return time.time()
+    return float(connection.exec_driver_sql("SELECT extract(epoch FROM clock_timestamp())").scalar_one())
 
 
 def _last(connection: Connection) -> Look | None:

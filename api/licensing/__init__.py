@@ -4,12 +4,25 @@ from api.licensing.certain import is_certain
 from api.licensing.codes import IDEMPOTENT_ACTS, WRITING_ACTS, Act, Code
 from api.licensing.decide import decide, retried
 from api.licensing.merge import Merged, Past, merge
-from api.licensing.model import ALWAYS, DAY, Call, Holding, License, Machine, Policy, Verdict, Watch, machine_id
+from api.licensing.model import (
+    ALWAYS,
+    DAY,
+    UNWATCHED,
+    Call,
+    Holding,
+    License,
+    Machine,
+    Policy,
+    Verdict,
+    Watch,
+    machine_id,
+)
 
 __all__ = [
     "ALWAYS",
     "DAY",
     "IDEMPOTENT_ACTS",
+    "UNWATCHED",
     "WRITING_ACTS",
     "Act",
     "Call",

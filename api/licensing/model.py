@@ -131,6 +131,8 @@ class Watch(msgspec.Struct, frozen=True):
 
 #: There was no trouble, and nothing is unknown.
 ALWAYS = Watch()
+#: Nobody knows yet whether there was trouble: no silence counts.
+UNWATCHED = Watch(until=0.0)
 
 
 class Holding(msgspec.Struct, frozen=True, kw_only=True):
