@@ -14,10 +14,12 @@ from api.clock import Clock
 from api.ids import new_id
 from api.isolated import Isolated
 from api.ledger import migrate
+from api.ledger.database import Database, Terms
 from api.ledger.errors import LedgerError
 from api.ledger.log import only_slow
 from api.ledger.records import Ask
-from api.ledger.store import open_ledger
+from api.ledger.store import ledger_on
+from api.licensing import UNWATCHED
 from api.node import Node
 from api.permitted_keys import PermittedKeys
 from api.problems import Problem
@@ -57,9 +59,12 @@ class Runtime:
         self._settled = False
         self._stop = threading.Event()
         self.state = shared_state(settings.data_dir)
-        budget_s = settings.ledger_budget
         url = settings.database_url
-        self.ledger = open_ledger(url, new_id(), self.clock, pool_size=_pool_size(settings), budget_s=budget_s)
+        database = Database(url, pool_size=_pool_size(settings))
+        terms = Terms(settings.ledger_budget, self._is_cut_off, lambda: self.state.last_cut_off)
+        self.ledger = ledger_on(database, new_id(), self.clock, budget_s=settings.ledger_budget, terms=terms)
+        # Nobody waits for the poll of a node that is cut off: it brings the connections for when that is over.
+        self._probe = ledger_on(database, new_id(), self.clock, terms=Terms(not_before=terms.not_before))
         self.reader = Reader(
             settings.data_dir / SNAPSHOT_NAME,
             self.state,
@@ -127,8 +132,9 @@ class Runtime:
             return True
         said = self.node_state.read()
         heard = said is not None and said.at > self.started
-        if said is not None and not said.ledger_reachable:
-            heard = heard and self.state.cut_off_since is not None
+        if said is not None:
+            # What it is to find out first: whether silence counts, or that there is nobody to ask.
+            heard = heard and (said.watch != UNWATCHED if said.ledger_reachable else self._is_cut_off())
         self._settled = heard or self.clock.monotonic() - self.started > _SUPERVISOR_PATIENCE_S
         return self._settled
 
@@ -142,9 +148,8 @@ class Runtime:
             try:
                 if not self._prepared:
                     self._prepare()
-                self.ledger.look_up([_NOBODY])  # samples the ledger's clock
-                with self.ledger.database.reading() as connection, self.ledger.database.guarded(connection, 3.0):
-                    permitted = permitted_keys.load(connection)
+                (self._probe if self._is_cut_off() else self.ledger).look_up([_NOBODY])  # samples the ledger's clock
+                permitted = self._permitted()
                 self._poll_failed = False
                 self._adopt(permitted)
             except LedgerError as error:
@@ -153,6 +158,14 @@ class Runtime:
                 if self._signer is None:
                     self._start_cut_off()
                 raise
+
+    def _is_cut_off(self) -> bool:
+        return self.state.cut_off_since is not None
+
+    def _permitted(self) -> PermittedKeys:
+        database = self.ledger.database
+        with database.reading() as connection, database.guarded(connection, self.settings.ledger_budget):
+            return permitted_keys.load(connection)
 
     def _start_cut_off(self) -> None:
         """Without the ledger from the start: this node's own copy of it says which key signs, if it is young enough."""

@@ -37,6 +37,8 @@ _EVERYTHING_AT = 8
 _CUT_OFF_AT = 16
 #: How often something was put into the queue, and how often of that it has been found empty since.
 _QUEUED_AT, _DRAINED_AT = 24, 32
+#: When (monotonic) it was cut off the last time, over or not.
+_LAST_CUT_OFF_AT = 40
 _SIZE = _MOMENTS_AT + _MOMENTS * _MOMENT.size
 
 
@@ -93,11 +95,18 @@ class SharedState:
         since: float = _MOMENT.unpack_from(self._map, _CUT_OFF_AT)[0]
         return since or None
 
+    @property
+    def last_cut_off(self) -> float:
+        """When (monotonic) that began the last time, over or not; 0 where it never did."""
+        last: float = _MOMENT.unpack_from(self._map, _LAST_CUT_OFF_AT)[0]
+        return last if last <= self._monotonic() else 0.0  # a moment to come is another boot's
+
     def cut_off(self) -> None:
         """The ledger did not answer: nobody on this node waits for it until `reconnected`."""
         with self._alone():
             if self.cut_off_since is None:
                 _MOMENT.pack_into(self._map, _CUT_OFF_AT, self._monotonic())
+                _MOMENT.pack_into(self._map, _LAST_CUT_OFF_AT, self._monotonic())
 
     def reconnected(self) -> None:
         """The ledger answers, and nothing waits for it."""

@@ -53,6 +53,8 @@ class Elector:
         #: The highest epoch ever seen, so that a ledger restored from a backup cannot use one again.
         self.epoch_seen = epoch_seen
         self.ledger_since: float | None = None
+        #: Since when (monotonic) the store has owed an answer to a plain question; None: it owes none.
+        self.asking_since: float | None = None
         self.trouble: str | None = None
         self._lease_expires_at: float | None = None
         self._last_failback_at: float | None = None
@@ -127,7 +129,11 @@ class Elector:
             self.ledger_since = self._monotonic()
 
     def _watch(self) -> None:
-        lease = self._store.watch()
+        self.asking_since = self._monotonic()
+        try:
+            lease = self._store.watch()
+        finally:
+            self.asking_since = None
         self.lease = lease
         self._lease_expires_at = None if lease is None else self._monotonic() + lease.expires_in
         if lease is not None:

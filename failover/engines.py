@@ -10,6 +10,8 @@ import psycopg2
 from filelock import FileLock
 from sqlalchemy import Engine, create_engine, event
 
+from failover.connecting import patiently
+
 _CONNECT_TIMEOUT_S = 2
 #: Both are needed: a user time-out alone leaves a read hanging, keepalives alone leave a write hanging.
 _KEEPALIVES: dict[str, Any] = {
@@ -31,9 +33,12 @@ def postgres_engine(url: str, name: str, *, pool_size: int, pool_timeout: float 
         # libpq itself reads the URL, so that multi-host and TLS parameters mean what they mean to psql.
         return psycopg2.connect(plain, connect_timeout=_CONNECT_TIMEOUT_S, application_name=name, **_KEEPALIVES)
 
+    def connect_in_time() -> Any:
+        return patiently(connect)
+
     return create_engine(
         "postgresql+psycopg2://",
-        creator=connect,
+        creator=connect_in_time,
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=pool_timeout,

@@ -147,6 +147,11 @@ class Supervisor:
         return self.elector.is_leader()
 
     @property
+    def asking_since(self) -> float | None:
+        """Since when (monotonic) the database has owed an answer to a look at the lease; None: it owes none."""
+        return self.elector.asking_since
+
+    @property
     def role(self) -> Role:
         """The part this node plays at this moment."""
         return self.elector.role

@@ -4,29 +4,62 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
 from filelock import Timeout as LockTimeout
 from psycopg2.extensions import TRANSACTION_STATUS_IDLE
-from sqlalchemy import Connection
+from sqlalchemy import Connection, PoolProxiedConnection
+from sqlalchemy.event import listens_for
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from api.ledger.errors import DRIVER_ERRORS, LedgerBusy, translate
+from api.ledger.errors import DRIVER_ERRORS, LedgerBusy, LedgerUnavailable, translate
+from failover.connecting import connecting_within
 from failover.engines import postgres_engine, sqlite_engine, write_lock
 from failover.watchdog import Watchdog
 
 #: For BEGIN, COMMIT and ROLLBACK: only a frozen server gets here.
 _WORDS_GUARD_S = 2.5
+#: How long a connection that others use is waited for, and how often whoever waits asks whether that is of use.
+_POOL_S, _ASK_EVERY_S = 2.0, 0.02
+#: What failed sooner says nothing to those who wait: a connection from before the ledger's restart breaks at once.
+_SILENT_S = 0.2
+
+
+def _never() -> bool:
+    return False
+
+
+def _always() -> float:
+    return 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What a connection is worth to whoever needs one.
+
+    `connect_s`: how long it may take to come about, None: as long as libpq takes. `given_up`: whether there is no use
+    in waiting for one any more. `not_before`: the moment (monotonic) before which none was made that can be believed.
+    """
+
+    connect_s: float | None = None
+    given_up: Callable[[], bool] = _never
+    not_before: Callable[[], float] = _always
+
+
+_PATIENT = Terms()
 
 
 class Database:
     """A pool of connections to one database. Connects at first use, never when it is made."""
 
-    def __init__(self, url: str, *, pool_size: int = 2, pool_timeout: float = 2.0) -> None:
+    def __init__(self, url: str, *, pool_size: int = 2) -> None:
         self.url = url
         self.is_sqlite = url.startswith("sqlite")
         self._lock: FileLock | None = None
@@ -35,7 +68,10 @@ class Database:
             self._lock = write_lock(path)
             self.engine = sqlite_engine(path, pool_size=pool_size, max_overflow=2)
         else:
-            self.engine = postgres_engine(url, "protecao", pool_size=pool_size, pool_timeout=pool_timeout)
+            self.engine = postgres_engine(url, "protecao", pool_size=pool_size)
+            listens_for(self.engine, "connect")(_keep_its_age)
+        self._free = threading.BoundedSemaphore(pool_size)
+        self._silent_at = float("-inf")
         self._watchdog = Watchdog()
         #: When (monotonic) it last did what was asked of it, None before it ever did.
         self.answered_at: float | None = None
@@ -43,7 +79,7 @@ class Database:
     @contextlib.contextmanager
     def reading(self) -> Iterator[Connection]:
         """A connection on which each statement stands alone. Raises `LedgerError`, never a driver's error."""
-        with _translated(), self.engine.connect() as connection:
+        with self._turn(), _translated(), self.engine.connect() as connection:
             yield connection
         self.answered_at = time.monotonic()
 
@@ -51,7 +87,7 @@ class Database:
     def reading_one_moment(self) -> Iterator[Connection]:
         """One transaction whose statements all see what was there at the first. Raises `LedgerError`."""
         begin = "BEGIN" if self.is_sqlite else "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
-        with _translated(), self._transaction(begin) as connection:
+        with self._turn(), _translated(), self._transaction(begin) as connection:
             yield connection
         self.answered_at = time.monotonic()
 
@@ -59,7 +95,7 @@ class Database:
     def writing(self) -> Iterator[Connection]:
         """One transaction, committed when the block ends well. Raises `LedgerError`, never a driver's error."""
         begin = "BEGIN IMMEDIATE" if self.is_sqlite else "BEGIN ISOLATION LEVEL READ COMMITTED"
-        with _translated(), self._write_lock(), self._transaction(begin) as connection:
+        with self._turn(), _translated(), self._write_lock(), self._transaction(begin) as connection:
             yield connection
         self.answered_at = time.monotonic()
 
@@ -73,13 +109,14 @@ class Database:
             yield
 
     @contextlib.contextmanager
-    def driver(self) -> Iterator[Any]:
+    def driver(self, terms: Terms = _PATIENT) -> Iterator[Any]:
         """The driver's own connection, where SQLAlchemy's costs more than the statement. Raises `LedgerError`.
 
         One that breaks is dropped, and every idle one with it: what ended it (a restart, a failover) ended those too.
         """
-        with _translated():
-            pooled = self.engine.raw_connection()
+        with self._turn(terms), _translated():
+            with connecting_within(terms.connect_s):
+                pooled = self._taken(terms.not_before())
             connection: Any = pooled.driver_connection
             try:
                 yield connection
@@ -111,6 +148,46 @@ class Database:
                 self._roll_back(connection)
                 raise
 
+    @contextlib.contextmanager
+    def _turn(self, terms: Terms = _PATIENT) -> Iterator[None]:
+        """A connection's worth of the pool. Raises `LedgerUnavailable`, by `PoolTimeout` where none becomes free.
+
+        Who waited while another found the ledger silent does not wait for the same silence once more.
+        """
+        if self.is_sqlite:
+            yield
+            return
+        began = time.monotonic()
+        while not self._free.acquire(timeout=_ASK_EVERY_S):
+            if terms.given_up() or time.monotonic() - began > _POOL_S:
+                raise LedgerUnavailable("no connection became free") from PoolTimeout()
+        try:
+            if self._silent_at > began:
+                raise LedgerUnavailable("another call found it silent")
+            with self._listening():
+                yield
+        finally:
+            self._free.release()
+
+    @contextlib.contextmanager
+    def _listening(self) -> Iterator[None]:
+        """Notes it, before the next one's turn, when the ledger lets the block wait and then fails."""
+        began = time.monotonic()
+        try:
+            yield
+        except LedgerUnavailable:
+            if time.monotonic() - began >= _SILENT_S:
+                self._silent_at = time.monotonic()
+            raise
+
+    def _taken(self, not_before: float) -> PoolProxiedConnection:
+        """A connection of the pool, or a new one instead of one that is not to be believed any more."""
+        while True:
+            pooled = self.engine.raw_connection()
+            if pooled.info["made_at"] >= not_before:
+                return pooled
+            pooled.invalidate()
+
     def _say(self, connection: Connection, words: str) -> None:
         with self.guarded(connection, _WORDS_GUARD_S):
             connection.exec_driver_sql(words)
@@ -136,6 +213,10 @@ class Database:
             yield
         finally:
             self._lock.release()
+
+
+def _keep_its_age(_connection: object, record: Any) -> None:
+    record.info["made_at"] = time.monotonic()
 
 
 def _in_transaction(connection: Connection) -> bool:

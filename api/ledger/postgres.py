@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from api.clock import Clock
-from api.ledger.database import Database
+from api.ledger.database import Database, Terms
 from api.ledger.records import Ask, Batch, Known
 from api.ledger.rows import CHECK_COLUMNS, COLUMNS, changed_machines, known_from
 
@@ -83,29 +83,30 @@ def _json(values: Sequence[object]) -> str | None:
 class PostgresLedger:
     """See `store.Ledger`."""
 
-    def __init__(self, database: Database, writer: str, clock: Clock, budget_s: float) -> None:
+    def __init__(self, database: Database, writer: str, clock: Clock, budget_s: float, terms: Terms) -> None:
         """`budget_s`: the longest that one message may take; beyond it the connection is ended."""
         self.database = database
         self._writer = writer
         self._clock = clock
         self._budget_s = budget_s
+        self._terms = terms
 
     def look_up(self, asks: Sequence[Ask]) -> list[Known]:
-        with self.database.driver() as connection:
+        with self.database.driver(self._terms) as connection:
             return self._known(connection, _LIMITS + _LOOK_UP, asks)
 
     def has_event(self, event_id: str) -> bool:
-        with self.database.driver() as connection:
+        with self.database.driver(self._terms) as connection:
             return self._execute(connection, _HAS_EVENT, {"event_id": event_id}).fetchone() is not None
 
     def append(self, batch: Batch) -> None:
         # Several statements in one simple query are one transaction: no BEGIN or COMMIT of their own is needed.
-        with self.database.driver() as connection:
+        with self.database.driver(self._terms) as connection:
             self._record(connection, batch, "")
 
     @contextlib.contextmanager
     def transaction(self, asks: Sequence[Ask]) -> Iterator[_Transaction]:
-        with self.database.driver() as connection:
+        with self.database.driver(self._terms) as connection:
             try:
                 known = self._known(connection, "BEGIN;" + _LIMITS + _LOCK + _LOOK_UP_LOCKED, asks)
                 transaction = _Transaction(self, connection, known)

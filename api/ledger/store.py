@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager
 from typing import Protocol
 
 from api.clock import Clock
-from api.ledger.database import Database
+from api.ledger.database import Database, Terms
 from api.ledger.records import Ask, Batch, Known
 
 
@@ -46,20 +46,22 @@ class Ledger(Protocol):
 PATIENT_S = 2.5
 
 
-def open_ledger(url: str, writer: str, clock: Clock, *, pool_size: int = 2, budget_s: float = PATIENT_S) -> Ledger:
-    """The ledger at `url`. `writer` (an id of this process) keeps its minute counts apart from others'.
+def open_ledger(url: str, writer: str, clock: Clock, *, pool_size: int = 2) -> Ledger:
+    """The ledger at `url`. `writer` (an id of this process) keeps its minute counts apart from others'."""
+    return ledger_on(Database(url, pool_size=pool_size), writer, clock)
 
-    `budget_s`: how long one message may take before the ledger counts as away.
+
+def ledger_on(
+    database: Database, writer: str, clock: Clock, *, budget_s: float = PATIENT_S, terms: Terms | None = None
+) -> Ledger:
+    """The same on a pool of connections that is already there.
+
+    `budget_s`: how long one message may take before the ledger counts as away. `terms`: for its connections.
     """
-    return ledger_on(Database(url, pool_size=pool_size), writer, clock, budget_s=budget_s)
-
-
-def ledger_on(database: Database, writer: str, clock: Clock, *, budget_s: float = PATIENT_S) -> Ledger:
-    """The same on a pool of connections that is already there."""
     if database.is_sqlite:
         from api.ledger.sqlite import SqliteLedger
 
         return SqliteLedger(database, writer, clock)
     from api.ledger.postgres import PostgresLedger
 
-    return PostgresLedger(database, writer, clock, budget_s)
+    return PostgresLedger(database, writer, clock, budget_s, terms or Terms())

@@ -24,7 +24,7 @@ from api.clock import Clock
 from api.ledger import migrate, tables
 from api.ledger.database import Database
 from api.ledger.errors import LedgerError, LedgerUnavailable
-from api.licensing import Watch
+from api.licensing import UNWATCHED
 from api.settings import Settings
 from api.snapshot import SNAPSHOT_NAME, Follower, open_snapshot, source_of
 from api.supervision.published import NodeState, Published, SnapshotState
@@ -39,8 +39,6 @@ _log = logs.get("supervision")
 
 _PUBLISH_EVERY_S = 0.2
 _FOLLOW_EVERY_S = 0.25
-#: The copy is this young where the ledger answers.
-_FRESH_S = 1.0
 _LOCK_NAME = "supervisor.lock"
 _LOCK_RETRY_S = 0.5
 _SCHEMA_LOOK_S, _SCHEMA_RETRY_S = 0.03, 0.5
@@ -90,7 +88,7 @@ def supervise(
         supervisor = _supervisor(settings, instance, leases, rest, copy, queueing, epoch_seen)
         jobs = Jobs()
         jobs.every(_FOLLOW_EVERY_S, "follow", copy.follow)
-        jobs.every(_FOLLOW_EVERY_S, "reconnect", lambda: queueing.go_back(copy.is_fresh()))
+        jobs.every(_FOLLOW_EVERY_S, "reconnect", lambda: queueing.go_back(copy.told))
         duties.run_on(jobs, settings, rest, supervisor)
         supervisor.start()
         jobs.start()
@@ -167,7 +165,11 @@ class _Copy:
 
     def __init__(self, settings: Settings, database: Database, clock: Clock) -> None:
         # Until it has been read no silence counts: what other nodes have queued is not known yet.
-        self.watch = Watch(until=0.0)
+        self.watch = UNWATCHED
+        #: Up to when this process's own polls are known to the workers, with the watch that came before them.
+        self.told: float | None = None
+        self._telling: float | None = None
+        self._timeout = settings.heartbeat_timeout
         self._database = database
         self.source = source_of(settings.database_url)
         self._snapshot = open_snapshot(settings.data_dir / SNAPSHOT_NAME)
@@ -175,16 +177,18 @@ class _Copy:
         self._licenses: int | None = None
 
     def follow(self) -> None:
+        # First: a copy that is made anew takes its time, and this node answers meanwhile.
+        with self._database.reading() as connection:
+            self.watch = duties.counted(connection, self._timeout)
         before = self.seq()
         if self._follower.poll() or self._licenses is None or self.seq() != before:
             self._licenses = self._snapshot.count(tables.licenses)
-        with self._database.reading() as connection:
-            self.watch = duties.watched(connection)
 
-    def is_fresh(self) -> bool:
-        """Whether the ledger has just been followed."""
+    def tell(self) -> None:
+        """To be called before each time something is published: workers have read by now what was there last time."""
         position = self._snapshot.position()
-        return position is not None and position.complete and time.monotonic() - position.polled_at < _FRESH_S
+        self.told = self._telling
+        self._telling = position.polled_at if position is not None and position.complete else None
 
     def head(self) -> int:
         """Where the log is. Raises `LedgerError`."""
@@ -207,6 +211,8 @@ class _Copy:
 
 
 def _publish(published: Published, supervisor: Supervisor, copy: _Copy, jobs: Jobs, queueing: Queueing) -> None:
+    queueing.listen(supervisor.asking_since)
+    copy.tell()
     status = supervisor.status()
     state = NodeState(
         at=time.monotonic(),

@@ -31,6 +31,8 @@ class Queueing:
     ) -> None:
         self._state = SharedState(settings.data_dir / STATE_NAME)
         self._monotonic = monotonic
+        self._budget_s = settings.ledger_budget
+        self._silent_since: float | None = None
         self.queue: EventQueue | None = None
         self.replay: Replay | None = None
         try:
@@ -43,8 +45,22 @@ class Queueing:
         handler = LedgerReplay(ledger_on(database, new_id(), clock), settings.node_id, clock)
         self.replay = Replay(self.queue, handler, on_dead=handler.note_dead)
 
-    def go_back(self, ledger_answers: bool) -> None:
+    def listen(self, asking_since: float | None) -> None:
+        """Cuts the node off where its ledger has owed the supervisor an answer for longer than a call may wait.
+
+        `asking_since`: since when. So a ledger that fell silent costs no client anything, if it is found here first.
+        """
+        silent = asking_since is not None and self._monotonic() - asking_since > self._budget_s
+        if silent and asking_since != self._silent_since:  # one answer that never comes is said once
+            self._silent_since = asking_since
+            if self._state.cut_off_since is None:
+                _log.warning("the ledger is silent: this node goes on without it")
+            self._state.cut_off()
+
+    def go_back(self, polled_at: float | None) -> None:
         """Ends the node's time without its ledger, once that answers. Raises `QueueError`.
+
+        `polled_at`: when (monotonic) the question was sent whose answer the workers know; to come: another boot's.
 
         The queue need not be empty: what comes for a license that has rows there still goes behind them, and nothing
         else joins it. To wait for an empty queue while everything goes into it would be to wait for a pause.
@@ -52,7 +68,7 @@ class Queueing:
         since, queued = self._state.cut_off_since, self._state.queued
         if since is None and not self._state.may_hold_queued:
             return
-        if since is not None and ledger_answers and self._monotonic() - since >= _CUT_OFF_FOR_S:
+        if since is not None and polled_at is not None and since + _CUT_OFF_FOR_S <= polled_at <= self._monotonic():
             self._state.reconnected()
             _log.info("the ledger answers: this node goes back to it")
         if self.queue is None or not self.queue.stats().pending:

@@ -42,8 +42,6 @@ from tests.chaos.simulation.stores import RemoteHeartbeats, RemoteLeases
 PROBLEMS = (LedgerError, FailoverError)
 ISOLATED_MAX_AGE_S = 3600.0
 FOLLOW_EVERY_S = 0.4
-#: As in `api.supervision.process`.
-_FRESH_S = 1.0
 
 
 class SlowQueue:
@@ -221,8 +219,7 @@ class Process(Owner):
     def reconnect(self) -> None:
         """What the supervisor's process does to let the recorder go back to the ledger."""
         copy = self.disk.snapshot
-        fresh = copy is not None and copy.complete and self.monotonic() - copy.polled_at < _FRESH_S
-        self.queueing.go_back(fresh)
+        self.queueing.go_back(copy.polled_at if copy is not None and copy.complete else None)
 
     def follow(self) -> None:
         """Brings the copy to where the log is."""

@@ -327,3 +327,20 @@ def test_a_lease_that_a_restore_brought_back_is_not_taken_up_again(
     one.tick()
     assert one.is_leader()
     assert one.epoch_seen == 3
+
+
+def test_it_says_since_when_the_store_owes_it_an_answer(
+    clock: FakeClock, store: Flaky, elector: Callable[[int], Elector], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node, owed = elector(1), list[float | None]()
+
+    def slow() -> Any:
+        clock.move(3.0)
+        owed.append(node.asking_since)
+        raise StoreUnavailable("silent")
+
+    monkeypatch.setattr(store, "watch", slow)
+    asked_at = clock()
+    node.tick()
+    assert owed == [asked_at]
+    assert node.asking_since is None
