@@ -70,7 +70,7 @@ bench: setup
 chaos: setup
 	@"$(PY)" -m tests.chaos.cluster $(ARGS)
 
-# Ten thousand generated calls at a running node, from its own OpenAPI description.
+# Ten thousand generated calls at a running node, from its own OpenAPI description. Without its ledger: ARGS=--isolated
 fuzz: setup
 	@"$(PY)" -m tests.fuzz $(ARGS)
 

@@ -1,11 +1,13 @@
 """`make fuzz`: starts a node and sends it generated calls until at least so many cases were tried.
 
 No answer may be a 5xx and none may be one that the document does not know. Exit status 0 when all of that holds.
+With --isolated the node's ledger is stopped first: 503, which the document knows, is then an answer as good as others.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import random
@@ -14,40 +16,53 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import requests
 
-from tests.support.processes import ROOT, ServerProcess
+from api.secret_files import generate_secrets
+from tests.support.postgres import PostgresServer
+from tests.support.processes import ROOT, ServerProcess, until
 
-_CHECKS = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance"
+_CHECKS = "status_code_conformance,content_type_conformance,response_schema_conformance"
 _PER_OPERATION = 40
+#: The other phases alone make thousands of cases.
+_ALL_PHASES_FROM = 1_000
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
     parser.add_argument("--cases", type=int, default=10_000, help="at least so many (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=random.randrange(2**32))
+    parser.add_argument("--isolated", action="store_true", help="at a node that has lost its ledger")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as data:
-        return fuzz(Path(data), arguments.cases, arguments.seed)
+        return fuzz(Path(data), arguments.cases, arguments.seed, isolated=arguments.isolated)
 
 
-def fuzz(data: Path, cases: int, seed: int) -> int:
+def fuzz(data: Path, cases: int, seed: int, *, isolated: bool = False) -> int:
     """Rounds of generated calls at one node, each with a seed of its own, until `cases` were tried."""
-    env = {"DATA_DIR": str(data), "RATE_LIMIT": "1000000/minute", "LOG_LEVEL": "WARNING"}
-    with ServerProcess.python("app.py", env=env, cwd=ROOT / "api") as node:
+    secrets = generate_secrets().settings()
+    env = {"DATA_DIR": str(data), "RATE_LIMIT": "1000000/minute", "LOG_LEVEL": "ERROR", **secrets}
+    checks = _CHECKS if isolated else f"not_a_server_error,{_CHECKS}"
+    with contextlib.ExitStack() as stack:
+        ledger = stack.enter_context(PostgresServer()) if isolated else None
+        given = {} if ledger is None else {"DATABASE_URL": ledger.url()}
+        node = stack.enter_context(ServerProcess.python("app.py", env=env | given, cwd=ROOT / "api"))
         node.wait_until_answers("/readyz")
-        secrets = json.loads((data / "secrets.json").read_text())
         fuzz_env = {
             "FUZZ_API_KEY": secrets["API_KEY"],
             "FUZZ_SECRET": secrets["SHARED_SECRET"],
             "FUZZ_TOKEN": secrets["ADMIN_TOKEN"],
             **_stock(node.url, secrets["ADMIN_TOKEN"]),
         }
+        if ledger is not None:
+            _cut_off(node.url, secrets["ADMIN_TOKEN"], ledger)
         tried = status = 0
         while tried < cases and status == 0:
-            status, count = _round(node.url, fuzz_env, seed, min(cases - tried, cases))
+            status, count = _round(node.url, fuzz_env, seed, min(cases - tried, cases), checks)
             tried, seed = tried + count, seed + 1
+            print(f"{tried} of {cases} cases", flush=True)
         print(f"{tried} cases, the last round with --seed {seed - 1}: {'failed' if status else 'nothing found'}")
         if "unexpected error" in node.output():
             print(node.output())
@@ -55,16 +70,32 @@ def fuzz(data: Path, cases: int, seed: int) -> int:
         return status
 
 
-def _round(url: str, env: dict[str, str], seed: int, cases: int) -> tuple[int, int]:
+def _cut_off(url: str, token: str, ledger: PostgresServer) -> None:
+    """Stops the ledger once the node's own copy has all of it, and waits until the node has noticed."""
+    authorized = {"Authorization": f"Bearer {token}"}
+
+    def stats() -> dict[str, Any]:
+        answer: dict[str, Any] = requests.get(f"{url}/stats", headers=authorized, timeout=10).json()
+        return answer
+
+    made = stats()["licenses"]["total"]
+    until(lambda: stats()["node"]["snapshot"]["licenses"] == made, "a copy of the ledger")
+    ledger.stop("immediate")
+    until(lambda: requests.get(f"{url}/readyz", timeout=10).json()["ledger"] == "unreachable", "a node that is cut off")
+
+
+def _round(url: str, env: dict[str, str], seed: int, cases: int, checks: str) -> tuple[int, int]:
     per_operation = max(1, min(_PER_OPERATION, cases // 40))
-    options = [f"--max-examples={per_operation}", f"--seed={seed}", f"--checks={_CHECKS}", "--continue-on-failure"]
+    options = [f"--max-examples={per_operation}", f"--seed={seed}", f"--checks={checks}", "--continue-on-failure"]
+    if cases < _ALL_PHASES_FROM:
+        options.append("--phases=fuzzing")
     command = [str(Path(sys.executable).with_name("schemathesis")), "run", f"{url}/openapi.json", *options]
     environment = {**os.environ, **env, "SCHEMATHESIS_HOOKS": "tests.fuzz.hooks", "PYTHONPATH": str(ROOT)}
     run = subprocess.run([*command, "--workers=2"], env=environment, cwd=ROOT, capture_output=True, text=True)
     generated = re.search(r"(\d+) generated", run.stdout)
     if run.returncode != 0 or generated is None:
         print(run.stdout, run.stderr, sep="\n")
-    return run.returncode, int(generated.group(1)) if generated else 0
+    return run.returncode or int(generated is None), int(generated.group(1)) if generated else 0
 
 
 def _stock(url: str, token: str) -> dict[str, str]:
