@@ -18,7 +18,13 @@ def tighten(settings: Settings) -> None:
     folder, queue = settings.data_dir, settings.queue_path
     kept = (settings.db_path, queue, folder / "snapshot.db")
     beside = [path.with_name(path.name + suffix) for path in kept for suffix in ("", "-wal", "-shm", ".lock")]
-    for path in (*folder.glob("*.json"), folder / "shared-state.bin", folder / "supervisor.lock", *beside):
+    for path in (
+        *folder.glob("*.json"),
+        folder / "shared-state.bin",
+        folder / "node-state.bin",
+        folder / "supervisor.lock",
+        *beside,
+    ):
         try:
             _tighten(path)
         except OSError as error:

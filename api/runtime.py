@@ -43,6 +43,10 @@ _SUPERVISOR_PATIENCE_S = 3.0
 #: What a node opens in all, and what of it the supervisor needs.
 _CONNECTIONS, _SUPERVISORS = 5, 2
 _NOBODY = Ask(key_hash="")
+_NO_DISK = (
+    "DATA_DIR took nothing when this process started: without a copy of the ledger and a queue it answers from the "
+    "ledger alone, and has no part in who leads"
+)
 
 
 class Runtime:
@@ -72,7 +76,12 @@ class Runtime:
             source=source_of(url),
             longest_s=settings.isolated_max_age,
         )
-        isolated = Isolated(settings.queue_path, self.reader, self.state, self.node, self.clock)
+        # Alone it would not be told that the ledger is back: without a place to share, no going on without it.
+        isolated = (
+            Isolated(settings.queue_path, self.reader, self.state, self.node, self.clock)
+            if self.state.is_shared
+            else None
+        )
         self.recorder = Recorder(
             self.ledger, self.node, self.clock, reader=self.reader, state=self.state, isolated=isolated
         )
@@ -116,6 +125,13 @@ class Runtime:
         if not self._knows_its_part():
             return "the supervisor"
         return None if self.ledger_reachable or self.reader.usable(self.clock.now()) else "the ledger"
+
+    @property
+    def troubles(self) -> list[str]:
+        """What an operator has to see to, each as a sentence."""
+        said = self.node_state.read()
+        own = [] if self.state.is_shared else [_NO_DISK]
+        return own + ([] if said is None else list(said.troubles))
 
     @property
     def ledger_reachable(self) -> bool:
@@ -169,6 +185,8 @@ class Runtime:
 
     def _start_cut_off(self) -> None:
         """Without the ledger from the start: this node's own copy of it says which key signs, if it is young enough."""
+        if not self.state.is_shared:
+            return
         copy = self.reader.reading()
         position = None if copy is None else copy.position()
         if copy is None or position is None:
@@ -226,5 +244,5 @@ def shared_state(folder: Path) -> SharedState:
         folder.mkdir(parents=True, exist_ok=True)
         return SharedState(folder / STATE_NAME)
     except OSError as error:
-        _log.warning("this node's workers count failures apart", extra={"reason": str(error)})
+        _log.error("DATA_DIR takes nothing: this node goes by the ledger alone", extra={"reason": str(error)})
         return SharedState(None)

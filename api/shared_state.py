@@ -47,11 +47,17 @@ class SharedState:
 
     def __init__(self, path: Path | None, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._monotonic = monotonic
+        """Raises OSError where the disk does not take the file; `path` None: this process's alone."""
         self._file = None if path is None else os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        if self._file is not None and os.fstat(self._file).st_size != _SIZE:
-            os.ftruncate(self._file, _SIZE)
+        if self._file is not None:
+            _allocate(self._file)
         self._map = mmap.mmap(-1 if self._file is None else self._file, _SIZE)
         self._lock = threading.Lock()
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether the other processes of this node have it too."""
+        return self._file is not None
 
     def failures(self, key: str, window_s: float) -> tuple[int, float]:
         """The failures of `key` in its present window, and the seconds until that ends (0, 0 where there is none)."""
@@ -172,6 +178,17 @@ class SharedState:
 def _is_live(start: float, now: float, window_s: float) -> bool:
     """By how long it has run: `start + window_s - now` may be rounded to more than `window_s`."""
     return 0.0 <= now - start < window_s
+
+
+def _allocate(file: int) -> None:
+    """Gives the file its whole length on the disk: a page for which a full disk has no room ends who touches it."""
+    try:
+        if os.fstat(file).st_size != _SIZE:
+            os.ftruncate(file, _SIZE)
+        os.posix_fallocate(file, 0, _SIZE)
+    except OSError:
+        os.close(file)
+        raise
 
 
 def _moment_at(key_hash: str) -> int:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import threading
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -17,10 +16,13 @@ from msgspec.structs import replace
 from sqlalchemy import Connection, and_, case, func, or_, select
 
 from api.answers import timestamp
+from api.clock import Clock
 from api.ledger import tables
+from api.ledger.database import Database
 from api.ledger.errors import LedgerError
 from api.ledger.log import brief_reading, only_slow
 from api.licensing.model import DAY
+from api.remembered import UNKNOWN, Counts, aged, remembered
 from api.resources.nodes import nodes
 from api.runtime import Runtime
 from api.supervision import cluster
@@ -41,19 +43,6 @@ _licenses, _machines, _checks, _policies = (
 )
 
 
-class Counts(msgspec.Struct, frozen=True, kw_only=True):
-    """What the ledger says at one moment, in the shapes of `/stats`. `seq` is the log's head."""
-
-    seq: int | None
-    licenses: Mapping[str, int | None]
-    machines: Mapping[str, int | None]
-    checks: Mapping[str, Any]
-    nodes: Sequence[Mapping[str, Any]] = ()
-    lease: Mapping[str, Any] = msgspec.field(default_factory=lambda: dict(cluster.NO_LEASE))
-    failovers: Sequence[Mapping[str, Any]] = ()
-    sync: Mapping[str, Any] = msgspec.field(default_factory=lambda: dict(cluster.NO_SYNC))
-
-
 class Settled(msgspec.Struct, frozen=True):
     """Checks by code and outcome of the minutes before `until` (since the epoch): hardly anything changes there."""
 
@@ -61,13 +50,22 @@ class Settled(msgspec.Struct, frozen=True):
     totals: dict[tuple[str, bool], int]
 
 
-#: For a node that has not reached its ledger yet.
-UNKNOWN = Counts(
-    seq=None,
-    licenses=dict.fromkeys(("total", "active", "suspended", "banned", "expired", "expiring_7d")),
-    machines=dict.fromkeys(("total", "alive")),
-    checks={**dict.fromkeys(("total", "valid", "denied")), "by_code": {}, "last_hour": None, "per_minute": []},
-)
+class Counting:
+    """Counts the ledger in `database` for `node`, of which old minutes are read now and then only."""
+
+    def __init__(self, database: Database, clock: Clock, node: str) -> None:
+        self._database, self._clock, self._node = database, clock, node
+        self._settled: Settled | None = None
+
+    def counts(self) -> Counts:
+        """What the ledger says now. Raises `LedgerError`."""
+        now = self._clock.now()
+        beating = nodes(self._database, now)
+        with brief_reading(self._database) as connection:
+            settled = self._settled
+            if settled is None or int(now // 60) - _MINUTES + 1 - settled.until >= _SETTLE_EVERY:
+                settled = self._settled = settle(connection, now)
+            return replace(count(connection, now, settled, self._node), nodes=beating)
 
 
 class Stats:
@@ -76,7 +74,7 @@ class Stats:
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
         self._counts = UNKNOWN
-        self._settled: Settled | None = None
+        self._counting_of = Counting(runtime.ledger.database, runtime.clock, runtime.node.id)
         self._fresh_until = float("-inf")
         self._counting = threading.Lock()
 
@@ -84,16 +82,22 @@ class Stats:
         """The JSON of `/stats`; without the ledger its `node.ledger` is `unreachable` and the counts are the last."""
         reachable = self._runtime.ledger_reachable and self._refresh()
         said = self._runtime.node_state.read()
+        counts = self._counts if reachable else self._last_known()
         return {
             "node": self._node(reachable),
-            "lease": self._counts.lease,
-            "nodes": self._counts.nodes,
-            "sync": cluster.with_queue(self._counts.sync, QueueState() if said is None else said.queue),
-            "licenses": self._counts.licenses,
-            "machines": self._counts.machines,
-            "checks": self._counts.checks,
-            "failovers": self._counts.failovers,
+            "lease": counts.lease,
+            "nodes": counts.nodes,
+            "sync": cluster.with_queue(counts.sync, QueueState() if said is None else said.queue),
+            "licenses": counts.licenses,
+            "machines": counts.machines,
+            "checks": counts.checks,
+            "failovers": counts.failovers,
         }
+
+    def _last_known(self) -> Counts:
+        """What this process or another of the node counted last, as it is by now."""
+        newest = max(self._counts, remembered(self._runtime.settings.data_dir), key=lambda counts: counts.at or 0.0)
+        return aged(newest, self._runtime.clock.now())
 
     def _node(self, reachable: bool) -> dict[str, Any]:
         runtime, node = self._runtime, self._runtime.node
@@ -126,7 +130,7 @@ class Stats:
         began = monotonic()
         try:
             if began >= self._fresh_until:
-                self._counts = self._counted()
+                self._counts = self._counting_of.counts()
                 self._keep_since(began)
             return True
         except LedgerError as error:
@@ -141,20 +145,12 @@ class Stats:
         now = self._runtime.clock.monotonic()
         self._fresh_until = now + max(_FRESH_S, _COST_FACTOR * (now - began))
 
-    def _counted(self) -> Counts:
-        database, now = self._runtime.ledger.database, self._runtime.clock.now()
-        beating = nodes(database, now)
-        with brief_reading(database) as connection:
-            settled = self._settled
-            if settled is None or int(now // 60) - _MINUTES + 1 - settled.until >= _SETTLE_EVERY:
-                settled = self._settled = settle(connection, now)
-            return replace(count(connection, now, settled, self._runtime.node.id), nodes=beating)
-
 
 def count(connection: Connection, now: float, settled: Settled, node: str = "") -> Counts:
     """Counts everything at `now` (ledger time), on top of what `settle` gave not long ago. `node`: who asks."""
     licenses, seats = _count_licenses(connection, now)
     return Counts(
+        at=now,
         seq=connection.execute(select(tables.log_head.c.seq)).scalar(),
         licenses=licenses,
         machines={"total": seats, "alive": seats - _count_silent(connection, now)},

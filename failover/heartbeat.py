@@ -8,7 +8,7 @@ from typing import Protocol
 
 from failover import sql
 from failover.database import Storage
-from failover.model import Identity
+from failover.model import Identity, State
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,12 +88,10 @@ class PrimaryHealth:
         self._primary: Identity | None = None
         self._since: float | None = None
         self._beat_at: float | None = None
-        self.rivals = 0
 
     def saw(self, beats: Sequence[Beat], now: float) -> None:
         """Takes in the beats as read at `now` (monotonic)."""
         fresh = [beat for beat in beats if beat.who.rank == 1 and beat.age_s <= self._timeout]
-        self.rivals = max(0, len({beat.who.node for beat in fresh}) - 1)
         if not fresh:
             self._primary = self._since = self._beat_at = None
             return
@@ -115,3 +113,12 @@ class PrimaryHealth:
     def age(self, now: float) -> float:
         """Seconds since it was last heard of at `now`; infinite when never."""
         return float("inf") if self._beat_at is None else now - self._beat_at
+
+
+def doubled(beats: Sequence[Beat], timeout: float) -> dict[int, tuple[str, ...]]:
+    """The ranks that several live nodes say are theirs, with those nodes. One that signed off is no rival."""
+    nodes: dict[int, set[str]] = {}
+    for beat in beats:
+        if beat.age_s <= timeout and beat.report.state != State.STOPPING:
+            nodes.setdefault(beat.who.rank, set()).add(beat.who.node)
+    return {rank: tuple(sorted(names)) for rank, names in nodes.items() if len(names) > 1}

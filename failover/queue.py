@@ -192,6 +192,10 @@ class EventQueue:
             ).fetchone()
         return QueueStats(pending, size, max(0.0, self._now() - oldest[0]) if oldest else None, synced, dead)
 
+    def filled(self, stats: QueueStats) -> float:
+        """How full a queue with `stats` is, from 0 to 1."""
+        return max((stats.pending + stats.dead) / self.limits.events, stats.bytes / self.limits.bytes)
+
     def close(self) -> None:
         """Closes the file; the next call opens it again."""
         with self._thread_lock:

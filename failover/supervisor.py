@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from failover.config import Config
 from failover.database import Database
 from failover.elector import Elector, Surroundings
-from failover.errors import FailoverError
-from failover.heartbeat import Beat, HeartbeatStore, PrimaryHealth, Report, SqlHeartbeatStore
+from failover.errors import QueueError
+from failover.heartbeat import Beat, HeartbeatStore, PrimaryHealth, Report, SqlHeartbeatStore, doubled
 from failover.jobs import Jobs
 from failover.lease import LeaseStore, SqlLeaseStore
 from failover.model import Action, Decision, Identity, Kind, Role, State
@@ -47,7 +47,10 @@ class Hooks:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
-    """This node as it is at one moment. Ages in seconds; `jobs`: seconds since each last succeeded, None: never."""
+    """This node as it is at one moment. Ages in seconds; `jobs`: seconds since each last succeeded, None: never.
+
+    `queue_trouble`: why the queue could not be looked into; `doubled`: ranks that several live nodes say are theirs.
+    """
 
     me: Identity
     role: Role
@@ -61,7 +64,8 @@ class Status:
     pending: int
     queue: QueueStats
     beats: tuple[Beat, ...]
-    rivals: int
+    queue_trouble: str | None
+    doubled: dict[int, tuple[str, ...]]
     jobs: dict[str, float | None]
 
 
@@ -95,6 +99,7 @@ class Supervisor:
         self._pending = 0
         self._heads = deque((0, 0), maxlen=2)
         self._queue_stats = QueueStats(0, 0, None, 0, 0)
+        self._queue_trouble: str | None = None
         self._decision = Decision(State.STARTING)
         self._hand_over_to: Identity | None = None
         self._leaving, self._ended = threading.Event(), threading.Event()
@@ -178,7 +183,8 @@ class Supervisor:
             pending=self._pending,
             queue=self._queue_stats,
             beats=self._beats,
-            rivals=self._health.rivals,
+            queue_trouble=self._queue_trouble,
+            doubled=doubled(self._beats, self.config.heartbeat_timeout),
             jobs=self._jobs.last_success_s(),
         )
 
@@ -213,11 +219,12 @@ class Supervisor:
         # The head as it was two beats ago: the primary's last beat is up to one old, and knew less than the log then.
         head = self._heads[0]
         self._heads.append(self._hooks.head_seq())
-        beats, rivals = tuple(self._heartbeats.read()), self._health.rivals
+        beats, timeout = tuple(self._heartbeats.read()), self.config.heartbeat_timeout
         self._health.saw(beats, self._monotonic())
-        self._beats, self._pending = beats, pending(beats, head, self._health.primary, self.config.heartbeat_timeout)
-        if self._health.rivals > rivals:
-            _log.error("two live nodes have rank 1", extra={"rivals": self._health.rivals})
+        before, after = doubled(self._beats, timeout), doubled(beats, timeout)
+        self._beats, self._pending = beats, pending(beats, head, self._health.primary, timeout)
+        for rank in after.keys() - before.keys():
+            _log.error("several live nodes have one rank", extra={"rank": rank, "nodes": after[rank]})
 
     def replay(self) -> None:
         """Sends the queue's rows on where the decision says so. Raises what the handler raises."""
@@ -259,15 +266,17 @@ class Supervisor:
             _log.error("this node ends with events in its queue: its next start delivers them", extra={"events": left})
 
     def _queued(self) -> int:
-        try:
-            self._count_queue()
-        except FailoverError as error:
-            _log.error("the queue cannot be read", extra={"reason": str(error)})
+        self._count_queue()
         return self._queue_stats.pending
 
     def _count_queue(self) -> None:
-        if self._queue is not None:
-            self._queue_stats = self._queue.stats()
+        """A queue whose disk fails must not stop the beat: what was counted last stands, and `status` says why."""
+        if self._queue is None:
+            return
+        try:
+            self._queue_stats, self._queue_trouble = self._queue.stats(), None
+        except QueueError as error:
+            self._queue_trouble = str(error)
 
     def _trim(self) -> None:
         if self._queue is not None:

@@ -50,6 +50,7 @@ def readiness(runtime: Runtime, *, leaving: bool = False) -> dict[str, Any]:
         "ledger": "reachable" if runtime.ledger_reachable else "unreachable",
         "snapshot_age_s": None if copied is None else round(max(0.0, runtime.clock.now() - copied.as_of), 1),
         "wall_clock_skew_s": round(runtime.clock.wall_skew, 3),
+        "troubles": runtime.troubles,
         "jobs": {name: {"last_success_s": age} for name, age in jobs.items()},
     }
 

@@ -58,4 +58,6 @@ def translate(error: BaseException) -> LedgerError:
     refused = isinstance(cause, (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.ProgrammingError))
     if refused or (state is not None and state.startswith(_REFUSED_CLASSES)):
         return LedgerRefused(type(cause).__name__)
-    return LedgerUnavailable(type(cause).__name__)
+    # SQLite's words are of the file and its disk; a server's may repeat what was sent.
+    said = f": {cause}" if isinstance(cause, sqlite3.Error) else ""
+    return LedgerUnavailable(f"{type(cause).__name__}{said}")

@@ -69,7 +69,11 @@ class Alive(msgspec.Struct):
 
 
 class Readiness(msgspec.Struct):
-    """Whether this node can give verdicts now; `waiting_for` says what it lacks."""
+    """Whether this node can give verdicts now; `waiting_for` says what it lacks.
+
+    `troubles`: what an operator has to see to while it serves, each as a sentence, such as two nodes of one rank, a
+    wall clock that is over 60 s off, a queue that is full, a disk that takes nothing.
+    """
 
     ready: bool
     waiting_for: str | None
@@ -79,6 +83,7 @@ class Readiness(msgspec.Struct):
     ledger: Literal["reachable", "unreachable"]
     snapshot_age_s: float | None
     wall_clock_skew_s: float
+    troubles: list[str]
     jobs: dict[str, dict[str, float | None]]
 
 

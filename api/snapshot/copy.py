@@ -195,10 +195,12 @@ class Snapshot:
             self._connection.execute("BEGIN IMMEDIATE")
             try:
                 yield SnapshotWriter(self._connection)
+                self._connection.execute("COMMIT")
             except BaseException:
-                self._connection.execute("ROLLBACK")
+                # A disk that is full may have ended the transaction already.
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
                 raise
-            self._connection.execute("COMMIT")
 
     def _prepare(self, reading: bool) -> None:
         for pragma in ("mmap_size=268435456", "cache_size=-1024"):

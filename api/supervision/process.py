@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import math
 import signal
+import sqlite3
 import threading
 import time
 from collections.abc import Iterator
@@ -25,8 +26,11 @@ from api.ledger import migrate, tables
 from api.ledger.database import Database
 from api.ledger.errors import LedgerError, LedgerUnavailable
 from api.licensing import UNWATCHED
+from api.remembered import remember
 from api.settings import Settings
 from api.snapshot import SNAPSHOT_NAME, Follower, open_snapshot, source_of
+from api.stats import Counting
+from api.supervision import troubles
 from api.supervision.published import NodeState, Published, SnapshotState
 from api.supervision.queueing import Queueing
 from api.version import VERSION
@@ -39,8 +43,10 @@ _log = logs.get("supervision")
 
 _PUBLISH_EVERY_S = 0.2
 _FOLLOW_EVERY_S = 0.25
+#: How often what `/stats` says is put by, for the time in which the ledger cannot be asked.
+_REMEMBER_EVERY_S = 15.0
 _LOCK_NAME = "supervisor.lock"
-_LOCK_RETRY_S = 0.5
+_LOCK_RETRY_S, _DISK_RETRY_S = 0.5, 1.0
 _SCHEMA_LOOK_S, _SCHEMA_RETRY_S = 0.03, 0.5
 #: How long a node that ends tries to empty its queue; its server has a little more patience than that.
 _DELIVER_S = 8.0
@@ -79,29 +85,34 @@ def supervise(
         rest = Database(settings.database_url, pool_size=1)
         _await_schema(rest, stop)
         clock = Clock()
-        copy = _Copy(settings, rest, clock)
-        queueing = Queueing(settings, rest, clock)
+        files = _files(settings, rest, clock, stop)
+        if files is None:
+            rest.close()
+            return
+        copy, queueing = files
         # A connection of its own: a job that hangs must not lose the lease.
         leases = LeaseDatabase(settings.database_url)
         published = Published(settings.data_dir)
         epoch_seen = published.epoch_seen(copy.source)
         supervisor = _supervisor(settings, instance, leases, rest, copy, queueing, epoch_seen)
-        jobs = Jobs()
+        jobs, counting = Jobs(), Counting(rest, clock, settings.node_id)
         jobs.every(_FOLLOW_EVERY_S, "follow", copy.follow)
         jobs.every(_FOLLOW_EVERY_S, "reconnect", lambda: queueing.go_back(copy.told))
+        jobs.every(_REMEMBER_EVERY_S, "remember", lambda: remember(settings.data_dir, counting.counts()))
         duties.run_on(jobs, settings, rest, supervisor)
+        saying = _Saying(published, supervisor, copy, jobs, queueing, clock)
         supervisor.start()
         jobs.start()
         try:
             while not stop.wait(_PUBLISH_EVERY_S):
-                _publish(published, supervisor, copy, jobs, queueing)
+                saying.publish()
             supervisor.leave()
             while workers_ended and not workers_ended.wait(_PUBLISH_EVERY_S):
-                _publish(published, supervisor, copy, jobs, queueing)
+                saying.publish()
         finally:
             jobs.stop()
             supervisor.stop(_DELIVER_S)
-            _publish(published, supervisor, copy, jobs, queueing)
+            saying.publish()
             leases.close()
             rest.close()
 
@@ -122,6 +133,41 @@ def _await_schema(database: Database, stop: threading.Event) -> None:
             _log.debug("the schema is not there yet", extra={"reason": str(error)})
         stop.wait(wait)
         wait = min(2 * wait, _SCHEMA_RETRY_S)
+
+
+def _files(
+    settings: Settings, database: Database, clock: Clock, stop: threading.Event
+) -> tuple[_Copy, Queueing] | None:
+    """The node's own files, opened; None when told to stop before the disk took them.
+
+    Workers cannot be told anything without them, so a node with such a disk has no part in who leads.
+    """
+    said = ""
+    while not stop.is_set():
+        try:
+            return _opened(settings, database, clock)
+        except (OSError, sqlite3.Error) as error:
+            said = _say_once(said, error)
+        stop.wait(_DISK_RETRY_S)
+    return None
+
+
+def _opened(settings: Settings, database: Database, clock: Clock) -> tuple[_Copy, Queueing]:
+    """Raises OSError and `sqlite3.Error`."""
+    copy = _Copy(settings, database, clock)
+    try:
+        return copy, Queueing(settings, database, clock)
+    except BaseException:
+        copy.close()
+        raise
+
+
+def _say_once(said: str, error: Exception) -> str:
+    """Logs that the disk takes nothing, unless that is what was `said` last; gives what is said now."""
+    reason = f"{type(error).__name__}: {error}"
+    if reason != said:
+        _log.error("this node's disk takes nothing: it has no part in who leads", extra={"reason": reason})
+    return reason
 
 
 def _supervisor(
@@ -174,21 +220,40 @@ class _Copy:
         self.source = source_of(settings.database_url)
         self._snapshot = open_snapshot(settings.data_dir / SNAPSHOT_NAME)
         self._follower = Follower(database, self._snapshot, clock)
-        self._licenses: int | None = None
+        # What was copied before is known from the start on, the ledger away or not.
+        self._licenses: int | None = self._snapshot.count(tables.licenses)
+        #: Why it could not be written at the last poll.
+        self.trouble: str | None = None
+        self._watched_at: float | None = None
 
     def follow(self) -> None:
         # First: a copy that is made anew takes its time, and this node answers meanwhile.
+        sent = time.monotonic()
         with self._database.reading() as connection:
             self.watch = duties.counted(connection, self._timeout)
+        self._watched_at = sent
+        try:
+            self._follow()
+            self.trouble = None
+        except (sqlite3.Error, OSError) as error:
+            self.trouble = str(error)
+            raise
+
+    def _follow(self) -> None:
         before = self.seq()
         if self._follower.poll() or self._licenses is None or self.seq() != before:
             self._licenses = self._snapshot.count(tables.licenses)
 
     def tell(self) -> None:
         """To be called before each time something is published: workers have read by now what was there last time."""
+        self.told, self._telling = self._telling, self._polled_at()
+
+    def _polled_at(self) -> float | None:
+        """When the ledger was last asked. A copy that cannot be written keeps nobody from it."""
+        if self.trouble is not None:
+            return self._watched_at
         position = self._snapshot.position()
-        self.told = self._telling
-        self._telling = position.polled_at if position is not None and position.complete else None
+        return position.polled_at if position is not None and position.complete else None
 
     def head(self) -> int:
         """Where the log is. Raises `LedgerError`."""
@@ -210,29 +275,56 @@ class _Copy:
         self._snapshot.close()
 
 
-def _publish(published: Published, supervisor: Supervisor, copy: _Copy, jobs: Jobs, queueing: Queueing) -> None:
-    queueing.listen(supervisor.asking_since)
-    copy.tell()
-    status = supervisor.status()
-    state = NodeState(
-        at=time.monotonic(),
-        instance=supervisor.me.instance,
-        role=status.role.value,
-        state=status.state.value,
-        epoch=status.epoch,
-        ledger_reachable=status.ledger_reachable,
-        lease_rank=_lease_rank(supervisor, status),
-        counting_since=_finite(copy.watch.since),
-        counting_until=_finite(copy.watch.until),
-        source=copy.source,
-        snapshot=copy.state(),
-        queue=queueing.look(),
-        jobs=status.jobs | jobs.last_success_s(),
-    )
-    try:
-        published.write(state)
-    except OSError as error:
-        _log.error("the node's state cannot be written", extra={"reason": str(error)})
+class _Saying:
+    """What the workers are told of this node."""
+
+    def __init__(
+        self, published: Published, supervisor: Supervisor, copy: _Copy, jobs: Jobs, queueing: Queueing, clock: Clock
+    ) -> None:
+        self._published, self._supervisor, self._clock = published, supervisor, clock
+        self._copy, self._jobs, self._queueing = copy, jobs, queueing
+        self._troubles = troubles.Said()
+        self._unwritten: str | None = None
+
+    def publish(self) -> None:
+        """Writes it down. A disk that does not take it is said once."""
+        self._queueing.listen(self._supervisor.asking_since)
+        self._copy.tell()
+        try:
+            self._published.write(self._state())
+            self._unwritten = None
+        except OSError as error:
+            if self._unwritten != str(error):
+                _log.error("the node's state cannot be written", extra={"reason": str(error)})
+            self._unwritten = str(error)
+
+    def _state(self) -> NodeState:
+        supervisor, copy = self._supervisor, self._copy
+        status = supervisor.status()
+        return NodeState(
+            at=time.monotonic(),
+            instance=supervisor.me.instance,
+            role=status.role.value,
+            state=status.state.value,
+            epoch=status.epoch,
+            ledger_reachable=status.ledger_reachable,
+            lease_rank=_lease_rank(supervisor, status),
+            counting_since=_finite(copy.watch.since),
+            counting_until=_finite(copy.watch.until),
+            source=copy.source,
+            snapshot=copy.state(),
+            queue=self._queueing.look(),
+            troubles=self._troubles.say(self._seen(status)),
+            jobs=status.jobs | self._jobs.last_success_s(),
+        )
+
+    def _seen(self, status: Status) -> Iterator[str]:
+        yield from troubles.of_the_cluster(status)
+        yield from troubles.of_the_clock(self._clock.wall_skew)
+        yield from troubles.of_the_copy(self._copy.trouble)
+        queueing = self._queueing
+        filled = 0.0 if queueing.queue is None else queueing.queue.filled(status.queue)
+        yield from troubles.of_the_queue(queueing.trouble or status.queue_trouble, filled)
 
 
 def _finite(moment: float) -> float | None:
@@ -251,13 +343,17 @@ def _lease_rank(supervisor: Supervisor, status: Status) -> int | None:
 @contextlib.contextmanager
 def _alone(folder: Path, stop: threading.Event) -> Iterator[bool]:
     """Waits for the lock; gives False when told to stop before it came."""
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / _LOCK_NAME)
+    lock, said = FileLock(folder / _LOCK_NAME), ""
     while not stop.is_set():
         try:
+            folder.mkdir(parents=True, exist_ok=True)
             lock.acquire(blocking=False)
         except Timeout:
             stop.wait(_LOCK_RETRY_S)
+            continue
+        except OSError as error:
+            said = _say_once(said, error)
+            stop.wait(_DISK_RETRY_S)
             continue
         try:
             yield True

@@ -1,4 +1,8 @@
-"""What a node's supervisor knows, in a small file that all its workers read, so that all of them say the same."""
+"""What a node's supervisor knows, in a small file that all its workers read, so that all of them say the same.
+
+It is written in place, in room that it was given when it was made: a disk that is full must not make workers say that
+their node stands by while it leads. A checksum tells a reader that it came in between.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ import math
 import os
 import threading
 import time
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,11 +19,15 @@ import msgspec
 from api.ledger.records import Mode
 from api.licensing import Watch
 
-FILE_NAME = "node-state.json"
+FILE_NAME = "node-state.bin"
 #: How often the file is looked at by a worker that is asked all the time.
 _LOOK_EVERY_S = 0.1
 #: A supervisor that has said nothing for so long says nothing any more. It speaks five times a second.
 _STALE_AFTER_S = 6.0
+#: More than is ever said.
+_ROOM = 16 * 1024
+#: How often a reader that came in between looks again.
+_TRIES = 10
 
 
 class SnapshotState(msgspec.Struct, frozen=True):
@@ -57,6 +66,8 @@ class NodeState(msgspec.Struct, frozen=True, kw_only=True):
     source: str = ""
     snapshot: SnapshotState | None = None
     queue: QueueState = QueueState()
+    #: What an operator has to see to, each as a sentence.
+    troubles: tuple[str, ...] = ()
     jobs: dict[str, float | None] = msgspec.field(default_factory=dict)
 
     @property
@@ -83,25 +94,30 @@ class Published:
         self._decode = msgspec.json.Decoder(NodeState).decode
 
     def write(self, state: NodeState) -> None:
-        """Replaces the file as one step: a reader has the old state or the new one. Raises OSError."""
-        fresh = self._path.with_suffix(".new")
-        fresh.write_bytes(msgspec.json.encode(state))
-        os.replace(fresh, self._path)  # noqa: PTH105 - as a path's method it says less
+        """A reader has the old state or the new one, whole. Raises OSError."""
+        said = msgspec.json.encode(state)
+        file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            if os.fstat(file).st_size < _ROOM:
+                os.posix_fallocate(file, 0, _ROOM)
+            os.pwrite(file, b"%08x%s\n" % (zlib.crc32(said), said), 0)
+        finally:
+            os.close(file)
 
     def epoch_seen(self, source: str) -> int:
         """The highest epoch of the ledger `source` that was known when this node last ran; 0 where nothing says so."""
         try:
-            state = self._decode(self._path.read_bytes())
+            state = self._whole()
         except (OSError, msgspec.MsgspecError):
             return 0
-        return state.epoch if state.source == source else 0
+        return state.epoch if state is not None and state.source == source else 0
 
     def read(self) -> NodeState | None:
         """What was last said, at most 0.1 s late; None where nothing readable is there, or nothing that is fresh."""
         now = self._monotonic()
         if now - self._looked_at >= _LOOK_EVERY_S and self._lock.acquire(blocking=False):
             try:
-                self._state = self._decode(self._path.read_bytes())
+                self._state = self._whole()
             except (OSError, msgspec.MsgspecError):
                 self._state = None
             finally:
@@ -110,3 +126,17 @@ class Published:
         state = self._state
         # Moments to come are another boot's: the clock began again.
         return state if state is not None and -1.0 < now - state.at < _STALE_AFTER_S else None
+
+    def _whole(self) -> NodeState | None:
+        """What is in the file now. Raises OSError and `msgspec.MsgspecError`."""
+        for _ in range(_TRIES):
+            sum, said = _taken_apart(self._path.read_bytes())
+            if sum == b"%08x" % zlib.crc32(said):
+                return self._decode(said)
+        return None
+
+
+def _taken_apart(content: bytes) -> tuple[bytes, bytes]:
+    """The checksum, and what was said; behind its line there may be the end of a longer one from before."""
+    line = content.partition(b"\n")[0]
+    return line[:8], line[8:]

@@ -35,12 +35,12 @@ class Queueing:
         self._silent_since: float | None = None
         self.queue: EventQueue | None = None
         self.replay: Replay | None = None
+        #: Why there is no queue.
+        self.trouble: str | None = None
         try:
             self.queue = EventQueue(settings.queue_path)
         except QueueError as error:
-            _log.error(
-                "this node has no queue: it answers nothing while the ledger is away", extra={"reason": str(error)}
-            )
+            self.trouble = str(error)
             return
         handler = LedgerReplay(ledger_on(database, new_id(), clock), settings.node_id, clock)
         self.replay = Replay(self.queue, handler, on_dead=handler.note_dead)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from failover.heartbeat import PrimaryHealth, Report
+from failover.heartbeat import PrimaryHealth, Report, doubled
 from failover.model import Identity
 from failover.supervisor import pending
 from tests.support.failover_stores import Stores, in_database, in_memory
@@ -67,18 +67,29 @@ def test_health_begins_anew_with_each_process_and_each_silence() -> None:
     again = Identity.new("n1", 1)
     stores.heartbeats.write(again, REPORT)
     health.saw(stores.heartbeats.read(), 14.0)
-    assert (health.primary, health.healthy_since, health.rivals) == (again, 14.0, 0)
+    assert (health.primary, health.healthy_since) == (again, 14.0)
+    assert doubled(stores.heartbeats.read(), 6.0) == {}, "two copies of one node"
     stores.pass_time(7)
     health.saw(stores.heartbeats.read(), 21.0)
     assert (health.primary, health.healthy_since) == (None, None)
 
 
-def test_two_live_nodes_of_rank_1_are_counted() -> None:
-    stores, health = in_memory(), PrimaryHealth(6.0)
+@pytest.mark.parametrize("rank", [1, 2])
+def test_live_nodes_that_say_they_have_the_same_rank_are_named(rank: int) -> None:
+    stores = in_memory()
+    for name in ("b", "a"):
+        stores.heartbeats.write(Identity.new(name, rank), REPORT)
+    stores.heartbeats.write(Identity.new("c", 3), REPORT)
+    assert doubled(stores.heartbeats.read(), 6.0) == {rank: ("a", "b")}
+    stores.pass_time(7)
+    assert doubled(stores.heartbeats.read(), 6.0) == {}
+
+
+def test_a_node_that_has_signed_off_is_nobodys_rival() -> None:
+    stores = in_memory()
+    stores.heartbeats.write(Identity.new("replica-of-yesterday", 1), Report(role="standby", state="STOPPING"))
     stores.heartbeats.write(ONE, REPORT)
-    stores.heartbeats.write(Identity.new("imposter", 1), REPORT)
-    health.saw(stores.heartbeats.read(), 0.0)
-    assert health.rivals == 1
+    assert doubled(stores.heartbeats.read(), 6.0) == {}
 
 
 def test_a_failback_waits_for_old_rows_of_live_nodes_and_for_rank_1() -> None:

@@ -238,7 +238,7 @@ def test_a_second_is_answered_from_one_count_and_an_outage_from_the_last(
     admin: Admin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     counted: list[float] = []
-    clock = [100.0]
+    clock = [time.monotonic()]
     stats = Stats(admin.node.runtime)
     monkeypatch.setattr(admin.node.runtime.clock, "monotonic", lambda: clock[0])
     monkeypatch.setattr(type(admin.node.runtime), "ledger_reachable", property(lambda _: True))
