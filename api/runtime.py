@@ -124,7 +124,10 @@ class Runtime:
             return self._waiting_for
         if not self._knows_its_part():
             return "the supervisor"
-        return None if self.ledger_reachable or self.reader.usable(self.clock.now()) else "the ledger"
+        if self.ledger_reachable:
+            return None
+        reason = self.reader.of_no_use_because(self.clock.now())
+        return f"the ledger: {reason}" if reason else None
 
     @property
     def troubles(self) -> list[str]:
@@ -170,9 +173,8 @@ class Runtime:
                 self._adopt(permitted)
             except LedgerError as error:
                 self._poll_failed = self._poll_failed or not only_slow(error)
-                self._say_waiting(f"the ledger ({error})")
                 if self._signer is None:
-                    self._start_cut_off()
+                    self._start_cut_off(error)
                 raise
 
     def _is_cut_off(self) -> bool:
@@ -183,18 +185,18 @@ class Runtime:
         with database.reading() as connection, database.guarded(connection, self.settings.ledger_budget):
             return permitted_keys.load(connection)
 
-    def _start_cut_off(self) -> None:
+    def _start_cut_off(self, error: LedgerError) -> None:
         """Without the ledger from the start: this node's own copy of it says which key signs, if it is young enough."""
-        if not self.state.is_shared:
-            return
-        copy = self.reader.reading()
+        copy = self.reader.reading() if self.state.is_shared else None
         position = None if copy is None else copy.position()
-        if copy is None or position is None:
+        if position is not None:
+            self.clock.start_from(position.wall_skew)
+        reason = self.reader.of_no_use_because(self.clock.now()) if copy else "there is no copy of it here"
+        if reason or copy is None:
+            self._say_waiting(f"the ledger ({error}): {reason}")
             return
-        self.clock.start_from(position.wall_skew)
-        if self.reader.usable(self.clock.now()):
-            self.state.cut_off()
-            self._adopt(permitted_keys.remembered(copy))
+        self.state.cut_off()
+        self._adopt(permitted_keys.remembered(copy))
 
     def _prepare(self) -> None:
         database = self.ledger.database

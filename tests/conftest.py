@@ -181,7 +181,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    for missing in (_SKIPPED, "WINE IS MISSING"):
+    for missing in (_SKIPPED, "WINE IS MISSING", "PGBOUNCER IS MISSING", "NO SMALL DISK", "NO C COMPILER"):
         skipped = [report for report in terminalreporter.stats.get("skipped", []) if missing in str(report.longrepr)]
         if skipped:
             terminalreporter.section(missing, sep="!", red=True)

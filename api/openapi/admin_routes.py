@@ -8,6 +8,7 @@ import msgspec
 
 from api.licensing.model import Policy, Status
 from api.openapi.routes import Parameter, Route
+from api.openapi.stats_view import BeatView, StatsView
 from api.resources.actions import ACTIONS
 from api.resources.event_log import FILTERS as EVENT_FILTERS
 from api.resources.kinds import Kind
@@ -161,7 +162,7 @@ def _node_route(action: str) -> Route:
 
 
 class NodeList(msgspec.Struct, kw_only=True):
-    items: list[dict[str, Any]]
+    items: list[BeatView]
     next: None
 
 
@@ -174,6 +175,6 @@ ADMIN_ROUTES: tuple[Route, ...] = (
     ),
     Route("get", "/v1/nodes", "The nodes, as last beaten", "Cluster", "admin", {200: NodeList}, scope="stats:read"),
     *(_node_route(action) for action in ("switchover", "promote")),
-    Route("get", "/stats", "What goes on", "Cluster", "admin", {200: dict[str, Any]}, scope="stats:read"),
+    Route("get", "/stats", "What goes on", "Cluster", "admin", {200: StatsView}, scope="stats:read"),
     Route("get", "/metrics", "For Prometheus", "Cluster", "admin", {200: "text/plain"}, scope="stats:read"),
 )  # fmt: skip

@@ -87,6 +87,16 @@ class Reader:
             return None
         return position if now - position.as_of <= self._longest_s else None
 
+    def of_no_use_because(self, now: float) -> str:
+        """Why nothing is answered from the copy alone at `now` (ledger time); empty where it is."""
+        position = self._known_position()
+        if position is None:
+            return "there is no copy of it here"
+        if position.source != self._source:
+            return "the copy here is of another ledger"
+        age = now - position.as_of
+        return f"the copy here is {age:.0f} s old, and too old" if age > self._longest_s else ""
+
     def put_own(self, changes: Sequence[tuple[Change, int]]) -> None:
         """What this node just made of licenses, with the `seq` it knew each of. A copy that cannot be written waits."""
         if not changes:

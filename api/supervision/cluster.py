@@ -68,11 +68,12 @@ def sync(connection: Connection, node: str) -> dict[str, Any]:
     found = dict(
         connection.execute(select(findings.kind == "dead", func.count()).group_by(findings.kind == "dead")).all()
     )
+    dead = found.get(True, 0)
     return {
-        "total": total + elsewhere,
+        "total": total + elsewhere + dead,
         "pending": pending + elsewhere,
         "synced": total - pending,
-        "dead": found.get(True, 0),
+        "dead": dead,
         "conflicts": found.get(False, 0),
     }
 

@@ -238,6 +238,10 @@ class _Copy:
         except (sqlite3.Error, OSError) as error:
             self.trouble = str(error)
             raise
+        except LedgerError as error:
+            # Rows are written while the ledger is being read, whose errors all become its own.
+            self.trouble = str(error.__cause__) if isinstance(error.__cause__, sqlite3.Error) else None
+            raise
 
     def _follow(self) -> None:
         before = self.seq()

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import insert, text
@@ -18,6 +19,8 @@ from api.ledger import tables
 from api.ledger.database import Database
 from api.ledger.errors import LedgerUnavailable
 from api.ledger.log import brief_reading, only_slow
+from api.openapi.stats_view import StatsView
+from api.remembered import UNKNOWN, Counts, aged, remember, remembered
 from api.stats import Stats, count, settle
 from tests.support.admin import Admin, admin_on
 from tests.support.nodes import Sold, change_machine, ledger_of, node_on, opened_ledger, sell, starting_node
@@ -66,7 +69,7 @@ def _get(admin: Admin, path: str = "/stats") -> Any:
 
 
 def _stats(admin: Admin) -> dict[str, Any]:
-    return dict(json.loads(_get(admin).data))
+    return _documented(json.loads(_get(admin).data))
 
 
 def _fresh(admin: Admin, ready: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
@@ -77,6 +80,12 @@ def _fresh(admin: Admin, ready: Callable[[dict[str, Any]], bool]) -> dict[str, A
 def _leads(stats: dict[str, Any]) -> bool:
     """Whether the supervisor has said so, a moment after its lease was in the ledger, and both are in the counts."""
     return stats["node"]["epoch"] == stats["lease"]["epoch"] == 1 and stats["node"]["state"] == "LEADING"
+
+
+def _documented(stats: dict[str, Any]) -> dict[str, Any]:
+    """`stats`, which are as the OpenAPI document says: no member too many or too few, each of its type."""
+    assert msgspec.to_builtins(msgspec.convert(stats, StatsView)) == stats
+    return stats
 
 
 def _shape(value: Any) -> Any:
@@ -335,3 +344,43 @@ def test_a_busy_connection_is_no_ledger_that_is_away(
         assert runtime.ledger_reachable
         monkeypatch.setattr(node.database, "answered_at", runtime.clock.monotonic() - 16)
         assert not runtime.ledger_reachable
+
+
+# -- what is kept for the time without the ledger ----------------------------------------------------------------------
+
+_AT = 1_800_000_030.0
+
+
+def _of_a_while_ago() -> Counts:
+    minutes = [{"at": _rfc3339(at), "valid": 2, "denied": 1} for at in (1_799_996_400, 1_799_997_000, 1_800_000_000)]
+    return Counts(
+        at=_AT,
+        seq=7,
+        licenses=UNKNOWN.licenses | {"total": 3},  # type: ignore[operator]
+        machines={"total": 1, "alive": 1},
+        checks={"total": 9, "valid": 6, "denied": 3, "by_code": {}, "last_hour": 9, "per_minute": minutes},
+        nodes=[{"id": "n", "beat_age_s": 0.5}],
+        failovers=[],
+        lease={"holder": "n", "epoch": 3, "expires_in_s": 4.0, "acquired_at": "then"},
+    )
+
+
+def test_what_was_last_known_is_read_again_and_a_damaged_file_is_nothing_known(tmp_path: Path) -> None:
+    assert remembered(tmp_path) == UNKNOWN
+    remember(tmp_path, _of_a_while_ago())
+    assert remembered(tmp_path) == _of_a_while_ago()
+    (tmp_path / "last-known.json").write_bytes(b"{")
+    assert remembered(tmp_path) == UNKNOWN
+    assert aged(UNKNOWN, NOW) == UNKNOWN
+
+
+def test_time_goes_on_in_what_was_last_known() -> None:
+    counts = _of_a_while_ago()
+    soon = aged(counts, _AT + 3)
+    assert (soon.lease["holder"], soon.lease["expires_in_s"], soon.nodes[0]["beat_age_s"]) == ("n", 1.0, 3.5)
+    assert soon.checks["last_hour"] == 6, "the minute an hour ago is over"
+    later = aged(counts, _AT + 600)
+    assert later.lease == {"holder": None, "epoch": 3, "expires_in_s": None, "acquired_at": "then"}
+    assert later.checks["last_hour"] == 3
+    assert aged(counts, _AT + 7200).checks["last_hour"] == 0
+    assert (later.licenses, later.machines, later.checks["total"]) == (counts.licenses, counts.machines, 9)

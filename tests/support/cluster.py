@@ -61,6 +61,12 @@ class Member:
         assert response.status_code == 200, response.text
         return dict(response.json())
 
+    def admin(self, kind: str, fields: Json) -> Json:
+        """Makes a product, policy or license (`kind` in the plural)."""
+        response = requests.post(f"{self.server.url}/v1/{kind}", json=fields, headers=self._bearer(), timeout=10)
+        assert response.status_code == 201, response.text
+        return dict(response.json())
+
     def command(self, action: str, to: str) -> tuple[int, Json]:
         url = f"{self.server.url}/v1/nodes/actions/{action}"
         response = requests.post(url, json={"to": to}, headers=self._bearer(), timeout=10)

@@ -70,5 +70,10 @@ class SmallDisk:
     def empty(self) -> None:
         self._ballast.unlink(missing_ok=True)
 
+    def read_only(self, yes: bool) -> None:
+        """From now on nothing can be written, or it can again. Nobody may have a file open for writing."""
+        options = f"remount,{'ro' if yes else 'rw'}"
+        subprocess.run(["mount", "-o", options, self.folder], check=True, capture_output=True)
+
     def close(self) -> None:
         subprocess.run(["umount", "--lazy", self.folder], check=True, capture_output=True)
