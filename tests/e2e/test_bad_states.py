@@ -76,18 +76,6 @@ def told(member: Member, sold: Sold, act: str = "validate", **fields: str) -> tu
     return response.status_code, answer["code"], answer.get("durability")
 
 
-def bought(site: Site, member: Member, *others: Member) -> Sold:
-    """A license that an admin makes at `member`, once it is in its copy of the ledger and in those of `others`."""
-    code = f"p-{uuid.uuid4().hex[:8]}"
-    member.admin("products", {"code": code, "name": code})
-    policy = member.admin("policies", {"product": code, "name": "tests", "floating": True})
-    license = member.admin("licenses", {"policy": policy["id"]})
-    (head,) = rows(site.database, tables.log_head)
-    for each in (member, *others):
-        until(lambda m=each: (m.stats()["node"]["snapshot"]["seq"] or 0) >= head["seq"], "it is copied")  # type: ignore[misc]
-    return Sold(license["id"], license["key"])
-
-
 FROM_THE_LEDGER, QUEUED = (200, "VALID", "ledger"), (200, "VALID", "queue")
 AWAY = (503, "LEDGER_UNAVAILABLE", None)
 
@@ -146,7 +134,7 @@ def test_a_clock_an_hour_off_is_said_and_gives_right_answers(site: Site, tmp_pat
 
 def test_a_heartbeat_table_that_someone_empties_is_filled_again_and_moves_nothing(site: Site) -> None:
     one, two = site.two()
-    sold = bought(site, one, two)
+    sold = site.bought(one, two)
     (before,) = rows(site.database, tables.lease)
     with Watching(site.database) as watching, Asking(one, sold) as asking, Asking(two, sold) as asking_two:
         for _ in range(3):
@@ -183,7 +171,7 @@ def test_a_disk_that_fills_up_costs_the_copy_and_the_queue_and_no_answer_of_the_
 ) -> None:
     one = on(disk, site).ready()
     plays((one, "primary", 1))
-    sold = bought(site, one)
+    sold = site.bought(one)
     workers = set(one.server.descendants())
     disk.fill()
     until(lambda: stops_following(one, site), "a copy that cannot follow", _PATIENCE_S)
@@ -227,7 +215,7 @@ def test_a_node_that_starts_on_a_disk_that_takes_nothing_answers_from_the_ledger
     spoil()
     one, two = on(disk, site), site.node(2)
     one.ready(), two.ready()
-    sold = bought(site, two)
+    sold = site.bought(two)
     assert told(one, sold) == told(two, sold) == FROM_THE_LEDGER
     assert has_trouble(one, "DATA_DIR took nothing")
     until(lambda: "this node's disk takes nothing" in one.server.output(), "its log says so")
@@ -256,7 +244,7 @@ def test_behind_a_pooler_in_transaction_mode_all_goes_as_without(server: Postgre
     with contextlib.closing(Site(pooled, tmp_path)) as site:
         try:
             one, two = site.two()
-            sold = bought(site, one, two)
+            sold = site.bought(one, two)
             for act in ("activate", "ping", "validate", "usage", "deactivate"):
                 assert told(one, sold, act, **({} if act == "usage" else {"fingerprint": "pc"})) == FROM_THE_LEDGER
             with Watching(site.database):
@@ -280,7 +268,7 @@ def test_a_ledger_restored_from_yesterdays_backup_is_copied_anew_and_no_epoch_is
     server: PostgresServer, site: Site, tmp_path: Path
 ) -> None:
     one, two = site.two(FAILBACK_DELAY="600")
-    old = bought(site, one, two)
+    old = site.bought(one, two)
     assert told(one, old, "activate", fingerprint="yesterday") == FROM_THE_LEDGER
     server.stop()
     shutil.copytree(server.data, tmp_path / "backup")
@@ -289,7 +277,7 @@ def test_a_ledger_restored_from_yesterdays_backup_is_copied_anew_and_no_epoch_is
     site.database.close()  # what was open to the stopped server
     plays((one, "primary", 1), (two, "standby", 1), deadline=60)
 
-    new = bought(site, one, two)
+    new = site.bought(one, two)
     with Watching(site.database) as today:
         for member, other in ((two, one), (one, two)):
             assert other.command("switchover", member.id)[0] == 200

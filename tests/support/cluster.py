@@ -112,6 +112,17 @@ class Site:
     def sell(self) -> Sold:
         return sell(self.database)
 
+    def bought(self, member: Member, *others: Member) -> Sold:
+        """A license that an admin makes at `member`, once it is in its copy of the ledger and in those of `others`."""
+        code = f"p-{uuid.uuid4().hex[:8]}"
+        member.admin("products", {"code": code, "name": code})
+        policy = member.admin("policies", {"product": code, "name": "tests", "floating": True})
+        license = member.admin("licenses", {"policy": policy["id"]})
+        (head,) = rows(self.database, tables.log_head)
+        for each in (member, *others):
+            until(lambda m=each: (m.stats()["node"]["snapshot"]["seq"] or 0) >= head["seq"], "it is copied")  # type: ignore[misc]
+        return Sold(license["id"], license["key"])
+
     def modes(self) -> Counter[str]:
         return Counter(row["mode"] for row in rows(self.database, tables.events) if row["type"] == "validate")
 
