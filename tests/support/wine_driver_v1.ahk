@@ -145,22 +145,28 @@ class StepDriver {
         return this.Told(result, LicenseTime.Ticks() - began)
     }
 
-    ; Checks in the background until `times` results came, while a timer of the script's own looks how long it waits.
+    ; Checks in the background until `times` results came, each of which keeps the callback for `callback_ms`, and calls
+    ; Validate `calls` times meanwhile. A timer of the script's own looks how long it waits.
     DoEvery(step) {
-        this.results := [], this.gaps := 0, this.last := LicenseTime.Ticks()
+        this.results := [], this.gaps := 0, this.depth := 0, this.deepest := 0, calls := 0, told := []
+        this.last := LicenseTime.Ticks()
         tick := ObjBindMethod(this, "Tick")
         SetTimer, % tick, 10
         minutes := this.Number(step, "milliseconds") / 60000
-        this.client.Every(minutes, ObjBindMethod(this, "Keep"), this.Text(step, "act"))
-        end := LicenseTime.Ticks() + 60000
-        while (this.results.Length() < this.Number(step, "times") && LicenseTime.Ticks() < end)
-            Sleep, 10
+        this.client.Every(minutes, ObjBindMethod(this, "Keep", this.Number(step, "callback_ms")), this.Text(step, "act"))
+        end := LicenseTime.Ticks() + 120000
+        while ((this.results.Length() < this.Number(step, "times") || calls < this.Number(step, "calls"))
+            && LicenseTime.Ticks() < end) {
+            calls += 1
+            if (calls <= this.Number(step, "calls"))
+                told.Push(this.Told(this.client.Validate(), 0))
+            else
+                Sleep, 10
+        }
         this.client.Stop()
         SetTimer, % tick, Delete
-        list := ""
-        for index, each in this.results
-            list .= (index > 1 ? "," : "") . each
-        return "{""longest_gap_ms"":" . this.gaps . ",""results"":[" . list . "]}"
+        return "{""longest_gap_ms"":" . this.gaps . ",""deepest"":" . this.deepest . ",""results"":["
+            . this.Listed(this.results) . "],""meanwhile"":[" . this.Listed(told) . "]}"
     }
 
     Tick() {
@@ -169,8 +175,75 @@ class StepDriver {
         this.last := LicenseTime.Ticks()
     }
 
-    Keep(result) {
+    Keep(milliseconds, result) {
+        this.depth += 1
+        this.deepest := this.depth > this.deepest ? this.depth : this.deepest
+        if (milliseconds)
+            Sleep, % milliseconds
         this.results.Push(this.Told(result, 0))
+        this.depth -= 1
+    }
+
+    Listed(texts) {
+        list := ""
+        for index, each in texts
+            list .= (index > 1 ? "," : "") . each
+        return list
+    }
+
+    ; Begins a check in the background, and goes on after so many milliseconds.
+    DoBegin(step) {
+        this.results := [], this.depth := 0, this.deepest := 0
+        this.client.Begin(ObjBindMethod(this, "Keep", 0), this.Text(step, "act"))
+        Sleep, % this.Number(step, "milliseconds")
+        return "{}"
+    }
+
+    ; The result of the check that was begun.
+    DoAwait(step) {
+        end := LicenseTime.Ticks() + 120000
+        while (!this.results.Length() && LicenseTime.Ticks() < end)
+            Sleep, 10
+        return this.results[1]
+    }
+
+    ; Validate, `times` times: what this process holds after the first twenty, and after all.
+    DoRepeat(step) {
+        Loop % this.Number(step, "times") {
+            code := this.client.Validate().code
+            if (A_Index = 20)
+                first := this.Held()
+        }
+        return "{""code"":""" . code . """,""held"":[" . first . "," . this.Held() . "]}"
+    }
+
+    Held() {
+        counters := new LicenseBuffer(10 * A_PtrSize)
+        NumPut(counters.Size, counters.Ptr + 0, 0, "UInt")
+        DllCall("K32GetProcessMemoryInfo", "Ptr", DllCall("GetCurrentProcess", "Ptr"), "Ptr", counters.Ptr
+            , "UInt", counters.Size)
+        ; Wine counts no handles, but a new one takes the lowest number that is free.
+        handle := DllCall("CreateEvent", "Ptr", 0, "Int", 0, "Int", 0, "Ptr", 0, "Ptr")
+        DllCall("CloseHandle", "Ptr", handle)
+        return "{""handles"":" . handle // 4 . ",""bytes"":" . NumGet(counters.Ptr + 0, 2 * A_PtrSize, "UPtr") . "}"
+    }
+
+    ; Keeps a file open so that nobody else can; without a path, no more.
+    DoHold(step) {
+        path := this.Text(step, "path")
+        this.kept := path == "" ? "" : FileOpen(path, "rw-rwd")
+        return "{}"
+    }
+
+    ; How long it takes to find out that a text is no answer.
+    DoMembers(step) {
+        file := FileOpen(this.Text(step, "path"), "r")
+        file.Pos := 0
+        bytes := new LicenseBuffer(file.Length)
+        file.RawRead(bytes.Ptr + 0, bytes.Size)
+        began := LicenseTime.Ticks()
+        count := LicenseJson.Members(bytes).names.Length()
+        return "{""count"":" . count . ",""ms"":" . (LicenseTime.Ticks() - began) . "}"
     }
 
     ; Says that it has come here, and waits until the test says go on.

@@ -33,7 +33,7 @@ class TestedClient extends LicenseClient {
 }
 
 class StepDriver {
-    keys := "", client := "", results := [], gaps := 0
+    keys := "", client := "", results := [], gaps := 0, depth := 0, deepest := 0, kept := ""
 
     Do(step) {
         what := this.Text(step, "do")
@@ -133,23 +133,94 @@ class StepDriver {
         return this.Told(result, A_TickCount - began)
     }
 
-    ; Checks in the background until `times` results came, while a timer of the script's own looks how long it waits.
+    ; Checks in the background until `times` results came, each of which keeps the callback for `callback_ms`, and calls
+    ; Validate `calls` times meanwhile. A timer of the script's own looks how long it waits.
     DoEvery(step) {
-        this.results := [], this.gaps := 0
+        this.results := [], this.gaps := 0, this.depth := 0, this.deepest := 0, calls := 0, told := []
         last := A_TickCount
         tick := () => (this.gaps := Max(this.gaps, A_TickCount - last), last := A_TickCount)
         SetTimer(tick, 10)
-        this.client.Every(this.Number(step, "milliseconds") / 60000, (result) => this.results.Push(this.Told(result, 0)),
-            this.Text(step, "act"))
-        end := A_TickCount + 60000
-        while this.results.Length < this.Number(step, "times") && A_TickCount < end
-            Sleep(10)
+        this.client.Every(this.Number(step, "milliseconds") / 60000,
+            (result) => this.Keep(result, this.Number(step, "callback_ms")), this.Text(step, "act"))
+        end := A_TickCount + 120000
+        while (this.results.Length < this.Number(step, "times") || calls < this.Number(step, "calls"))
+            && A_TickCount < end {
+            if calls++ < this.Number(step, "calls")
+                told.Push(this.Told(this.client.Validate(), 0))
+            else
+                Sleep(10)
+        }
         this.client.Stop()
         SetTimer(tick, 0)
+        return '{"longest_gap_ms":' this.gaps ',"deepest":' this.deepest ',"results":[' this.Listed(this.results)
+            . '],"meanwhile":[' this.Listed(told) "]}"
+    }
+
+    Keep(result, milliseconds) {
+        this.deepest := Max(this.deepest, ++this.depth)
+        if milliseconds
+            Sleep(milliseconds)
+        this.results.Push(this.Told(result, 0))
+        this.depth--
+    }
+
+    Listed(texts) {
         list := ""
-        for each in this.results
+        for each in texts
             list .= (A_Index > 1 ? "," : "") each
-        return '{"longest_gap_ms":' this.gaps ',"results":[' list "]}"
+        return list
+    }
+
+    ; Begins a check in the background, and goes on after so many milliseconds.
+    DoBegin(step) {
+        this.results := [], this.depth := 0, this.deepest := 0
+        this.client.Begin((result) => this.Keep(result, 0), this.Text(step, "act"))
+        Sleep(this.Number(step, "milliseconds"))
+        return "{}"
+    }
+
+    ; The result of the check that was begun.
+    DoAwait(step) {
+        end := A_TickCount + 120000
+        while !this.results.Length && A_TickCount < end
+            Sleep(10)
+        return this.results[1]
+    }
+
+    ; Validate, `times` times: what this process holds after the first twenty, and after all.
+    DoRepeat(step) {
+        loop this.Number(step, "times") {
+            code := this.client.Validate().code
+            if A_Index = 20
+                first := this.Held()
+        }
+        return '{"code":"' code '","held":[' first "," this.Held() "]}"
+    }
+
+    Held() {
+        counters := Buffer(10 * A_PtrSize, 0)
+        NumPut("UInt", counters.Size, counters)
+        DllCall("K32GetProcessMemoryInfo", "Ptr", DllCall("GetCurrentProcess", "Ptr"), "Ptr", counters,
+            "UInt", counters.Size)
+        ; Wine counts no handles, but a new one takes the lowest number that is free.
+        handle := DllCall("CreateEvent", "Ptr", 0, "Int", 0, "Int", 0, "Ptr", 0, "Ptr")
+        DllCall("CloseHandle", "Ptr", handle)
+        return '{"handles":' handle // 4 ',"bytes":' NumGet(counters, 2 * A_PtrSize, "UPtr") "}"
+    }
+
+    ; Keeps a file open so that nobody else can; without a path, no more.
+    DoHold(step) {
+        path := this.Text(step, "path")
+        this.kept := path == "" ? "" : FileOpen(path, "rw-rwd")
+        return "{}"
+    }
+
+    ; How long it takes to find out that a text is no answer.
+    DoMembers(step) {
+        bytes := FileRead(this.Text(step, "path"), "RAW")
+        began := A_TickCount
+        count := LicenseJson.Members(bytes).names.Length
+        return '{"count":' count ',"ms":' A_TickCount - began "}"
     }
 
     ; Says that it has come here, and waits until the test says go on.

@@ -47,7 +47,7 @@ class LicenseClient {
         this.key := LicenseText.Checked("key", Trim(this._Option(options, "key"), " `t`r`n"), 8, 128)
         this.apiKey := LicenseText.Checked("apiKey", this._Option(options, "apiKey"), 0, 1000)
         this.sharedSecret := this._Option(options, "sharedSecret")
-        this.programVersion := this._Option(options, "version")
+        this.programVersion := LicenseText.Version(this._Option(options, "version"))
         this.keyHash := LicenseBytes.Base64Url(LicenseCrypto.Sha256(LicenseBytes.Utf8(this.key)))
         this.publicKeys := LicenseTokens.PinnedKeys(this._Option(options, "publicKeys"))
         registry := this._Option(options, "registry", "HKCU\Software\protecao-license")
@@ -60,8 +60,9 @@ class LicenseClient {
         this.texts := LicenseTexts.In(this._Option(options, "language"))
         this.budgets := [2000, 5000, 60000]     ; milliseconds for a server's whole answer, in each pass
         this.clockOffset := 0                   ; by how much this machine's clock is behind, once a server has said so
+        this.endings := 0                       ; how many tokens have been deleted
         this.check := ""                        ; the walk of the check in the background, while there is one
-        this.timer := ""
+        this.timer := "", this.slice := ""      ; what begins such a check, and what carries it on
     }
 
     ; Whether the program may run. `entitlements`: an array of names that the license must include.
@@ -85,7 +86,7 @@ class LicenseClient {
         call := new LicenseCall(this, "activate", requestId)
         call.Add("product", this.product)
         call.AddFingerprint()
-        call.Add("name", SubStr(name = "" ? A_ComputerName : name, 1, 200))
+        call.Add("name", SubStr(RegExReplace(name = "" ? A_ComputerName : name, "[\x00-\x1F\x7F-\x9F]", " "), 1, 200))
         call.Add("platform", "Windows " . A_OSVersion)
         call.Add("version", this.programVersion)
         return this._Now(call)
@@ -130,15 +131,20 @@ class LicenseClient {
         return this._Offline(new LicenseCall(this, "status"), [])
     }
 
-    ; Checks again every `minutes` and calls `callback` (a name, or an object to call) with each result. `act`:
-    ; "validate", or "ping" for a heartbeat.
-    ; The check runs in slices of a timer: windows, hotkeys and the rest of the script go on meanwhile.
+    ; Checks again every `minutes` and calls `callback` (a function's name, or an object to call) with each result.
+    ; `act`: "validate", or "ping" for a heartbeat.
+    ; The check runs in slices of a timer: windows, hotkeys and the rest of the script go on meanwhile. While the
+    ; callback itself goes on, such as in a MsgBox, the next check waits.
     Every(minutes, callback, act := "validate") {
+        if minutes is not number
+            throw Exception("License: minutes must be a number above 0")
+        if (minutes <= 0)
+            throw Exception("License: minutes must be a number above 0")
         this.Stop()
-        this.timer := ObjBindMethod(this, "Begin", callback, act)
+        this.timer := ObjBindMethod(this, "Begin", this._Callable(callback), act)
         timer := this.timer
         period := Round(minutes * 60000)
-        SetTimer, % timer, % period < 1 ? 1 : period
+        SetTimer, % timer, % period < 1 ? 1 : period > 0xFFFFFFFF ? 0xFFFFFFFF : period
     }
 
     ; Ends what Every began. A check that is under way is finished.
@@ -153,21 +159,44 @@ class LicenseClient {
     Begin(callback, act := "validate") {
         if (this.check)
             return
-        this.check := new LicenseWalk(this, act = "ping" ? this._PingCall() : this._ValidateCall(""))
-        this.slice := ObjBindMethod(this, "_Slice", IsObject(callback) ? callback : Func(callback))
+        walk := new LicenseWalk(this, act = "ping" ? this._PingCall() : this._ValidateCall(""))
+        walk.callback := this._Callable(callback)
+        this.check := walk
+        if (!this.slice)
+            this.slice := ObjBindMethod(this, "_Slice")
         slice := this.slice
         SetTimer, % slice, 30
     }
 
-    _Slice(callback) {
-        if (!this.check || !this.check.Advance())
+    ; The next check may begin only when the files of this one are written. There is one timer for all checks, which
+    ; AutoHotkey does not call while it still runs: callbacks never pile up. It ends when there is nothing left to do.
+    _Slice() {
+        before := A_IsCritical, slice := this.slice
+        Critical, On                    ; or a check that begins now would lose its timer
+        if (!this.check) {
+            SetTimer, % slice, Delete
             return
-        slice := this.slice
-        SetTimer, % slice, Delete
-        walk := this.check
-        this.check := ""
-        this.slice := ""
-        callback.Call(this._Result(walk))
+        }
+        Critical, % before
+        walk := this.check, goesOn := false
+        try {
+            goesOn := !walk.Advance()
+            result := goesOn ? "" : this._Result(walk)
+        } finally {
+            if (!goesOn)
+                this.check := ""
+        }
+        if (!goesOn) {
+            callback := walk.callback
+            callback.Call(result)
+        }
+    }
+
+    _Callable(callback) {
+        called := IsObject(callback) ? callback : Func(callback)
+        if (!called)
+            throw Exception("License: there is no function " . callback)
+        return called
     }
 
     _ValidateCall(entitlements) {
@@ -177,6 +206,8 @@ class LicenseClient {
         call.Add("version", this.programVersion)
         if (IsObject(entitlements))
             call.AddEntitlements(entitlements)
+        else if (entitlements != "")
+            throw Exception("License: entitlements must be an array of names")
         return call
     }
 
@@ -199,9 +230,17 @@ class LicenseClient {
         return LicenseTime.Now()
     }
 
+    ; What a walk came to, and what is kept of it. Meanwhile no timer or hotkey cuts in: its check keeps the same files.
     _Result(walk) {
-        if (walk.answer)
-            return this._Decided(walk)
+        before := A_IsCritical
+        Critical, On
+        try
+            return walk.answer ? this._Decided(walk) : this._Undecided(walk)
+        finally
+            Critical, % before
+    }
+
+    _Undecided(walk) {
         result := this._Offline(walk.call, walk.attempts)
         if (result.valid)
             this.logs.Offline(this._Clock(), walk.call.act . " " . result.code)
@@ -213,9 +252,10 @@ class LicenseClient {
         this.logs.Used(this._Clock(), answer.server, walk.call.act . " " . claims.code)
         this.store.RaiseFloor(claims.iat)
         isFinal := !claims.valid && LicenseText.IsOneOf(claims.code, ["BANNED", "SUSPENDED", "EXPIRED", "NOT_FOUND"])
-        if (isFinal || (claims.valid && walk.call.act == "deactivate"))
+        if (isFinal || (claims.valid && walk.call.act == "deactivate")) {
+            this.endings += 1
             this.store.DeleteToken()
-        else if (claims.valid && answer.token != "")
+        } else if (claims.valid && answer.token != "" && walk.endings = this.endings)
             this._Save(answer.token, answer.server)
         result := new LicenseResult(walk.call, walk.attempts)
         result.valid := claims.valid, result.code := claims.code, result.source := "server"
@@ -323,7 +363,7 @@ class LicenseCall {
     AddEntitlements(names) {
         list := ""
         for index, each in names
-            list .= (index > 1 ? "," : "") . LicenseJson.Quoted(each)
+            list .= (A_Index > 1 ? "," : "") . LicenseJson.Quoted(each)
         this.entitlements := names
         this.members .= ",""entitlements"":[" . list . "]"
     }
@@ -463,8 +503,12 @@ class LicenseServers {
 
     __New(urls, registry) {
         this.urls := [], this.registry := registry . "\failed"
-        for index, url in urls
-            this.urls.Push(this._Checked(url))
+        for index, url in urls {
+            checked := this._Checked(url)
+            if (LicenseText.IsOneOf(checked, this.urls))
+                throw Exception("License: servers: a URL comes twice")
+            this.urls.Push(checked)
+        }
         if (!this.urls.Length())
             throw Exception("License: servers: at least one URL is needed")
     }
@@ -499,7 +543,8 @@ class LicenseServers {
 
     ; The URL without a slash at the end.
     _Checked(url) {
-        if (!RegExMatch(url, "Oi)^(https?)://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:\d{1,5})?/?\z", parts))
+        if (!RegExMatch(url, "Oi)^(https?)://([a-z0-9._-]+|\[[0-9a-f:.]+\])(?::(\d{1,5}))?/?\z", parts)
+            || parts[3] != "" && (parts[3] < 1 || parts[3] > 65535))
             throw Exception("License: servers: a URL must be like https://host or https://host:port")
         isLocal := RegExMatch(parts[2], "i)^(localhost|127\.\d+\.\d+\.\d+|\[::1\])\z")
         if (parts[1] != "https" && !isLocal)
@@ -515,6 +560,7 @@ class LicenseWalk {
 
     __New(client, call) {
         this.client := client, this.call := call, this.answer := "", this.attempts := []
+        this.endings := client.endings      ; a token that is deleted meanwhile does not come back with the answer
         this.pass := 0, this.waiting := [], this.provisional := [], this.exchange := "", this.server := ""
         this.nonce := "", this.body := "", this.deadline := 0, this.isResigned := false, this.isOver := false
     }
@@ -565,7 +611,7 @@ class LicenseWalk {
         exchange := this.exchange, this.exchange := ""
         if (exchange.failure != "")
             return this._GiveUp(exchange.failure)
-        members := LicenseJson.Members(exchange.Received())
+        members := LicenseJson.Members(exchange.answer)
         if (exchange.status != 200) {
             code := LicenseJson.TextOf(members, "code")
             if (exchange.status = 401 && code == "TIMESTAMP_SKEWED" && !this.isResigned && this._Resigned(members))
@@ -656,7 +702,7 @@ class LicenseHttp {
     static _Callback := 0
     static Event := 0
     static SetEvent := 0
-    static _Left := []          ; exchanges that were given up, kept until WinHTTP has let go of their memory
+    static _Left := []          ; the memory of exchanges that are over, until WinHTTP has let go of it
 
     __New(proxy) {
         this._Prepare()
@@ -689,15 +735,19 @@ class LicenseHttp {
         return DllCall("winhttp\WinHttpSetOption", "Ptr", handle, "UInt", option, "UInt*", value, "UInt", 4)
     }
 
-    ; `state` and the other memory of an exchange must outlive WinHTTP's last word on it.
-    Leave(exchange) {
-        LicenseHttp._Left.Push(exchange)
+    ; An exchange is over, and its handles are closed: its memory is freed once WinHTTP has said its last word on it. It
+    ; is no memory of AutoHotkey's, which goes when the script ends, in the middle of a check perhaps.
+    Leave(memory) {
+        before := A_IsCritical
+        Critical, On
+        LicenseHttp._Left.Push(memory)
         index := LicenseHttp._Left.Length()
         while (index >= 1) {
-            if (NumGet(LicenseHttp._Left[index].state.Ptr + 0, 0, "UInt") & LicenseExchange.Closing)
-                LicenseHttp._Left.RemoveAt(index)
+            if (NumGet(LicenseHttp._Left[index] + 0, 0, "UInt") & LicenseExchange.Closing)
+                DllCall("GlobalFree", "Ptr", LicenseHttp._Left.RemoveAt(index))
             index -= 1
         }
+        Critical, % before
     }
 
     _Open(access, proxy) {
@@ -725,8 +775,8 @@ class LicenseHttp {
 }
 
 ; One POST and its whole answer before `deadline` (LicenseTime.Ticks). Poll never waits; when it says that it is over,
-; there is `failure` (refused, timeout, name, tls, short body, body too large, broken), or `status` and what was
-; received.
+; there is `failure` (refused, timeout, name, tls, short body, body too large, broken), or `status` and `answer`, the
+; bytes. In `state` are the 32 bytes for the function above, then what is received, then what is sent.
 class LicenseExchange {
     static MaxAnswer := 262144
     static Closing := 0x800
@@ -739,24 +789,29 @@ class LicenseExchange {
     __New(http, url, headers, body, deadline) {
         this.deadline := deadline, this.failure := "", this.status := 0, this.isOver := false, this.size := 0
         this.declared := "", this.connection := 0, this.request := 0, this.awaited := LicenseExchange.Sent
-        this.http := http, this.body := body
-        this.state := new LicenseBuffer(32), this.answer := new LicenseBuffer(LicenseExchange.MaxAnswer)
-        NumPut(LicenseHttp.Event, this.state.Ptr + 0, 16, "Ptr")
-        NumPut(LicenseHttp.SetEvent, this.state.Ptr + 0, 24, "Ptr")
+        this.answer := ""
+        this.http := http
+        this.state := DllCall("GlobalAlloc", "UInt", 0x40, "Ptr", 32 + LicenseExchange.MaxAnswer + body.Size, "Ptr")
+        if (!this.state)
+            return this._Over("broken")
+        this.received := this.state + 32, sent := this.received + LicenseExchange.MaxAnswer
+        NumPut(LicenseHttp.Event, this.state + 0, 16, "Ptr")
+        NumPut(LicenseHttp.SetEvent, this.state + 0, 24, "Ptr")
+        DllCall("RtlMoveMemory", "Ptr", sent, "Ptr", body.Ptr, "Ptr", body.Size)
         this._Open(url)
         if (this.isOver)
             return
         this._Await(LicenseExchange.Sent)
-        if (!DllCall("winhttp\WinHttpSendRequest", "Ptr", this.request, "Str", headers, "UInt", -1, "Ptr", body.Ptr
-            , "UInt", body.Size, "UInt", body.Size, "Ptr", this.state.Ptr))
+        if (!DllCall("winhttp\WinHttpSendRequest", "Ptr", this.request, "Str", headers, "UInt", -1, "Ptr", sent
+            , "UInt", body.Size, "UInt", body.Size, "Ptr", this.state))
             this._Over(this._Reason(A_LastError))
     }
 
     Poll() {
         while (!this.isOver) {
-            bits := NumGet(this.state.Ptr + 0, 0, "UInt")
+            bits := NumGet(this.state + 0, 0, "UInt")
             if (bits & LicenseExchange.Broken)
-                this._Over(this._Reason(NumGet(this.state.Ptr + 0, 8, "UInt")))
+                this._Over(this._Reason(NumGet(this.state + 0, 8, "UInt")))
             else if (bits & this.awaited)
                 this._GoOn()
             else if (LicenseTime.Ticks() < this.deadline)
@@ -765,10 +820,6 @@ class LicenseExchange {
                 this._Over("timeout")
         }
         return true
-    }
-
-    Received() {
-        return {Ptr: this.answer.Ptr, Size: this.size}
     }
 
     _Open(url) {
@@ -782,7 +833,7 @@ class LicenseExchange {
                 , "Str", parts[4], "Ptr", 0, "Ptr", 0, "Ptr", 0, "UInt", isSecure ? 0x800000 : 0, "Ptr")
         if (!this.request)
             return this._Over("broken")
-        state := this.state.Ptr
+        state := this.state
         DllCall("winhttp\WinHttpSetOption", "Ptr", this.request, "UInt", 45, "Ptr*", state, "UInt", A_PtrSize)
         LicenseHttp.SetOption(this.request, 63, 3)      ; no cookies, no redirects
         left := this.deadline - LicenseTime.Ticks()
@@ -799,7 +850,7 @@ class LicenseExchange {
                 this._Over(this._Reason(A_LastError))
             return
         }
-        length := NumGet(this.state.Ptr + 0, this.awaited = LicenseExchange.Available ? 12 : 4, "UInt")
+        length := NumGet(this.state + 0, this.awaited = LicenseExchange.Available ? 12 : 4, "UInt")
         if (this.awaited = LicenseExchange.Headed)
             this._ReadHeaders()
         else if (!length)
@@ -826,7 +877,7 @@ class LicenseExchange {
         if (this.size + available > LicenseExchange.MaxAnswer)
             return this._Over("body too large")
         this._Await(LicenseExchange.Read)
-        if (!DllCall("winhttp\WinHttpReadData", "Ptr", this.request, "Ptr", this.answer.Ptr + this.size
+        if (!DllCall("winhttp\WinHttpReadData", "Ptr", this.request, "Ptr", this.received + this.size
             , "UInt", available, "Ptr", 0))
             this._Over(this._Reason(A_LastError))
     }
@@ -845,17 +896,23 @@ class LicenseExchange {
     ; To be said before an operation begins: it may be over before it returns.
     _Await(bit) {
         this.awaited := bit
-        NumPut(0, this.state.Ptr + 0, 0, "UInt")
+        NumPut(0, this.state + 0, 0, "UInt")
     }
 
     _Over(failure) {
         this.failure := failure
         this.isOver := true
+        if (failure == "") {
+            this.answer := new LicenseBuffer(this.size)
+            DllCall("RtlMoveMemory", "Ptr", this.answer.Ptr, "Ptr", this.received, "Ptr", this.size)
+        }
         for index, handle in [this.request, this.connection]
             if (handle)
                 DllCall("winhttp\WinHttpCloseHandle", "Ptr", handle)
         if (this.request)
-            LicenseHttp.Leave(this)
+            LicenseHttp.Leave(this.state)
+        else if (this.state)
+            DllCall("GlobalFree", "Ptr", this.state)
     }
 
     _Reason(error) {
@@ -1069,14 +1126,18 @@ class LicenseTokens {
 ; A strict reader (RFC 8259, no member twice) and what little writing there is. A value is {kind, value}: kind is text,
 ; whole (a number without fraction or exponent, at most 2^53 - 1 either way), number (any other), flag (true, false) or
 ; null; or {kind: "array", values}; or {kind: "object", names, values}. Throws LicenseRefused.
+; What a hostile server sends must not hold the script up: so the limits, far beyond any answer, and so no string
+; function on the whole text, each of which would copy or measure all of it. `at` is the address of the next character.
 class LicenseJson {
     static _MaxDepth := 100
+    static _MaxValues := 1000
+    static _MaxMembers := 100
 
     Parse(text) {
         reader := new LicenseJson(text)
         node := reader._Value(1)
         reader._SkipSpace()
-        reader._Require(reader.at > StrLen(text))
+        reader._Require(reader._Next() == "")
         return node
     }
 
@@ -1117,47 +1178,48 @@ class LicenseJson {
     }
 
     __New(text) {
-        this.text := text, this.at := 1
+        this.memory := new LicenseBuffer(2 * StrLen(text) + 2)
+        StrPut(text, this.memory.Ptr + 0, "UTF-16")
+        this.at := this.memory.Ptr, this.count := 0
     }
 
     _Value(depth) {
-        this._Require(depth <= LicenseJson._MaxDepth)
+        static words := {"true": true, "false": false, "null": ""}
+        this.count += 1
+        this._Require(depth <= LicenseJson._MaxDepth && this.count <= LicenseJson._MaxValues)
         this._SkipSpace()
-        first := SubStr(this.text, this.at, 1)
+        first := this._Next()
         if (first == "{")
             return this._Object(depth)
         if (first == "[")
             return this._Array(depth)
         if (first == """")
             return {kind: "text", value: this._Text()}
-        if (RegExMatch(this.text, "OA)(true|false|null)", word, this.at)) {
-            this.at += word.Len(0)
-            return {kind: word[0] == "null" ? "null" : "flag", value: word[0] == "null" ? "" : word[0] == "true"}
-        }
-        this._Require(RegExMatch(this.text, "OA)-?(0|[1-9][0-9]*+)(\.[0-9]++)?([eE][+-]?[0-9]++)?", number, this.at))
-        this.at += number.Len(0)
-        return this._Number(number)
-    }
-
-    _Number(number) {
+        for word, value in words
+            if (StrGet(this.at + 0, StrLen(word), "UTF-16") == word) {
+                this.at += 2 * StrLen(word)
+                return {kind: word == "null" ? "null" : "flag", value: value}
+            }
+        text := this._Run("spn", "0123456789+-.eE")
+        this._Require(RegExMatch(text, "O)^-?(0|[1-9][0-9]*+)(\.[0-9]++)?([eE][+-]?[0-9]++)?\z", number))
         if (number[2] != "" || number[3] != "" || StrLen(number[1]) > 16 || number[1] > 9007199254740991)
             return {kind: "number", value: ""}
-        return {kind: "whole", value: number[0] + 0}
+        return {kind: "whole", value: text + 0}
     }
 
     _Object(depth) {
         node := {kind: "object", names: [], values: []}
-        this.at += 1
+        this.at += 2
         while (!this._Closes("}", node.names.Length())) {
             this._SkipSpace()
-            this._Require(SubStr(this.text, this.at, 1) == """")
+            this._Require(this._Next() == """" && node.names.Length() < LicenseJson._MaxMembers)
             name := this._Text()
             for index, each in node.names
                 if (LicenseText.Same(each, name))
                     throw LicenseRefused.Because("duplicate_member")
             this._SkipSpace()
-            this._Require(SubStr(this.text, this.at, 1) == ":")
-            this.at += 1
+            this._Require(this._Next() == ":")
+            this.at += 2
             node.names.Push(name)
             node.values.Push(this._Value(depth + 1))
         }
@@ -1166,7 +1228,7 @@ class LicenseJson {
 
     _Array(depth) {
         node := {kind: "array", values: []}
-        this.at += 1
+        this.at += 2
         while (!this._Closes("]", node.values.Length()))
             node.values.Push(this._Value(depth + 1))
         return node
@@ -1175,32 +1237,28 @@ class LicenseJson {
     ; Whether the list ends here; if not, and something is in it already, steps over the comma.
     _Closes(bracket, count) {
         this._SkipSpace()
-        next := SubStr(this.text, this.at, 1)
-        if (next == bracket) {
-            this.at += 1
-            return true
-        }
-        if (count) {
-            this._Require(next == ",")
-            this.at += 1
-        }
-        return false
+        ends := this._Next() == bracket
+        this._Require(ends || !count || this._Next() == ",")
+        if (ends || count)
+            this.at += 2
+        return ends
     }
 
     _Text() {
         static escapes := {"""": """", "\": "\", "/": "/", "b": "`b", "f": "`f", "n": "`n", "r": "`r", "t": "`t"}
         out := ""
-        this.at += 1
+        this.at += 2
         Loop {
-            RegExMatch(this.text, "OA)[^\x22\\\x00-\x1F]*+", run, this.at)
-            out .= run[0]
-            this.at += run.Len(0)
-            if (SubStr(this.text, this.at, 1) == """") {
-                this.at += 1
+            plain := this._Run("cspn", """\")
+            this._Require(!RegExMatch(plain, "[\x01-\x1F]"))
+            out .= plain
+            if (this._Next() == """") {
+                this.at += 2
                 return out
             }
-            this._Require(RegExMatch(this.text, "OA)\\(?:([\x22\\/bfnrt])|u([0-9A-Fa-f]{4}))", escape, this.at))
-            this.at += escape.Len(0)
+            text := StrGet(this.at + 0, 6, "UTF-16")
+            this._Require(RegExMatch(text, "OA)\\(?:([\x22\\/bfnrt])|u([0-9A-Fa-f]{4}))", escape))
+            this.at += 2 * escape.Len(0)
             code := "0x" . escape[2]
             ; A text of AutoHotkey ends at a NUL: a character that is none stands for it.
             out .= escape[1] != "" ? escapes[escape[1]] : Chr(code = 0 ? 0xFFFF : code)
@@ -1208,8 +1266,21 @@ class LicenseJson {
     }
 
     _SkipSpace() {
-        RegExMatch(this.text, "OA)[ \t\n\r]*+", space, this.at)
-        this.at += space.Len(0)
+        this._Run("spn", " `t`n`r")
+    }
+
+    ; The next character; "" at the end.
+    _Next() {
+        code := NumGet(this.at + 0, 0, "UShort")
+        return code ? Chr(code) : ""
+    }
+
+    ; Steps over characters, and gives them: all that are in the set ("spn"), or all up to one that is ("cspn").
+    _Run(which, set) {
+        begin := this.at
+        length := DllCall("ntdll\wcs" . which, "Ptr", begin, "WStr", set, "CDecl UPtr")
+        this.at += 2 * length
+        return length ? StrGet(begin + 0, length, "UTF-16") : ""
     }
 
     _Require(holds) {
@@ -1469,17 +1540,22 @@ class LicenseStore {
         return LicenseJson.Members(this._Dpapi("CryptUnprotectData", sealed))
     }
 
-    ; Replaces the file, whole or not at all. A disk that refuses changes no verdict.
+    ; Replaces the file, whole or not at all. A disk that refuses changes no verdict. Two copies of a script keep the
+    ; same files: each writes to a name of its own first.
     _Write(path, json) {
         sealed := this._Dpapi("CryptProtectData", LicenseBytes.Utf8(json))
+        made := path . "." . DllCall("GetCurrentProcessId", "UInt") . ".new"
         folder := this.folder, file := ""
         try FileCreateDir, % folder
-        try file := FileOpen(path . ".new", "w")
+        try file := FileOpen(made, "w")
         if (!file)
             return
-        file.RawWrite(sealed.Ptr + 0, sealed.Size)
+        isWhole := file.RawWrite(sealed.Ptr + 0, sealed.Size) = sealed.Size && sealed.Size
         file.Close()
-        try FileMove, % path . ".new", % path, 1
+        if (isWhole)
+            try FileMove, % made, % path, 1
+        if FileExist(made)
+            try FileDelete, % made
     }
 
     ; No bytes where DPAPI refuses.
@@ -1615,6 +1691,14 @@ class LicenseText {
     Checked(name, text, shortest, longest) {
         if (StrLen(text) < shortest || StrLen(text) > longest || RegExMatch(text, "[\x00-\x1F\x7F-\x9F]"))
             throw Exception("License: " . name . " must be a text of " . shortest . " to " . longest . " characters")
+        return text
+    }
+
+    ; PEP 440, for the same reason: "1.2", "1.2.3rc1", "2024.1.post2".
+    Version(text) {
+        if (text != "" && !RegExMatch(text, "i)^v?(\d+!)?\d+(\.\d+)*([-_.]?(a|b|c|rc|alpha|beta|pre|preview)[-_.]?\d*)?"
+            . "(-\d+|[-_.]?(post|rev|r)[-_.]?\d*)?([-_.]?dev[-_.]?\d*)?(\+[a-z0-9]+([-_.][a-z0-9]+)*)?\z"))
+            throw Exception("License: version must be like 1.2 or 1.2.3rc1 (PEP 440)")
         return text
     }
 }

@@ -42,7 +42,7 @@ class LicenseClient {
         this.key := LicenseText.Checked("key", Trim(LicenseClient._Option(options, "key"), " `t`r`n"), 8, 128)
         this.apiKey := LicenseText.Checked("apiKey", LicenseClient._Option(options, "apiKey"), 0, 1000)
         this.sharedSecret := LicenseClient._Option(options, "sharedSecret")
-        this.programVersion := LicenseClient._Option(options, "version")
+        this.programVersion := LicenseText.Version(LicenseClient._Option(options, "version"))
         this.keyHash := LicenseBytes.Base64Url(LicenseCrypto.Sha256(LicenseBytes.Utf8(this.key)))
         this.publicKeys := LicenseTokens.PinnedKeys(LicenseClient._Option(options, "publicKeys"))
         registry := LicenseClient._Option(options, "registry", "HKCU\Software\protecao-license")
@@ -55,8 +55,9 @@ class LicenseClient {
         this.texts := LicenseTexts.In(LicenseClient._Option(options, "language"))
         this.budgets := [2000, 5000, 60000]     ; milliseconds for a server's whole answer, in each pass
         this.clockOffset := 0                   ; by how much this machine's clock is behind, once a server has said so
+        this.endings := 0                       ; how many tokens have been deleted
         this.check := ""                        ; the walk of the check in the background, while there is one
-        this.timer := ""
+        this.timer := "", this.slice := ""      ; what begins such a check, and what carries it on
     }
 
     ; Whether the program may run. `entitlements`: an array of names that the license must include.
@@ -77,7 +78,8 @@ class LicenseClient {
     ; Takes a seat for this machine; again is no error. `name`: how the vendor sees the machine.
     Activate(name := A_ComputerName, requestId := "") {
         call := LicenseCall(this, "activate", requestId)
-        call.Add("product", this.product), call.AddFingerprint(), call.Add("name", SubStr(name, 1, 200))
+        call.Add("product", this.product), call.AddFingerprint()
+        call.Add("name", SubStr(RegExReplace(name, "[\x00-\x1F\x7F-\x9F]", " "), 1, 200))
         call.Add("platform", "Windows " A_OSVersion), call.Add("version", this.programVersion)
         return this._Now(call)
     }
@@ -122,11 +124,14 @@ class LicenseClient {
     }
 
     ; Checks again every `minutes` and calls `callback` with each result. `act`: "validate", or "ping" for a heartbeat.
-    ; The check runs in slices of a timer: windows, hotkeys and the rest of the script go on meanwhile.
+    ; The check runs in slices of a timer: windows, hotkeys and the rest of the script go on meanwhile. While the
+    ; callback itself goes on, such as in a MsgBox, the next check waits.
     Every(minutes, callback, act := "validate") {
+        if !IsNumber(minutes) || minutes <= 0
+            throw ValueError("License: minutes must be a number above 0")
         this.Stop()
-        this.timer := () => this.Begin(callback, act)
-        SetTimer(this.timer, Max(1, Round(minutes * 60000)))
+        this.timer := ObjBindMethod(this, "Begin", callback, act)
+        SetTimer(this.timer, Min(Max(1, Round(minutes * 60000)), 0xFFFFFFFF))
     }
 
     ; Ends what Every began. A check that is under way is finished.
@@ -140,18 +145,33 @@ class LicenseClient {
     Begin(callback, act := "validate") {
         if this.check
             return
-        this.check := LicenseWalk(this, act = "ping" ? this._PingCall() : this._ValidateCall(""))
-        slice := () => this._Slice(slice, callback)
-        SetTimer(slice, 30)
+        walk := LicenseWalk(this, act = "ping" ? this._PingCall() : this._ValidateCall(""))
+        walk.callback := callback
+        this.check := walk
+        if !this.slice
+            this.slice := ObjBindMethod(this, "_Slice")
+        SetTimer(this.slice, 30)
     }
 
-    _Slice(slice, callback) {
-        if !this.check || !this.check.Advance()
+    ; The next check may begin only when the files of this one are written. There is one timer for all checks, which
+    ; AutoHotkey does not call while it still runs: callbacks never pile up. It ends when there is nothing left to do.
+    _Slice() {
+        before := Critical("On")        ; or a check that begins now would lose its timer
+        if !this.check {
+            SetTimer(this.slice, 0)
             return
-        SetTimer(slice, 0)
-        walk := this.check
-        this.check := ""
-        callback(this._Result(walk))
+        }
+        Critical(before)
+        walk := this.check, goesOn := false
+        try {
+            goesOn := !walk.Advance()
+            result := goesOn ? "" : this._Result(walk)
+        } finally {
+            if !goesOn
+                this.check := ""
+        }
+        if !goesOn
+            walk.callback.Call(result)
     }
 
     _ValidateCall(entitlements) {
@@ -181,9 +201,16 @@ class LicenseClient {
         return LicenseTime.Now()
     }
 
+    ; What a walk came to, and what is kept of it. Meanwhile no timer or hotkey cuts in: its check keeps the same files.
     _Result(walk) {
-        if walk.answer
-            return this._Decided(walk)
+        before := Critical("On")
+        try
+            return walk.answer ? this._Decided(walk) : this._Undecided(walk)
+        finally
+            Critical(before)
+    }
+
+    _Undecided(walk) {
         result := this._Offline(walk.call, walk.attempts)
         if result.valid
             this.logs.Offline(this._Clock(), walk.call.act " " result.code)
@@ -196,8 +223,8 @@ class LicenseClient {
         this.store.RaiseFloor(claims.iat)
         isFinal := !claims.valid && LicenseText.IsOneOf(claims.code, ["BANNED", "SUSPENDED", "EXPIRED", "NOT_FOUND"])
         if isFinal || (claims.valid && walk.call.act == "deactivate")
-            this.store.DeleteToken()
-        else if claims.valid && answer.token != ""
+            this.endings++, this.store.DeleteToken()
+        else if claims.valid && answer.token != "" && walk.endings = this.endings
             this._Save(answer.token, answer.server)
         result := LicenseResult(walk.call, walk.attempts)
         result.valid := claims.valid, result.code := claims.code, result.source := "server"
@@ -442,8 +469,12 @@ class LicenseServers {
 
     __New(urls, registry) {
         this.urls := [], this.registry := registry "\failed"
-        for url in urls
-            this.urls.Push(LicenseServers._Checked(url))
+        for url in urls {
+            checked := LicenseServers._Checked(url)
+            if LicenseText.IsOneOf(checked, this.urls)
+                throw ValueError("License: servers: a URL comes twice")
+            this.urls.Push(checked)
+        }
         if !this.urls.Length
             throw ValueError("License: servers: at least one URL is needed")
     }
@@ -480,7 +511,8 @@ class LicenseServers {
 
     ; The URL without a slash at the end.
     static _Checked(url) {
-        if !RegExMatch(url, "i)^(https?)://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:\d{1,5})?/?\z", &parts)
+        if !RegExMatch(url, "i)^(https?)://([a-z0-9._-]+|\[[0-9a-f:.]+\])(?::(\d{1,5}))?/?\z", &parts)
+            || parts[3] != "" && (parts[3] < 1 || parts[3] > 65535)
             throw ValueError("License: servers: a URL must be like https://host or https://host:port")
         isLocal := RegExMatch(parts[2], "i)^(localhost|127\.\d+\.\d+\.\d+|\[::1\])\z")
         if parts[1] != "https" && !isLocal
@@ -496,6 +528,7 @@ class LicenseWalk {
 
     __New(client, call) {
         this.client := client, this.call := call, this.answer := "", this.attempts := []
+        this.endings := client.endings      ; a token that is deleted meanwhile does not come back with the answer
         this.pass := 0, this.waiting := [], this.provisional := [], this.exchange := "", this.server := ""
         this.nonce := "", this.body := "", this.deadline := 0, this.isResigned := false, this.isOver := false
     }
@@ -545,7 +578,7 @@ class LicenseWalk {
         exchange := this.exchange, this.exchange := ""
         if exchange.failure != ""
             return this._GiveUp(exchange.failure)
-        members := LicenseJson.Members(exchange.Received())
+        members := LicenseJson.Members(exchange.answer)
         if exchange.status != 200 {
             code := LicenseJson.TextOf(members, "code")
             if exchange.status = 401 && code == "TIMESTAMP_SKEWED" && !this.isResigned && this._Resigned(members)
@@ -636,7 +669,7 @@ class LicenseHttp {
     static _Callback := 0
     static Event := 0
     static SetEvent := 0
-    static _Left := []          ; exchanges that were given up, kept until WinHTTP has let go of their memory
+    static _Left := []          ; the memory of exchanges that are over, until WinHTTP has let go of it
 
     __New(proxy) {
         LicenseHttp._Prepare()
@@ -670,15 +703,18 @@ class LicenseHttp {
         return DllCall("winhttp\WinHttpSetOption", "Ptr", handle, "UInt", option, "UInt*", &value, "UInt", 4)
     }
 
-    ; `state` and the other memory of an exchange must outlive WinHTTP's last word on it.
-    static Leave(exchange) {
-        LicenseHttp._Left.Push(exchange)
+    ; An exchange is over, and its handles are closed: its memory is freed once WinHTTP has said its last word on it. It
+    ; is no memory of AutoHotkey's, which goes when the script ends, in the middle of a check perhaps.
+    static Leave(memory) {
+        before := Critical("On")
+        LicenseHttp._Left.Push(memory)
         index := LicenseHttp._Left.Length
         while index >= 1 {
-            if NumGet(LicenseHttp._Left[index].state, 0, "UInt") & LicenseExchange.Closing
-                LicenseHttp._Left.RemoveAt(index)
+            if NumGet(LicenseHttp._Left[index], 0, "UInt") & LicenseExchange.Closing
+                DllCall("GlobalFree", "Ptr", LicenseHttp._Left.RemoveAt(index))
             index--
         }
+        Critical(before)
     }
 
     static _Open(access, proxy) {
@@ -707,7 +743,8 @@ class LicenseHttp {
 }
 
 ; One POST and its whole answer before `deadline` (A_TickCount). Poll never waits; when it says that it is over, there
-; is `failure` (refused, timeout, name, tls, short body, body too large, broken), or `status` and what was received.
+; is `failure` (refused, timeout, name, tls, short body, body too large, broken), or `status` and `answer`, the bytes.
+; In `state` are the 32 bytes for the function above, then what is received, then what is sent.
 class LicenseExchange {
     static MaxAnswer := 262144
     static Closing := 0x800
@@ -716,15 +753,20 @@ class LicenseExchange {
     __New(http, url, headers, body, deadline) {
         this.deadline := deadline, this.failure := "", this.status := 0, this.isOver := false, this.size := 0
         this.declared := "", this.connection := 0, this.request := 0, this.awaited := LicenseExchange.Sent
-        this.http := http, this.body := body
-        this.state := Buffer(32, 0), this.answer := Buffer(LicenseExchange.MaxAnswer)
+        this.answer := ""
+        this.http := http
+        this.state := DllCall("GlobalAlloc", "UInt", 0x40, "Ptr", 32 + LicenseExchange.MaxAnswer + body.Size, "Ptr")
+        if !this.state
+            return this._Over("broken")
+        this.received := this.state + 32, sent := this.received + LicenseExchange.MaxAnswer
         NumPut("Ptr", LicenseHttp.Event, this.state, 16), NumPut("Ptr", LicenseHttp.SetEvent, this.state, 24)
+        DllCall("RtlMoveMemory", "Ptr", sent, "Ptr", body, "Ptr", body.Size)
         this._Open(url)
         if this.isOver
             return
         this._Await(LicenseExchange.Sent)
-        if !DllCall("winhttp\WinHttpSendRequest", "Ptr", this.request, "Str", headers, "UInt", -1, "Ptr", body,
-            "UInt", body.Size, "UInt", body.Size, "Ptr", this.state.Ptr)
+        if !DllCall("winhttp\WinHttpSendRequest", "Ptr", this.request, "Str", headers, "UInt", -1, "Ptr", sent,
+            "UInt", body.Size, "UInt", body.Size, "Ptr", this.state)
             this._Over(LicenseExchange._Reason(A_LastError))
     }
 
@@ -743,10 +785,6 @@ class LicenseExchange {
         return true
     }
 
-    Received() {
-        return {Ptr: this.answer.Ptr, Size: this.size}
-    }
-
     _Open(url) {
         RegExMatch(url, "i)^(https?)://(\[.+\]|[^:/]+)(?::(\d+))?(/.*)\z", &parts)
         isSecure := parts[1] = "https"
@@ -758,7 +796,7 @@ class LicenseExchange {
                 "Str", parts[4], "Ptr", 0, "Ptr", 0, "Ptr", 0, "UInt", isSecure ? 0x800000 : 0, "Ptr")
         if !this.request
             return this._Over("broken")
-        state := this.state.Ptr
+        state := this.state
         DllCall("winhttp\WinHttpSetOption", "Ptr", this.request, "UInt", 45, "Ptr*", &state, "UInt", A_PtrSize)
         LicenseHttp.SetOption(this.request, 63, 3)      ; no cookies, no redirects
         left := Max(1, this.deadline - A_TickCount)
@@ -801,7 +839,7 @@ class LicenseExchange {
         if this.size + available > LicenseExchange.MaxAnswer
             return this._Over("body too large")
         this._Await(LicenseExchange.Read)
-        if !DllCall("winhttp\WinHttpReadData", "Ptr", this.request, "Ptr", this.answer.Ptr + this.size,
+        if !DllCall("winhttp\WinHttpReadData", "Ptr", this.request, "Ptr", this.received + this.size,
             "UInt", available, "Ptr", 0)
             this._Over(LicenseExchange._Reason(A_LastError))
     }
@@ -826,11 +864,17 @@ class LicenseExchange {
     _Over(failure) {
         this.failure := failure
         this.isOver := true
+        if failure == "" {
+            this.answer := Buffer(this.size)
+            DllCall("RtlMoveMemory", "Ptr", this.answer, "Ptr", this.received, "Ptr", this.size)
+        }
         for handle in [this.request, this.connection]
             if handle
                 DllCall("winhttp\WinHttpCloseHandle", "Ptr", handle)
         if this.request
-            LicenseHttp.Leave(this)
+            LicenseHttp.Leave(this.state)
+        else if this.state
+            DllCall("GlobalFree", "Ptr", this.state)
     }
 
     static _Reason(error) {
@@ -1034,14 +1078,18 @@ class LicenseTokens {
 ; A strict reader (RFC 8259, no member twice) and what little writing there is. A value is {kind, value}: kind is text,
 ; whole (a number without fraction or exponent, at most 2^53 - 1 either way), number (any other), flag (true, false) or
 ; null; or {kind: "array", values}; or {kind: "object", names, values}. Throws LicenseRefused.
+; What a hostile server sends must not hold the script up: so the limits, far beyond any answer, and so no string
+; function on the whole text, each of which would copy or measure all of it. `at` is the address of the next character.
 class LicenseJson {
     static _MaxDepth := 100
+    static _MaxValues := 1000
+    static _MaxMembers := 100
 
     static Parse(text) {
         reader := LicenseJson(text)
         node := reader._Value(1)
         reader._SkipSpace()
-        reader._Require(reader.at > StrLen(text))
+        reader._Require(reader._Next() == "")
         return node
     }
 
@@ -1082,44 +1130,45 @@ class LicenseJson {
     }
 
     __New(text) {
-        this.text := text, this.at := 1
+        this.memory := Buffer(2 * StrLen(text) + 2)
+        StrPut(text, this.memory, "UTF-16")
+        this.at := this.memory.Ptr, this.count := 0
     }
 
     _Value(depth) {
-        this._Require(depth <= LicenseJson._MaxDepth)
+        static words := Map("true", true, "false", false, "null", "")
+        this._Require(depth <= LicenseJson._MaxDepth && ++this.count <= LicenseJson._MaxValues)
         this._SkipSpace()
-        switch SubStr(this.text, this.at, 1) {
+        switch this._Next() {
             case "{": return this._Object(depth)
             case "[": return this._Array(depth)
             case '"': return {kind: "text", value: this._Text()}
         }
-        if RegExMatch(this.text, "A)(true|false|null)", &word, this.at) {
-            this.at += word.Len
-            return {kind: word[0] == "null" ? "null" : "flag", value: word[0] == "null" ? "" : word[0] == "true"}
-        }
-        this._Require(RegExMatch(this.text, "A)-?(0|[1-9][0-9]*+)(\.[0-9]++)?([eE][+-]?[0-9]++)?", &number, this.at))
-        this.at += number.Len
-        return LicenseJson._Number(number)
-    }
-
-    static _Number(number) {
+        for word, value in words
+            if StrGet(this.at, StrLen(word), "UTF-16") == word {
+                this.at += 2 * StrLen(word)
+                return {kind: word == "null" ? "null" : "flag", value: value}
+            }
+        text := this._Run("spn", "0123456789+-.eE")
+        this._Require(RegExMatch(text, "^-?(0|[1-9][0-9]*+)(\.[0-9]++)?([eE][+-]?[0-9]++)?\z", &number))
         if number[2] != "" || number[3] != "" || StrLen(number[1]) > 16 || Integer(number[1]) > 9007199254740991
             return {kind: "number", value: ""}
-        return {kind: "whole", value: Integer(number[0])}
+        return {kind: "whole", value: Integer(text)}
     }
 
     _Object(depth) {
         node := {kind: "object", names: [], values: []}
-        this.at++
+        this.at += 2
         while !this._Closes("}", node.names.Length) {
             this._SkipSpace()
-            this._Require(SubStr(this.text, this.at, 1) == '"')
+            this._Require(this._Next() == '"' && node.names.Length < LicenseJson._MaxMembers)
             name := this._Text()
             for each in node.names
                 if LicenseText.Same(each, name)
                     throw LicenseRefused("duplicate_member")
             this._SkipSpace()
-            this._Require(SubStr(this.text, this.at++, 1) == ":")
+            this._Require(this._Next() == ":")
+            this.at += 2
             node.names.Push(name)
             node.values.Push(this._Value(depth + 1))
         }
@@ -1128,7 +1177,7 @@ class LicenseJson {
 
     _Array(depth) {
         node := {kind: "array", values: []}
-        this.at++
+        this.at += 2
         while !this._Closes("]", node.values.Length)
             node.values.Push(this._Value(depth + 1))
         return node
@@ -1137,38 +1186,49 @@ class LicenseJson {
     ; Whether the list ends here; if not, and something is in it already, steps over the comma.
     _Closes(bracket, count) {
         this._SkipSpace()
-        next := SubStr(this.text, this.at, 1)
-        if next == bracket
-            return this.at++
-        if count {
-            this._Require(next == ",")
-            this.at++
-        }
-        return false
+        ends := this._Next() == bracket
+        this._Require(ends || !count || this._Next() == ",")
+        if ends || count
+            this.at += 2
+        return ends
     }
 
     _Text() {
         static escapes := Map('"', '"', "\", "\", "/", "/", "b", "`b", "f", "`f", "n", "`n", "r", "`r", "t", "`t")
         out := ""
-        this.at++
+        this.at += 2
         loop {
-            RegExMatch(this.text, "A)[^\x22\\\x00-\x1F]*+", &run, this.at)
-            out .= run[0]
-            this.at += run.Len
-            if SubStr(this.text, this.at, 1) == '"' {
-                this.at++
+            plain := this._Run("cspn", '"\')
+            this._Require(!RegExMatch(plain, "[\x01-\x1F]"))
+            out .= plain
+            if this._Next() == '"' {
+                this.at += 2
                 return out
             }
-            this._Require(RegExMatch(this.text, 'A)\\(?:(["\\/bfnrt])|u([0-9A-Fa-f]{4}))', &escape, this.at))
-            this.at += escape.Len
+            text := StrGet(this.at, 6, "UTF-16")
+            this._Require(RegExMatch(text, 'A)\\(?:(["\\/bfnrt])|u([0-9A-Fa-f]{4}))', &escape))
+            this.at += 2 * escape.Len
             ; A text of AutoHotkey ends at a NUL: a character that is none stands for it.
             out .= escape[1] != "" ? escapes[escape[1]] : Chr(Integer("0x" escape[2]) || 0xFFFF)
         }
     }
 
     _SkipSpace() {
-        RegExMatch(this.text, "A)[ \t\n\r]*+", &space, this.at)
-        this.at += space.Len
+        this._Run("spn", " `t`n`r")
+    }
+
+    ; The next character; "" at the end.
+    _Next() {
+        code := NumGet(this.at, "UShort")
+        return code ? Chr(code) : ""
+    }
+
+    ; Steps over characters, and gives them: all that are in the set ("spn"), or all up to one that is ("cspn").
+    _Run(which, set) {
+        begin := this.at
+        length := DllCall("ntdll\wcs" which, "Ptr", begin, "WStr", set, "CDecl UPtr")
+        this.at += 2 * length
+        return length ? StrGet(begin, length, "UTF-16") : ""
     }
 
     _Require(holds) {
@@ -1405,16 +1465,22 @@ class LicenseStore {
         return LicenseJson.Members(LicenseStore._Opened(sealed))
     }
 
-    ; Replaces the file, whole or not at all. A disk that refuses changes no verdict.
+    ; Replaces the file, whole or not at all. A disk that refuses changes no verdict. Two copies of a script keep the
+    ; same files: each writes to a name of its own first.
     _Write(path, json) {
+        sealed := LicenseStore._Sealed(LicenseBytes.Utf8(json))
+        made := path "." DllCall("GetCurrentProcessId", "UInt") ".new"
         try {
             DirCreate(this.folder)
-            file := FileOpen(path ".new", "w")
-            file.RawWrite(LicenseStore._Sealed(LicenseBytes.Utf8(json)))
+            file := FileOpen(made, "w")
+            isWhole := file.RawWrite(sealed) = sealed.Size && sealed.Size
             file.Close()
-            FileMove(path ".new", path, true)
-        } catch OSError {
+            if isWhole
+                FileMove(made, path, true)
+        } catch Error {     ; FileMove's is no OSError
         }
+        if FileExist(made)
+            try FileDelete(made)
     }
 
     static _Sealed(bytes) {
@@ -1516,7 +1582,7 @@ class LicenseLogs {
             if FileExist(path ".txt") && FileGetSize(path ".txt") > LicenseLogs.Limit
                 FileMove(path ".txt", path ".old", true)
             FileAppend(LicenseTime.Iso(now) "`t" server "`t" reason "`n", path ".txt", "`n UTF-8-RAW")
-        } catch OSError {
+        } catch Error {     ; FileMove's is no OSError
         }
     }
 }
@@ -1541,6 +1607,14 @@ class LicenseText {
     static Checked(name, text, shortest, longest) {
         if StrLen(text) < shortest || StrLen(text) > longest || RegExMatch(text, "[\x00-\x1F\x7F-\x9F]")
             throw ValueError("License: " name " must be a text of " shortest " to " longest " characters")
+        return text
+    }
+
+    ; PEP 440, for the same reason: "1.2", "1.2.3rc1", "2024.1.post2".
+    static Version(text) {
+        if text != "" && !RegExMatch(text, "i)^v?(\d+!)?\d+(\.\d+)*([-_.]?(a|b|c|rc|alpha|beta|pre|preview)[-_.]?\d*)?"
+            . "(-\d+|[-_.]?(post|rev|r)[-_.]?\d*)?([-_.]?dev[-_.]?\d*)?(\+[a-z0-9]+([-_.][a-z0-9]+)*)?\z")
+            throw ValueError("License: version must be like 1.2 or 1.2.3rc1 (PEP 440)")
         return text
     }
 }

@@ -116,6 +116,17 @@ def silent(connection: socket.socket, path: str, body: bytes) -> None:
         connection.recv(1)
 
 
+def later(number: int, first: Conduct, then: Conduct) -> Conduct:
+    """A server that behaves in one way for so many requests, and in another from then on."""
+    asked: list[str] = []
+
+    def conduct(connection: socket.socket, path: str, body: bytes) -> None:
+        asked.append(path)
+        (first if len(asked) <= number else then)(connection, path, body)
+
+    return conduct
+
+
 class Drips:
     """Sends what `make` gives, one byte each `every` seconds, until the other side is gone. `sent`: bytes so far."""
 
