@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -35,18 +36,28 @@ class Program:
     def __init__(self, ahk: Script, folder: Path, server: ServerProcess, data: Path) -> None:
         folder.mkdir()
         self._ahk, self._folder = ahk, folder
-        demo = json.loads((data / "demo.json").read_text())
+        demo, public_keys = self._shown(server, data)
         self.key = str(demo["key"])
         script = blocks(KINDS[ahk.version])[0]
         for said, value in {
             ":5000": f":{server.port}", ":5001": f":{free_port()}",
-            "PASTE THE PUBLIC KEYS HERE": server.get("/.well-known/jwks.json").text,
-            "PASTE THE API KEY HERE": demo["api_key"], "PASTE THE SHARED SECRET HERE": demo["shared_secret"],
+            "PASTE THE PUBLIC KEYS HERE": public_keys, "PASTE THE API KEY HERE": demo["api_key"],
+            "PASTE THE SHARED SECRET HERE": demo["shared_secret"],
         }.items():  # fmt: skip
             assert said in script
             script = script.replace(said, value)
         (folder / "Example.ahk").write_text(script, encoding="utf-8")
         shutil.copy(CLIENTS / ahk.version / "License.ahk", folder)
+
+    @staticmethod
+    def _shown(server: ServerProcess, data: Path) -> tuple[dict[str, str], str]:
+        """What the page's commands print: the demo's values, and on the last line the public keys."""
+        command = blocks("sh")[1].replace(":5000", f":{server.port}")
+        done = subprocess.run(
+            ["sh", "-ec", command], cwd=data.parent, capture_output=True, text=True, check=True, timeout=60
+        )
+        *demo, public_keys = done.stdout.strip().splitlines()
+        return json.loads("".join(demo)), public_keys
 
     def says(self, *key: str) -> str:
         """What the program's last window says; `key` is entered where it asks."""

@@ -25,7 +25,8 @@
 
 ; Asks about one license of one product. Options (those with a star are needed):
 ;   servers*       URLs in order of priority: https, or http to this machine; else the global g_LicenseAPI_Servers
-;   product*       the product's code             key*          the customer's license key
+;   product*       the product's code: sent by Validate and Activate, which alone take one; every verdict has to name it
+;   key*           the customer's license key
 ;   publicKeys*    the JWKs to pin, as `flask secrets` or /.well-known/jwks.json prints them, in one text
 ;   apiKey         what the servers ask for       sharedSecret  the same
 ;   version        the program's (PEP 440), checked by Validate and Activate

@@ -33,7 +33,7 @@ catch ValueError as wrong {
 answer := license.Unlock()
 Judge(answer)
 if !FileExist(keyFile)
-    FileAppend(key, keyFile)
+    try FileAppend(key, keyFile)
 
 license.Every(60, Judge)    ; every 60 minutes, in the background
 MsgBox("Unlocked: " answer.code "`n" answer.detail, title)

@@ -228,6 +228,27 @@ def test_what_every_server_would_refuse_is_not_sent(number: Any, tmp_path: Path)
     assert servers.asked == []
 
 
+@pytest.mark.parametrize("version", ["", "one", "1.2 final", "1.2\n", "1..2"])
+def test_a_version_that_servers_would_refuse_is_refused(version: str, tmp_path: Path) -> None:
+    client = client_of(Servers(says()), tmp_path)
+    for call in (client.validate, client.activate):
+        with pytest.raises(ConfigurationError, match="version"):
+            call(version=version)
+
+
+@pytest.mark.parametrize("version", ["1", "1.2", "v1!2.0rc1.post2.dev3+local.1", "2024.1-beta"])
+def test_a_version_that_servers_take_is_sent(version: str, tmp_path: Path) -> None:
+    servers = Servers(says())
+    assert client_of(servers, tmp_path).validate(version=version).valid
+    assert servers.sent[0][1]["version"] == version
+
+
+def test_a_name_is_sent_without_what_no_server_takes(tmp_path: Path) -> None:
+    servers = Servers(says())
+    assert client_of(servers, tmp_path).activate(name="Desk\t1 \udc80é\x9f").valid
+    assert servers.sent[0][1]["name"] == "Desk 1  é "
+
+
 @pytest.mark.parametrize("act", ["activate", "deactivate", "ping", "checkout"])
 def test_calls_about_a_machine_need_a_fingerprint(act: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="fingerprint"):

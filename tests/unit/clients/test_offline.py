@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import os
 import stat
+import threading
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from license_client import LicenseClient
+from license_client import LicenseClient, Reply
 from tests.unit.clients.support import (
     FINGERPRINT,
     KEY,
@@ -260,6 +263,29 @@ def test_giving_the_seat_back_deletes_it(scene: Scene) -> None:
     assert scene.client.deactivate().valid
     scene.servers.behave[SERVERS[0]] = gone()
     assert scene.client.validate().code == "NO_SERVER"
+
+
+@pytest.mark.parametrize("ends_by", ["deactivate", "validate"])
+def test_a_token_that_has_been_deleted_does_not_come_back_with_a_late_answer(ends_by: str, scene: Scene) -> None:
+    """The answer to a heartbeat in another thread was given before, and arrives after."""
+    asked, is_over = threading.Event(), threading.Event()
+    ends = denies("SUSPENDED") if ends_by == "validate" else says()
+
+    def behave(path: str, body: bytes, headers: Mapping[str, str]) -> Reply:
+        if path != "/v1/ping":
+            return ends(path, body, headers)
+        asked.set()
+        assert is_over.wait(60)
+        return says(token=lease())(path, body, headers)
+
+    scene.servers.behave[SERVERS[0]] = behave
+    with ThreadPoolExecutor(1) as threads:
+        heartbeat = threads.submit(scene.client.ping)
+        assert asked.wait(60)
+        getattr(scene.client, ends_by)()
+        is_over.set()
+        assert heartbeat.result().valid
+    assert scene.client.status().code == "NO_SERVER"
 
 
 def test_a_denial_that_comes_with_a_token_grants_nothing(tmp_path: Path) -> None:

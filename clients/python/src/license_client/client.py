@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import platform
+import re
 import tempfile
+import threading
 import time
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
@@ -29,6 +31,16 @@ from license_client.walk import BUDGETS, Answer, walk
 
 #: Calls that a saved token can stand in for. The others have an effect that only a server can give.
 _OFFLINE_ACTS = frozenset({"status", "validate", "activate", "ping", "check-in", "checkout"})
+
+#: What no server takes in a text.
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+
+#: PEP 440, as its appendix B has it.
+_VERSION = re.compile(
+    r"v?(\d+!)?\d+(\.\d+)*([-_.]?(a|b|c|rc|alpha|beta|pre|preview)[-_.]?\d*)?"
+    r"(-\d+|[-_.]?(post|rev|r)[-_.]?\d*)?([-_.]?dev[-_.]?\d*)?(\+[a-z0-9]+([-_.][a-z0-9]+)*)?",
+    re.IGNORECASE | re.ASCII,
+)
 
 
 class LicenseClient:
@@ -81,6 +93,8 @@ class LicenseClient:
         self._transport = transport or RequestsTransport(ca_bundle=ca_bundle)
         bound = Bound(self._verifier, Credentials(api_key, shared_secret), product)
         self._asker = Asker(self._transport, bound, now)
+        self._keeping = threading.Lock()  # of the token and the floors
+        self._endings = 0  # how many tokens have been deleted
 
     def __enter__(self) -> Self:
         return self
@@ -96,6 +110,7 @@ class LicenseClient:
 
     def validate(self, *, version: str | None = None, entitlements: Sequence[str] = ()) -> Result:
         """Whether the program may run. `version` (PEP 440) and `entitlements` are checked where they are given."""
+        _check_version(version)
         asked = {"version": version, "entitlements": list(entitlements) or None}
         fields = {"product": self._product, "fingerprint": self._fingerprint, **asked}
         return self._call("validate", fields, entitlements=entitlements)
@@ -111,9 +126,10 @@ class LicenseClient:
 
         `request_id`: give the one of an earlier `Result` to repeat that very call, after a crash for instance.
         """
+        _check_version(version)
         shown = {
-            "name": (platform.node() if name is None else name)[:200] or None,
-            "platform": platform.platform()[:200],
+            "name": _UNPRINTABLE.sub(" ", platform.node() if name is None else name)[:200] or None,
+            "platform": _UNPRINTABLE.sub(" ", platform.platform())[:200],
         }
         fields = {"product": self._product, **self._machine(), **shown, "version": version}
         return self._call("activate", fields, request_id)
@@ -171,22 +187,26 @@ class LicenseClient:
     ) -> Result:
         about = {"client": {"app": "license-client-python", "version": __version__}}
         call = Call(act=act, key=self._key, fields={**fields, **about}, request_id=calls.request_id_of(request_id))
+        endings = self._endings
         walked = walk(partial(self._asker.ask, call), self._servers, self._logs, self._has_usable_token, self._budgets)
         if walked.answer is not None:
-            return self._decided(call, walked.answer, walked.attempts)
+            with self._keeping:
+                return self._decided(call, walked.answer, walked.attempts, may_save=endings == self._endings)
         result = self._offline(act, call.request_id, walked.attempts, entitlements)
         if result.valid:
             self._logs.offline(f"{act} {result.code}")
         return result
 
-    def _decided(self, call: Call, answer: Answer, attempts: tuple[Attempt, ...]) -> Result:
+    def _decided(self, call: Call, answer: Answer, attempts: tuple[Attempt, ...], *, may_save: bool) -> Result:
+        """`may_save`: no token was deleted since the call began; one would come back with a late answer."""
         claims = answer.claims
         self._logs.used(answer.server, f"{call.act} {claims.code}")
         self._store.raise_floor(claims.iat)
         seat_is_given_back = call.act == "deactivate" and claims.valid
         if seat_is_given_back or (not claims.valid and claims.code in codes.FINAL_DENIALS):
+            self._endings += 1
             self._store.delete()
-        elif claims.valid and answer.token is not None:
+        elif claims.valid and answer.token is not None and may_save:
             self._save(answer.token, answer.server)
         saved = self._saved()
         return Result(
@@ -276,6 +296,11 @@ def _folders(state_dir: Path | str | None, floor_dir: Path | str | None) -> tupl
 def _check_number(name: str, number: int, largest: int) -> None:
     if type(number) is not int or not 1 <= number <= largest:
         raise ConfigurationError(f"{name}: must be a whole number from 1 to {largest}")
+
+
+def _check_version(version: str | None) -> None:
+    if version is not None and _VERSION.fullmatch(version) is None:
+        raise ConfigurationError("version: must be like 1.2 or 1.2.3rc1 (PEP 440)")
 
 
 def _check(name: str, text: str, shortest: int, longest: int) -> None:
