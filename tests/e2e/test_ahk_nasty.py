@@ -6,12 +6,13 @@ import contextlib
 import json
 import socket
 import struct
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from tests.support.wine import Script
-from tests.support.wine_client import CALM, anew, call, denies_now, grants, new, outcome, reasons, whole
+from tests.support.wine_client import CALM, anew, call, denies_now, grants, new, outcome, reasons, results, whole
 from tests.support.wine_tls import Authority
 from tests.unit.clients.sockets import (
     Conduct,
@@ -157,6 +158,17 @@ def test_behind_a_nasty_server_the_next_one_decides(ahk: Script, tmp_path: Path)
         for answer, code, decides in zip(told[2 * number :], ("VALID", "SUSPENDED"), (valid, denies), strict=False):
             assert (answer["code"], answer["source"], answer["server"]) == (code, "server", decides.url), name
             assert [nasty.url, case.reason] in answer["attempts"], name
+
+
+def test_a_handshake_that_never_ends_is_cut_too(ahk: Script, tmp_path: Path) -> None:
+    """The server takes the connection and says nothing, whatever comes."""
+    ended = threading.Event()
+    with Nasty(lambda *_: ended.wait(60), reads=False) as mute, Nasty(answers(VALID)) as other:
+        url = mute.url.replace("http://127.0.0.1", "https://localhost")
+        (told,) = results(ahk.run([new(tmp_path, url, other.url, budgets=(SHORT, CALM[1])), call("Validate")]))
+        ended.set()
+    assert (told["code"], told["server"]) == ("VALID", other.url)
+    assert [url, "timeout"] in told["attempts"]
 
 
 def test_an_untrusted_certificate_is_no_server_and_a_trusted_one_is(ahk: Script, tmp_path: Path) -> None:

@@ -7,6 +7,8 @@ import json
 import time
 from pathlib import Path
 
+from api.licensing.codes import Code
+from license_client.codes import Local
 from tests.support.wine import LOGS, Script
 from tests.support.wine_client import (
     CALM,
@@ -205,6 +207,29 @@ def test_settings_with_which_no_check_could_succeed_are_refused_when_the_program
     assert all(KEY not in answer["thrown"] for answer in told if "thrown" in answer)
 
 
+# -- what is given back -----------------------------------------------------------------------------------------------
+
+
+def test_a_result_is_made_of_the_claims(ahk: Script, tmp_path: Path) -> None:
+    """The JSON around the claims says the opposite."""
+    now = int(time.time())
+    with (
+        Nasty(answers(says(at=now, lic_exp=1_893_456_000, ent=["pro", "estúdio"], uses=3))) as one,
+        Nasty(answers(says("OVERDUE", at=now, lic_exp=None, ent=[], max_uses=None))) as two,
+    ):
+        made, granted, _, denied = ahk.run(
+            [new(tmp_path, one.url), call("Validate"), new(tmp_path, two.url, language="en"), call("CheckIn")]
+        )
+    assert made["usual_budgets"] == [2_000, 5_000, 60_000]
+    assert (outcome(granted), granted["server"], granted["act"]) == (VALID, one.url, "validate")
+    assert (granted["expires"], granted["entitlements"]) == ("2030-01-01T00:00:00Z", ["pro", "estúdio"])
+    assert (granted["uses"], granted["maxUses"], granted["offlineUntil"]) == (3, 10, "")
+    assert (outcome(denied), denied["server"], denied["expires"]) == ((False, "OVERDUE", "server"), two.url, "")
+    assert denied["detail"] == "This license has not checked in for too long."
+    assert denied["maxUses"] is None
+    assert len({granted["requestId"], denied["requestId"]}) == 2
+
+
 # -- texts and logs ---------------------------------------------------------------------------------------------------
 
 
@@ -219,6 +244,13 @@ def test_texts_are_in_two_languages_and_can_be_replaced(ahk: Script, tmp_path: P
     assert [answer["detail"] for answer in results(told)] == [
         "This license is suspended.", suspended, "Fale conosco: 0800", suspended,
     ]  # fmt: skip
+
+
+def test_there_is_a_text_for_every_code_in_both_languages(ahk: Script) -> None:
+    told = ahk.run([{"do": "texts", "language": language} for language in ("en", "pt")])
+    english, portuguese = (set(answer["codes"]) for answer in told)
+    assert english == portuguese
+    assert {*Code, *Local} <= english
 
 
 def test_a_license_of_another_product_is_named_as_such(ahk: Script, tmp_path: Path) -> None:

@@ -87,10 +87,11 @@ class StepDriver {
         for index, name in given.names
             options.%name% := this.Plain(given.values[index])
         this.client := TestedClient(options)
+        usual := this.Listed(this.client.budgets)
         budgets := LicenseJson.Find(step, "budgets")
         if budgets
             this.client.budgets := this.Plain(budgets)
-        return '{"fingerprint":"' this.client.fingerprint '"}'
+        return '{"fingerprint":"' this.client.fingerprint '","usual_budgets":[' usual "]}"
     }
 
     ; This machine's clock from now on; it stands still.
@@ -119,6 +120,15 @@ class StepDriver {
     DoForget(step) {
         RegDeleteKey(this.Text(step, "key"))
         return "{}"
+    }
+
+    ; Which codes there are texts for.
+    DoTexts(step) {
+        codes := []
+        for code, text in LicenseTexts.In(this.Text(step, "language"))
+            if text != ""
+                codes.Push(LicenseJson.Quoted(code))
+        return '{"codes":[' this.Listed(codes) "]}"
     }
 
     DoText(step) {

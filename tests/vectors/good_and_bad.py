@@ -54,6 +54,7 @@ def _good_verdicts() -> list[Json]:
     acts = ("validate", "activate", "deactivate", "ping", "check-in", "usage", "checkout")
     escaped = jws.dumps(verdict_claims()).replace(b"notepad-pro", b"n\\u006ftepad\\u002dpro")
     spaced = json.dumps(verdict_claims(), indent=4).encode()
+    half = jws.dumps(verdict_claims())[:-1] + b',"newer":"\\ud83d"}'
     return [
         *(_answer(f"a good verdict on {act}", call(act)) for act in acts),
         _answer("a denial is a good verdict", call(), code="SUSPENDED", valid=False),
@@ -66,6 +67,7 @@ def _good_verdicts() -> list[Json]:
         _answer("a license that ended before 1970", call(), code="EXPIRED", valid=False, lic_exp=-1),
         _answer("an answer from years ago to this very nonce: no clock counts", call(), iat=1, exp=301, as_of=1),
         _case("verdict", "claims written with escapes", cases.verdict_token(escaped), "valid"),
+        _case("verdict", "half a pair of surrogates in a claim that is not known", cases.verdict_token(half), "valid"),
         _case("verdict", "claims written over several lines", cases.verdict_token(spaced), "valid"),
         _case("verdict", "signed with the second pinned key", cases.verdict_token(private=SECOND), "valid"),
     ]
@@ -158,6 +160,7 @@ def _faulty_claims(kind: str, claims: Callable[..., Json]) -> list[Json]:
         ("a list of claims", jws.dumps([good]), "claims"),
         ("null for claims", b"null", "claims"),
         ("not UTF-8", plain.replace(b"protecao", b"protec\xe3o"), "claims"),
+        ("half a pair of surrogates as if it were UTF-8", plain.replace(b"protecao", b"protec\xed\xa0\xbdo"), "claims"),
         ("a byte order mark", b"\xef\xbb\xbf" + plain, "claims"),
         ("a claim twice", plain[:-1] + b',"exp":9999999999}', "duplicate_member"),
         ("a claim twice, once with an escape", plain[:-1] + b',"e\\u0078p":9999999999}', "duplicate_member"),
