@@ -1,4 +1,4 @@
-"""What three real nodes say of themselves on their way through backup mode, held against the contract."""
+"""What three real nodes say of themselves on their way through backup mode and isolation, held against the contract."""
 
 from __future__ import annotations
 
@@ -9,8 +9,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from api.ledger import tables
 from api.openapi.stats_view import StatsView
-from tests.support.cluster import Json, Member, Site, plays
+from tests.support.cluster import Asking, Json, Member, Site, plays
+from tests.support.nodes import Sold, rows
+from tests.support.postgres import PostgresServer
 from tests.support.processes import until
 
 _PATIENCE_S = 90.0
@@ -18,8 +21,14 @@ _EVENTS = 15
 
 
 @pytest.fixture
-def site(empty_postgres_url: str, tmp_path: Path) -> Iterator[Site]:
-    with contextlib.closing(Site(empty_postgres_url, tmp_path)) as site:
+def server(tmp_path: Path) -> Iterator[PostgresServer]:
+    with PostgresServer(tmp_path / "postgres") as server:
+        yield server
+
+
+@pytest.fixture
+def site(server: PostgresServer, tmp_path: Path) -> Iterator[Site]:
+    with contextlib.closing(Site(server.create_database("shared"), tmp_path)) as site:
         yield site
 
 
@@ -38,8 +47,29 @@ def synced(member: Member, total: int, pending: int) -> bool:
     return (sync["total"], sync["pending"], sync["synced"]) == (total, pending, total - pending)
 
 
+def failovers(member: Member, *kinds: str) -> list[Json]:
+    """All of them, oldest first, once they are of `kinds`: another worker may still say what was so a second ago."""
+
+    def as_expected() -> list[Json] | None:
+        found: list[Json] = stats(member)["failovers"][::-1]
+        return found if [each["kind"] for each in found] == list(kinds) else None
+
+    found = until(as_expected, f"{kinds} are told", _PATIENCE_S)
+    assert found is not None
+    return found
+
+
+def counted(found: Json) -> Json:
+    """The part that only the ledger counts."""
+    return {name: found[name] for name in ("licenses", "machines", "failovers")} | {
+        "checks": {name: found["checks"][name] for name in ("total", "valid", "denied", "by_code")}
+    }
+
+
 @pytest.mark.slow
-def test_backup_mode_step_by_step_is_told_truly_by_every_node(site: Site) -> None:
+def test_backup_mode_step_by_step_and_a_ledger_that_goes_away_are_told_truly_by_every_node(
+    server: PostgresServer, site: Site
+) -> None:
     one, two, three = (site.node(rank) for rank in (1, 2, 3))
     for member in (one, two, three):
         member.ready()
@@ -58,7 +88,7 @@ def test_backup_mode_step_by_step_is_told_truly_by_every_node(site: Site) -> Non
     assert site.modes() == {"normal": 3, "backup": _EVENTS}
     for member in (two, three):
         until(lambda m=member: synced(m, _EVENTS, _EVENTS), "15 events, 15 pending")  # type: ignore[misc]
-        (takeover,) = stats(member)["failovers"]
+        (takeover,) = failovers(member, "takeover")
         assert (takeover["from"], takeover["to"], takeover["kind"]) == ("node-1", "node-2", "takeover")
         assert takeover["gap_s"] >= 6
 
@@ -66,10 +96,58 @@ def test_backup_mode_step_by_step_is_told_truly_by_every_node(site: Site) -> Non
     plays((one, "primary", 3), (two, "standby", 3), (three, "standby", 3), deadline=_PATIENCE_S)
     for member in (one, two, three):
         until(lambda m=member: synced(m, _EVENTS, 0), "0 pending, 15 synced")  # type: ignore[misc]
-        until(lambda m=member: len(stats(m)["failovers"]) == 2, "the failback is told")  # type: ignore[misc]
-        failback = stats(member)["failovers"][0]
+        failback = failovers(member, "takeover", "failback")[1]
         assert (failback["from"], failback["to"], failback["kind"]) == ("node-2", "node-1", "failback")
         assert (failback["epoch"], failback["gap_s"]) == (3, 0.0)
-    assert one.command("switchover", "node-3")[0] == 200
-    plays((three, "backup", 4), (one, "standby", 4), deadline=_PATIENCE_S)
-    until(lambda: stats(two)["failovers"][0]["kind"] == "switchover", "the switchover is told")
+    with Asking(three, sold) as asking:
+        assert one.command("switchover", "node-3")[0] == 200
+        plays((one, "primary", 5), (two, "standby", 5), (three, "standby", 5), deadline=_PATIENCE_S)
+    assert ("backup", 4) in asking.parts
+    for member in (one, two, three):
+        failovers(member, "takeover", "failback", "switchover", "failback")
+
+    known = without_the_ledger(server, sold, site, (one, two, three))
+    server.start()
+    site.database.close()  # what was open to the stopped server
+    until(lambda: one.part[0] == "primary", "rank 1 leads", _PATIENCE_S)
+    until(lambda: "isolated" in site.modes(), "what was queued is in the log", _PATIENCE_S)
+    until(lambda: stats(one)["sync"]["pending"] == 0, "all is synced", _PATIENCE_S)
+    assert set(site.modes()) == {"normal", "backup", "isolated"}
+    until(lambda: stats(one)["checks"]["total"] == site.modes().total(), "all is counted", _PATIENCE_S)
+    assert stats(one)["checks"]["total"] > known["checks"]["total"]
+    not_normal = sum(row["mode"] != "normal" for row in rows(site.database, tables.events))
+    until(lambda: stats(one)["sync"]["total"] == not_normal, "all of backup mode and isolation", _PATIENCE_S)
+
+
+def without_the_ledger(server: PostgresServer, sold: Sold, site: Site, members: tuple[Member, ...]) -> Json:
+    """What all say while the ledger is away, one that was started without it too; gives what was counted before."""
+    checks = site.modes().total()
+    known = until(lambda: c if (c := counted(stats(members[0])))["checks"]["total"] == checks else None, "all counted")
+    assert known is not None
+    until(lambda: all(kept(member, known) for member in members), "what was counted is put by", _PATIENCE_S)
+    server.stop()
+    members[1].server.kill_tree()
+    again = site.node(2)
+    for member in (members[0], again, members[2]):
+        until(
+            lambda m=member: m.server.answers("/readyz") and m.validate(sold).json().get("durability") == "queue",
+            "an answer",
+            _PATIENCE_S,
+        )  # type: ignore[misc]
+    for member in (members[0], again, members[2]):
+        until(lambda m=member: stats(m)["node"]["role"] == "isolated", "its role", _PATIENCE_S)  # type: ignore[misc]
+        found = until(lambda m=member: s if (s := stats(m))["sync"]["queue"]["pending"] else None, "queued")  # type: ignore[misc]
+        assert found is not None
+        assert (found["node"]["state"], found["node"]["ledger"]) == ("ISOLATED", "unreachable")
+        assert counted(found) == known
+        assert found["node"]["snapshot"]["licenses"] == 1
+        assert found["sync"]["pending"] >= found["sync"]["queue"]["pending"]
+        until(lambda m=member: stats(m)["lease"]["holder"] is None, "a lease that nobody renews is over", _PATIENCE_S)  # type: ignore[misc]
+        assert len(stats(member)["nodes"]) == 3
+        assert member.server.get("/readyz").status_code == 200
+    return known
+
+
+def kept(member: Member, known: Json) -> bool:
+    file = member.folder / "last-known.json"
+    return file.exists() and counted(msgspec.json.decode(file.read_bytes())) == known
