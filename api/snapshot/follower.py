@@ -77,6 +77,9 @@ class Follower:
             else []
         )
         gone = _deleted_between(connection, position.seq, head.seq) if changed else []
+        if not self._snapshot.count(tables.signing_keys):
+            # The first node founds them with no event that says so, maybe after this copy was begun.
+            changed.append((tables.signing_keys, _rows_between(connection, tables.signing_keys, -1, head.seq)))
         with self._snapshot.writing() as writer:
             # First what is gone: its key may be another license's by now.
             for table, id in gone:

@@ -13,6 +13,7 @@ import msgspec
 import pytest
 from sqlalchemy import delete, event, insert, update
 
+from api import permitted_keys
 from api.batcher import as_it_is
 from api.clock import Clock
 from api.draft import Operation
@@ -27,7 +28,7 @@ from api.recorder import Recorder
 from api.resources.kinds import Kind
 from api.resources.store import Resources
 from api.shared_state import SharedState
-from api.signing import key_claim
+from api.signing import generate, key_claim
 from api.snapshot import Follower, Reader, Snapshot, open_snapshot
 from tests.support.nodes import Sold, opened_ledger, sell
 
@@ -88,6 +89,15 @@ def test_every_kind_of_change_arrives_with_the_next_poll(copied: Copied) -> None
         assert copied.follower.poll() is False
         from_snapshot, from_ledger = copied.both(sold, "m1")
         assert from_snapshot == from_ledger, act
+
+
+def test_signing_keys_that_are_founded_after_the_copy_was_begun_arrive(copied: Copied) -> None:
+    """A supervisor may copy the ledger before the first worker founds the keys, which no event tells of."""
+    copied.follower.poll()
+    key = generate()
+    permitted_keys.found(copied.ledger.database, [key], copied.clock.now())
+    assert copied.follower.poll() is False
+    assert permitted_keys.remembered(copied.snapshot).statuses == {key.kid: "current"}
 
 
 def test_a_revocation_and_a_changed_policy_arrive(copied: Copied) -> None:
