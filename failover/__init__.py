@@ -18,6 +18,7 @@ The states of one process
                                │    lost the race         ▼ lost           │           rows wait: REPLAYING
                                └──────────────────────────┴────────────────┴──────────────────────────┘
     any state ──► STOPPING (resigns at once, replays to the end, and is final)
+    any state ──► STARTING where it cannot do its work any more (resigns at once)
 
 `decide` is the whole of it: a table read from the top, without I/O and without a clock. `Elector` gathers an
 `Observation`, asks `decide` and acts; `Supervisor` gives it a thread, a connection and jobs.

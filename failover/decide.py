@@ -68,12 +68,20 @@ def _stopping(o: Observation, c: Config) -> bool:
 
 
 def _stopping_with_the_lease(o: Observation, c: Config) -> bool:
+    return o.stop_requested and _has_the_lease(o, c)
+
+
+def _has_the_lease(o: Observation, c: Config) -> bool:
     # One that was handed over a moment ago counts: nobody else would lead until it has run out.
-    return o.stop_requested and (o.trusted_until is not None or (_is_mine(o, c) and not _is_free(o, c)))
+    return o.trusted_until is not None or (_is_mine(o, c) and not _is_free(o, c))
+
+
+def _not_ready_with_the_lease(o: Observation, c: Config) -> bool:
+    return not o.ready and _has_the_lease(o, c)
 
 
 def _not_ready(o: Observation, c: Config) -> bool:
-    return not o.ready
+    return not o.ready and _ledger_answers(o, c)
 
 
 def _ledger_answers(o: Observation, c: Config) -> bool:
@@ -137,7 +145,8 @@ TABLE: tuple[Rule, ...] = (
     Rule(_ANY, _stopping_with_the_lease, State.STOPPING, (Action.RESIGN,)),
     Rule(_ANY, _stopping, State.STOPPING),
     Rule(frozenset({State.STOPPING}), _always, State.STOPPING),
-    Rule(frozenset({State.STARTING}), _not_ready, State.STARTING),
+    Rule(_ANY, _not_ready_with_the_lease, State.STARTING, (Action.RESIGN,)),
+    Rule(_ANY, _not_ready, State.STARTING),
     Rule(_ANY, _is_to_hand_over, State.DRAINING, (Action.HAND_OVER,)),
     Rule(_ANY, _may_fail_back_now, State.DRAINING, (Action.HAND_OVER,)),
     Rule(_ANY, _may_fail_back, State.DRAINING),

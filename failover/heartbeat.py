@@ -81,7 +81,10 @@ class SqlHeartbeatStore:
 
 
 class PrimaryHealth:
-    """Since when rank 1 has been beating without a gap, as this node saw it. A new process starts anew."""
+    """Since when rank 1 has been beating without a gap, as this node saw it. A new process starts anew.
+
+    One that is STARTING cannot do its work yet: it is not healthy.
+    """
 
     def __init__(self, timeout: float) -> None:
         self._timeout = timeout
@@ -91,7 +94,8 @@ class PrimaryHealth:
 
     def saw(self, beats: Sequence[Beat], now: float) -> None:
         """Takes in the beats as read at `now` (monotonic)."""
-        fresh = [beat for beat in beats if beat.who.rank == 1 and beat.age_s <= self._timeout]
+        able = [beat for beat in beats if beat.who.rank == 1 and beat.report.state != State.STARTING]
+        fresh = [beat for beat in able if beat.age_s <= self._timeout]
         if not fresh:
             self._primary = self._since = self._beat_at = None
             return

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 
+from apscheduler.jobstores.base import JobLookupError
 from apscheduler.schedulers.background import BackgroundScheduler
 
 _log = logging.getLogger("protecao.failover.jobs")
@@ -43,6 +45,11 @@ class Jobs:
         self._scheduler.add_job(
             self._run, "interval", args=(name, work), seconds=seconds, id=name, name=name, next_run_time=now
         )
+
+    def soon(self, name: str) -> None:
+        """Runs a job now rather than at its time, if there is one of that name."""
+        with contextlib.suppress(JobLookupError):
+            self._scheduler.modify_job(name, next_run_time=datetime.now(UTC))
 
     def start(self) -> None:
         """Starts the scheduler's thread, and one that keeps it from going by a clock that was set."""

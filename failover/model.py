@@ -84,7 +84,7 @@ class Observation:
     now: float
     me: Identity
     state: State
-    #: Whether this node can do its work, from the database or without it. Until then it is STARTING.
+    #: Whether this node can do its work. While it cannot, it is STARTING (ISOLATED without the database): no leader.
     ready: bool = True
     stop_requested: bool = False
     #: Since when the database has answered without fail; None while it does not.

@@ -189,8 +189,9 @@ class Supervisor:
         )
 
     def switch_over(self, node: str) -> bool:
-        """Asks the leader's own supervisor, this one, to hand the lease to `node`. False: that does not beat."""
-        fresh = [b.who for b in self._beats if b.who.node == node and b.age_s <= self.config.heartbeat_timeout]
+        """Asks the leader's own supervisor, this one, to hand the lease to `node`. False: it does not beat, or work."""
+        able = [b for b in self._beats if b.who.node == node and b.report.state != State.STARTING]
+        fresh = [b.who for b in able if b.age_s <= self.config.heartbeat_timeout]
         if not fresh or not self.is_leader():
             return False
         self._hand_over_to = fresh[0]
@@ -309,9 +310,11 @@ class Supervisor:
 
     def _keep_the_lease(self) -> None:
         while True:
-            ended = self._ended.is_set()
+            ended, before = self._ended.is_set(), self.state
             try:
                 self._decision = self.elector.tick()
+                if (before is State.STARTING) != (self.state is State.STARTING):
+                    self._jobs.soon("beat")  # whether the lease may be handed to it hangs on that
             except Exception:
                 # Trust ends by itself; this thread must outlive a hook's fault.
                 _log.exception("a tick failed")

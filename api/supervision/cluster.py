@@ -15,7 +15,7 @@ from api.problems import Problem
 from api.supervision.published import NodeState, QueueState
 from failover import SqlLeaseStore
 from failover.heartbeat import Beat, SqlHeartbeatStore
-from failover.model import Kind
+from failover.model import Kind, State
 
 _LISTED = 20
 
@@ -141,4 +141,7 @@ def _beating(database: Database, node: str, timeout: float) -> Beat:
     fresh = [beat for beat in beats if beat.age_s <= timeout]
     if not fresh:
         raise Problem("CONFLICT", f"{node} does not beat")
-    return max(fresh, key=lambda beat: beat.started_at)
+    newest = max(fresh, key=lambda beat: beat.started_at)
+    if newest.report.state == State.STARTING:
+        raise Problem("CONFLICT", f"{node} cannot give verdicts: its /readyz says what it waits for")
+    return newest

@@ -20,7 +20,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 from sqlalchemy import select
 
-from api import duties, logs
+from api import duties, logs, permitted_keys
 from api.clock import Clock
 from api.ledger import migrate, tables
 from api.ledger.database import Database
@@ -31,6 +31,7 @@ from api.settings import Settings
 from api.snapshot import SNAPSHOT_NAME, Follower, open_snapshot, source_of
 from api.stats import Counting
 from api.supervision import troubles
+from api.supervision.permission import Permission
 from api.supervision.published import NodeState, Published, SnapshotState
 from api.supervision.queueing import Queueing
 from api.version import VERSION
@@ -83,13 +84,16 @@ def supervise(
         if not alone:
             return
         rest = Database(settings.database_url, pool_size=1)
-        _await_schema(rest, stop)
+        is_there = _await_schema(rest, stop)
         clock = Clock()
         files = _files(settings, rest, clock, stop)
         if files is None:
             rest.close()
             return
         copy, queueing = files
+        if is_there:
+            with contextlib.suppress(LedgerError):
+                copy.look()  # the first look at the lease is to find it known whether this node may lead
         # A connection of its own: a job that hangs must not lose the lease.
         leases = LeaseDatabase(settings.database_url)
         published = Published(settings.data_dir)
@@ -117,8 +121,8 @@ def supervise(
             rest.close()
 
 
-def _await_schema(database: Database, stop: threading.Event) -> None:
-    """Until a worker has made the tables: the first look at the lease is to find it.
+def _await_schema(database: Database, stop: threading.Event) -> bool:
+    """Until a worker has made the tables: the first look at the lease is to find it. Gives whether they are there.
 
     A ledger that is away is not waited for: that this node is isolated is the supervisor's to say.
     """
@@ -126,13 +130,14 @@ def _await_schema(database: Database, stop: threading.Event) -> None:
     while not stop.is_set():
         try:
             if migrate.revision(database) is not None:
-                return
+                return True
         except LedgerUnavailable:
-            return
+            return False
         except LedgerError as error:
             _log.debug("the schema is not there yet", extra={"reason": str(error)})
         stop.wait(wait)
         wait = min(2 * wait, _SCHEMA_RETRY_S)
+    return False
 
 
 def _files(
@@ -187,7 +192,7 @@ def _supervisor(
         SqlHeartbeatStore(rest),
         queue=queueing.queue,
         replay=queueing.replay,
-        hooks=Hooks(applied_seq=copy.seq, head_seq=copy.head),
+        hooks=Hooks(ready=copy.permission.is_given, applied_seq=copy.seq, head_seq=copy.head),
         url=settings.node_url,
         version=VERSION,
         epoch_seen=epoch_seen,
@@ -225,13 +230,21 @@ class _Copy:
         #: Why it could not be written at the last poll.
         self.trouble: str | None = None
         self._watched_at: float | None = None
+        self.permission = Permission(settings.signing_keys)
+        position = self._snapshot.position()
+        if position is not None and position.complete and position.source == self.source:
+            self.permission.learn(permitted_keys.remembered(self._snapshot))
 
-    def follow(self) -> None:
-        # First: a copy that is made anew takes its time, and this node answers meanwhile.
+    def look(self) -> None:
+        """At what the ledger alone says, whatever becomes of the copy. Raises `LedgerError`."""
         sent = time.monotonic()
         with self._database.reading() as connection:
             self.watch = duties.counted(connection, self._timeout)
+            self.permission.learn(permitted_keys.load(connection))
         self._watched_at = sent
+
+    def follow(self) -> None:
+        self.look()  # first: a copy that is made anew takes its time, and this node answers meanwhile
         try:
             self._follow()
             self.trouble = None

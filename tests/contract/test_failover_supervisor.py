@@ -69,7 +69,8 @@ def test_a_switchover_moves_the_lease_to_the_node_that_is_named(make: Make) -> N
     one, two = make(1), make(2)
     until(lambda: one.is_leader() or two.is_leader(), "one leads")
     leader, other = (one, two) if one.is_leader() else (two, one)
-    until(lambda: len(leader.status().beats) == 2, "they see each other")
+    at_work = {State.STANDBY.value, State.LEADING.value}
+    until(lambda: [b.report.state in at_work for b in leader.status().beats] == [True, True], "they see each other")
     assert not leader.switch_over("nobody")
     assert not other.switch_over(leader.me.node)
     assert leader.switch_over(other.me.node)

@@ -11,13 +11,17 @@ from typing import Any
 import pytest
 from filelock import FileLock
 
+from api import permitted_keys
 from api.ids import new_id
 from api.ledger import tables
 from api.ledger.database import Database
 from api.ledger.migrate import upgrade
+from api.problems import Problem
 from api.resources.token_store import Scope
 from api.settings import Settings
+from api.signing import KeyStatus, generate
 from api.supervision import NodeState, Published
+from api.supervision.cluster import hand_to
 from api.supervision.process import config_of, supervise
 from failover import Identity, SqlLeaseStore
 from failover.heartbeat import Report, SqlHeartbeatStore
@@ -254,6 +258,34 @@ def test_a_leader_whose_lease_is_moved_stands_by(admin: Admin, action: str) -> N
     assert lease(admin.node.database)["holder"] == ELSEWHERE.instance
     (failover,) = rows(admin.node.database, tables.failovers)
     assert (failover["from_node"], failover["to_node"], failover["kind"]) == ("here", "elsewhere", "switchover")
+
+
+def test_a_node_that_may_not_sign_has_no_part_in_who_leads_until_it_may(
+    ledger_url: str, database: Database, tmp_path: Path
+) -> None:
+    current, next = generate(), generate()
+    permitted_keys.found(database, [current, next], 0.0)
+    quick = {"FAILBACK_DELAY": "1"}
+    one = settings_of(ledger_url, tmp_path / "1", NODE_ID="n1", SIGNING_KEY=next.pem(), **quick)
+    two = settings_of(ledger_url, tmp_path / "2", NODE_ID="n2", NODE_RANK="2", SIGNING_KEY=current.pem(), **quick)
+    with supervised(one):
+        assert says(tmp_path / "1", state="STARTING").role == "standby"
+        with supervised(two):
+            assert says(tmp_path / "2", role="backup").epoch == 1
+            until(lambda: beaten_for(database, "n1") > 4, "it beats longer than a failback takes")
+            with pytest.raises(Problem, match="cannot give verdicts"):
+                hand_to(database, "n1", 6.0, promote=True)
+            assert (lease(database)["node"], rows(database, tables.failovers)) == ("n2", [])
+            with database.writing() as connection:
+                permitted_keys.write(connection, current.kid, KeyStatus.PREVIOUS, 1.0)
+                permitted_keys.write(connection, next.kid, KeyStatus.CURRENT, 1.0)
+            assert says(tmp_path / "1", role="primary").epoch == 2
+            assert says(tmp_path / "2", state="STARTING").role == "standby"
+
+
+def beaten_for(database: Database, node: str) -> float:
+    """For how long, in seconds."""
+    return max((row["beat_at"] - row["started_at"] for row in rows(database, tables.heartbeats, node=node)), default=0)
 
 
 # -- what the settings give -------------------------------------------------------------------------------------------

@@ -59,7 +59,14 @@ RETURNED = {"primary": ONE, "primary_beat_age": 0.2, "primary_healthy_since": NO
         (seen(state=State.STARTING, ready=False), State.STARTING, ()),
         (seen(state=State.STARTING, ready=False, lease_expires_at=NOW - 9), State.STARTING, ()),
         (seen(state=State.STARTING), State.STANDBY, ()),
-        (seen(state=State.STANDBY, ready=False), State.STANDBY, ()),
+        (seen(state=State.STANDBY, ready=False), State.STARTING, ()),
+        (seen(state=State.STARTING, ready=False, own_pending=1), State.STARTING, (Action.REPLAY,)),
+        (seen(state=State.STARTING, ready=False, ledger_since=None), State.ISOLATED, ()),
+        # one that cannot work any more, or that was handed the lease before it can
+        (leading(ready=False), State.STARTING, (Action.RESIGN,)),
+        (leading(ready=False, trusted_until=None), State.STARTING, (Action.RESIGN,)),
+        (leading(ready=False, **RETURNED), State.STARTING, (Action.RESIGN,)),
+        (leading(ready=False, ledger_since=None), State.STARTING, (Action.RESIGN,)),
         # a lease that is free
         (seen(lease_expires_at=NOW), State.CANDIDATE, (Action.ACQUIRE,)),
         (seen(lease=None, lease_expires_at=None), State.CANDIDATE, (Action.ACQUIRE,)),
@@ -165,12 +172,12 @@ def test_the_role_follows_from_leading_and_reach(state: State, rank: int, leader
 #: The diagram at the head of the package: from where to where. Staying is always allowed, stopping too.
 DIAGRAM = {
     State.STARTING: {State.STANDBY, State.CANDIDATE, State.ISOLATED, State.REPLAYING},
-    State.STANDBY: {State.CANDIDATE, State.ISOLATED, State.LEADING},
-    State.CANDIDATE: {State.STANDBY, State.LEADING, State.ISOLATED},
-    State.LEADING: {State.DRAINING, State.STANDBY, State.CANDIDATE, State.ISOLATED},
-    State.DRAINING: {State.LEADING, State.STANDBY, State.CANDIDATE, State.ISOLATED},
-    State.ISOLATED: {State.REPLAYING, State.STANDBY, State.CANDIDATE},
-    State.REPLAYING: {State.STANDBY, State.CANDIDATE, State.ISOLATED},
+    State.STANDBY: {State.STARTING, State.CANDIDATE, State.ISOLATED, State.LEADING},
+    State.CANDIDATE: {State.STARTING, State.STANDBY, State.LEADING, State.ISOLATED},
+    State.LEADING: {State.STARTING, State.DRAINING, State.STANDBY, State.CANDIDATE, State.ISOLATED},
+    State.DRAINING: {State.STARTING, State.LEADING, State.STANDBY, State.CANDIDATE, State.ISOLATED},
+    State.ISOLATED: {State.STARTING, State.REPLAYING, State.STANDBY, State.CANDIDATE},
+    State.REPLAYING: {State.STARTING, State.STANDBY, State.CANDIDATE, State.ISOLATED},
     State.STOPPING: set(),
 }
 MOMENTS = st.one_of(st.none(), st.floats(NOW - 60, NOW + 10))
@@ -210,6 +217,9 @@ def test_whatever_is_observed_the_rules_hold(o: Observation) -> None:
     if o.stop_requested or o.state is State.STOPPING:
         assert decision.state is State.STOPPING
         assert set(actions) <= {Action.RESIGN, Action.REPLAY}
+    if not o.ready:
+        assert decision.state in (State.STARTING, State.ISOLATED, State.STOPPING)
+        assert not {Action.ACQUIRE, Action.RENEW, Action.HAND_OVER} & set(actions)
     if o.ledger_since is None:
         assert not {Action.ACQUIRE, Action.REPLAY, Action.HAND_OVER} & set(actions)
     if Action.ACQUIRE in actions:
