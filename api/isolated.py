@@ -20,9 +20,11 @@ from api.clock import Clock
 from api.draft import Draft, Operation, Outcome
 from api.ledger.errors import LedgerUnavailable, QueueIsFull
 from api.ledger.records import Ask, Event, Known
+from api.licensing import WRITING_ACTS
 from api.node import Node
 from api.shared_state import SharedState
 from api.snapshot import Reader
+from api.snapshot.reader import Seen
 from failover.errors import QueueError, QueueFull
 from failover.queue import Event as Row
 from failover.queue import EventQueue
@@ -77,12 +79,13 @@ class Isolated:
 
     def holds(self, operation: Operation) -> bool:
         """Whether events of this license wait in the queue: then what comes goes behind them."""
-        seen = self._reader.look_up_cut_off(_ask(operation), self._clock.now())
+        seen = self._reader.look_up_cut_off([_ask(operation)], self._clock.now(), fully=False)
         try:
             if seen is None:
                 # While the copy is made anew nobody can say whose they are: all wait until they are replayed.
                 return self._open().stats().pending > 0
-            return seen.known.holding is not None and self._open().holds(seen.known.holding.license.id)
+            holding = seen[0].known.holding
+            return holding is not None and self._open().holds(holding.license.id)
         except QueueError:
             return False
 
@@ -130,21 +133,24 @@ class Isolated:
         """What the snapshot has of each, and what this node's queue has of the same call."""
         retried = [operation.event_id for operation in operations if operation.body_hash is not None]
         earlier = {id: from_row(row) for id, row in queue.find(retried).items()} if retried else {}
-        return [self._answer(operation, earlier.get(operation.event_id), now) for operation in operations]
-
-    def _answer(self, operation: Operation, earlier: Event | None, now: float) -> tuple[Known, float]:
-        seen = self._reader.look_up_cut_off(_ask(operation), now)
+        # The counts that the snapshot keeps do for calls that change none.
+        fully = any(operation.call.act in WRITING_ACTS for operation in operations)
+        seen = self._reader.look_up_cut_off([_ask(operation) for operation in operations], now, fully=fully)
         if seen is None:
             raise LedgerUnavailable("there is no copy of the ledger young enough to answer from")
-        if earlier is None:
-            return seen.known, seen.as_of
-        return msgspec.structs.replace(seen.known, recorded=earlier.data, recorded_at=earlier.occurred_at), seen.as_of
+        return [_with(one, earlier.get(operation.event_id)) for one, operation in zip(seen, operations, strict=True)]
 
     def _open(self) -> EventQueue:
         with self._opening:
             if self._queue is None:
                 self._queue = EventQueue(self._path)
             return self._queue
+
+
+def _with(seen: Seen, earlier: Event | None) -> tuple[Known, float]:
+    if earlier is None:
+        return seen.known, seen.as_of
+    return msgspec.structs.replace(seen.known, recorded=earlier.data, recorded_at=earlier.occurred_at), seen.as_of
 
 
 def _ask(operation: Operation) -> Ask:

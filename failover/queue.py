@@ -100,7 +100,11 @@ class EventQueue:
         """
         with self._writing() as connection:
             self._check_room(connection, events)
-            return [self._insert(connection, event) for event in events]
+            taken = [self._insert(connection, event) for event in events]
+            new = [event for event, (_, is_new) in zip(events, taken, strict=True) if is_new]
+            size = sum(map(_size, new))
+            connection.execute("UPDATE about SET pending = pending + ?, bytes = bytes + ?", (len(new), size))
+            return [position for position, _ in taken]
 
     def pending(self, limit: int, after: int = 0) -> list[Queued]:
         """Up to `limit` events behind place `after` that are not acknowledged, in order.
@@ -213,7 +217,8 @@ class EventQueue:
             if connection.execute(query, (key,)).fetchone()[0] + count > share:
                 raise ShareFull(f"one key may have {share} events")
 
-    def _insert(self, connection: sqlite3.Connection, event: Event) -> int:
+    def _insert(self, connection: sqlite3.Connection, event: Event) -> tuple[int, bool]:
+        """The event's place, and whether it is new here."""
         digest = _sum(event)
         cursor = connection.execute(
             "INSERT OR IGNORE INTO events (event_id, kind, key, occurred_at, body, checksum, queued_at) "
@@ -221,10 +226,9 @@ class EventQueue:
             (event.event_id, event.kind, event.key, event.occurred_at, event.body, digest, self._now()),
         )
         if cursor.rowcount:
-            connection.execute("UPDATE about SET pending = pending + 1, bytes = bytes + ?", (_size(event),))
-            return int(cursor.lastrowid or 0)
+            return int(cursor.lastrowid or 0), True
         query = "SELECT position FROM events WHERE event_id = ? AND checksum = ?"
-        return int(connection.execute(query, (event.event_id, digest)).fetchone()[0])
+        return int(connection.execute(query, (event.event_id, digest)).fetchone()[0]), False
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:

@@ -57,8 +57,8 @@ _FORMAT = 2
 _OTHER_FORMAT = -1
 _LOOK_UP = f"""
 SELECT 0, 0, {CHECK_COLUMNS} FROM licenses l JOIN policies p ON p.id = l.policy
-LEFT JOIN machines m ON m.license_id = l.id AND m.fingerprint = ?
-WHERE l.key_hash = ?
+LEFT JOIN machines m ON m.license_id = l.id AND m.fingerprint = :fingerprint
+WHERE l.key_hash = :key_hash
 """  # noqa: S608 - constants only
 _LOOK_UP_FULLY = f"""
 SELECT 0, 0, {FULL_COLUMNS.format(recorded="NULL, NULL")} FROM licenses l JOIN policies p ON p.id = l.policy
@@ -143,24 +143,23 @@ class Snapshot:
             self._connection.close()
 
     def look_up(self, asks: Sequence[Ask]) -> list[Known]:
-        """What the copy knows of each license with these keys, and of each machine: all of one moment.
+        """What the copy knows of each license with these keys, and of each machine: all of one moment."""
+        return self._look_up(_LOOK_UP, asks, 0.0)
 
-        One transaction for all, since the file's locks would cost a third of a look-up each time.
-        """
+    def look_up_fully(self, asks: Sequence[Ask], now: float) -> list[Known]:
+        """The same with all that a write needs to know: the seats counted, and the machines longest unseen."""
+        return self._look_up(_LOOK_UP_FULLY, asks, now)
+
+    def _look_up(self, query: str, asks: Sequence[Ask], now: float) -> list[Known]:
+        """In one transaction for all, since the file's locks would cost a third of a look-up each time."""
+        asked = [{"fingerprint": ask.fingerprint, "key_hash": ask.key_hash, "now": now} for ask in asks]
         with self._lock:
             self._connection.execute("BEGIN")
             try:
-                found = [self._connection.execute(_LOOK_UP, (ask.fingerprint, ask.key_hash)).fetchall() for ask in asks]
+                found = [self._connection.execute(query, each).fetchall() for each in asked]
             finally:
                 self._connection.execute("COMMIT")
         return [known_from(rows, [ask.fingerprint])[0] for rows, ask in zip(found, asks, strict=True)]
-
-    def look_up_fully(self, ask: Ask, now: float) -> Known:
-        """The same with all that a write needs to know: the seats counted, and the machines longest unseen."""
-        asked = {"fingerprint": ask.fingerprint, "key_hash": ask.key_hash, "now": now}
-        with self._lock:
-            rows = self._connection.execute(_LOOK_UP_FULLY, asked).fetchall()
-        return known_from(rows, [ask.fingerprint])[0]
 
     def has_key(self, key_hash: str) -> bool:
         """Whether a license with this key was there at the last look."""

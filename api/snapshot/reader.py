@@ -74,11 +74,16 @@ class Reader:
             for ask, one in zip(asks, known, strict=True)
         ]
 
-    def look_up_cut_off(self, ask: Ask, now: float) -> Seen | None:
-        """All that is known at `now` (ledger time) without the ledger; None where there is no copy young enough."""
+    def look_up_cut_off(self, asks: Sequence[Ask], now: float, *, fully: bool = True) -> list[Seen] | None:
+        """What is known of each at `now` (ledger time) without the ledger; None where there is no copy young enough.
+
+        `fully`: with all that a write needs to know.
+        """
         position = self.usable(now)
-        known = None if position is None else self._read(lambda snapshot: snapshot.look_up_fully(ask, now))
-        return None if position is None or known is None else Seen(known, position.as_of)
+        if position is None:
+            return None
+        known = self._read(lambda copy: copy.look_up_fully(asks, now) if fully else copy.look_up(asks))
+        return None if known is None else [Seen(one, position.as_of) for one in known]
 
     def usable(self, now: float) -> Position | None:
         """Where the copy stands, if it is of this ledger and young enough to answer from alone."""

@@ -144,10 +144,10 @@ class CopyReader:
             for ask in asks
         ]
 
-    def look_up_cut_off(self, ask: Ask, now: float) -> Seen | None:
+    def look_up_cut_off(self, asks: Sequence[Ask], now: float, *, fully: bool = True) -> list[Seen] | None:
         """For a node that is cut off."""
         position = self.usable(now)
-        return None if position is None else Seen(self._known(ask), position.as_of)
+        return None if position is None else [Seen(self._known(ask), position.as_of) for ask in asks]
 
     def usable(self, now: float) -> Position | None:
         """Where the copy stands, if it is young enough to answer from alone."""
