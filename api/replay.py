@@ -52,17 +52,18 @@ class LedgerReplay:
         self._ledger.append(Batch([], [], [], [], [finding]))
 
     def _replay(self, events: Sequence[Event]) -> None:
+        calls = [msgspec.convert(event.data["call"], Call) for event in events]
         key_hashes = self._key_hashes({event.license_id for event in events if event.license_id})
         asks = [
-            Ask(key_hashes.get(event.license_id or "", ""), _call(event).fingerprint, event.event_id)
-            for event in events
+            Ask(key_hashes.get(event.license_id or "", ""), call.fingerprint, event.event_id)
+            for event, call in zip(events, calls, strict=True)
         ]
         with self._ledger.transaction(asks) as transaction:
             draft = _Merging(transaction.known, self._finding)
-            for event, known in zip(events, transaction.known, strict=True):
+            for event, call, known in zip(events, calls, transaction.known, strict=True):
                 if event.license_id in key_hashes and known.holding is None:
                     raise LedgerBusy("the license was given another key just now")
-                draft.take(event, known)
+                draft.take(event, call, known)
             transaction.commit(draft.batch())
 
     def _key_hashes(self, licenses: set[str]) -> dict[str, str]:
@@ -91,7 +92,7 @@ class _Merging:
         self._events: dict[str, Event] = {}
         self._findings: list[Finding] = []
 
-    def take(self, event: Event, known: Known) -> None:
+    def take(self, event: Event, call: Call, known: Known) -> None:
         earlier = self._events.get(event.event_id)
         recorded = earlier.data if earlier else known.recorded
         if recorded is not None:
@@ -102,7 +103,7 @@ class _Merging:
         holding = self._after.get(event.license_id or "")
         if holding is None:
             return  # deleted meanwhile: what was answered stays in the log all the same
-        result = merge(_past(event), holding)
+        result = merge(_past(event, call), holding)
         self._after[holding.license.id] = result.holding
         for kind in result.conflicts:
             self._note(event, kind)
@@ -153,11 +154,7 @@ def _read(origin: str, queued: Queued) -> Event:
     return replace(from_row(queued.event), origin=origin, origin_seq=queued.position)
 
 
-def _call(event: Event) -> Call:
-    return msgspec.convert(event.data["call"], Call)
-
-
-def _past(event: Event) -> Past:
+def _past(event: Event, call: Call) -> Past:
     data = event.data
     code, valid = Code(data["code"]), bool(data["valid"])
-    return Past(call=_call(event), code=code, valid=valid, at=event.occurred_at, started=data.get("started"))
+    return Past(call=call, code=code, valid=valid, at=event.occurred_at, started=data.get("started"))

@@ -118,10 +118,13 @@ class EventQueue:
                 (after, limit),
             ).fetchall()
         rows = [(Queued(row[0], Event(*row[4:]), row[1], row[2]), row[3]) for row in found]
+        sound = []
         for queued, kept in rows:
-            if _sum(queued.event) != kept:
+            if _sum(queued.event) == kept:
+                sound.append(queued)
+            else:
                 self.set_aside(queued.position, "checksum")
-        return [queued for queued, kept in rows if _sum(queued.event) == kept]
+        return sound
 
     def find(self, event_ids: Sequence[str]) -> dict[str, Event]:
         """Those of these events that the file has, acknowledged ones included, by their id."""
