@@ -126,7 +126,8 @@ class Isolated:
             # Again: the supervisor may have found the queue empty in between, and would let later calls overtake these.
             self._state.will_queue()
             seqs = {answer.holding.license.id: answer.seq for answer, _ in known if answer.holding is not None}
-            self._reader.put_own([(change, seqs[change.after.license.id]) for change in batch.changes])
+            changes = [(change, seqs[change.after.license.id]) for change in batch.changes]
+            self._reader.put_own(changes, queued=True)
         return outcomes
 
     def _known(self, queue: EventQueue, operations: Sequence[Operation], now: float) -> list[tuple[Known, float]]:

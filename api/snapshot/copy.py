@@ -47,13 +47,16 @@ CREATE TABLE IF NOT EXISTS position (
     source TEXT NOT NULL, wall_skew REAL NOT NULL
 )
 """
+#: Licenses over which this node put what it queued, and how often it has written them since.
+_OWN = "CREATE TABLE IF NOT EXISTS own (license_id TEXT PRIMARY KEY, times INTEGER NOT NULL)"
+_OWN_AT_ONCE = 500
 # Not unique: two keys that change hands within one poll meet here for a moment. The ledger is what keeps them unique.
 _INDEXES = (
     "CREATE INDEX IF NOT EXISTS licenses_by_key ON licenses (key_hash)",
     "CREATE INDEX IF NOT EXISTS machines_by_fingerprint ON machines (license_id, fingerprint)",
 )
 #: Raise it with every change of these tables, the followed ones included: an older file is then made anew.
-_FORMAT = 2
+_FORMAT = 3
 _OTHER_FORMAT = -1
 _LOOK_UP = f"""
 SELECT 0, 0, {CHECK_COLUMNS} FROM licenses l JOIN policies p ON p.id = l.policy
@@ -177,6 +180,11 @@ class Snapshot:
             return None
         return msgspec.convert(dict(zip(Position.__struct_fields__, row, strict=True)), Position, strict=False)
 
+    def own(self) -> list[tuple[str, int]]:
+        """Some of the licenses whose rows hold what this node queued; see `SnapshotWriter.settle`."""
+        with self._lock:
+            return self._connection.execute("SELECT license_id, times FROM own LIMIT ?", (_OWN_AT_ONCE,)).fetchall()
+
     def count(self, table: Table) -> int:
         with self._lock:
             return int(self._connection.execute(f"SELECT count(*) FROM {table.name}").fetchone()[0])  # noqa: S608
@@ -218,6 +226,7 @@ class Snapshot:
     def _make_tables(self) -> None:
         with self.writing():
             self._connection.execute(_POSITION)
+            self._connection.execute(_OWN)
             for table in FOLLOWED:
                 names = ", ".join(_column(column) for column in table.columns)
                 self._connection.execute(f"CREATE TABLE IF NOT EXISTS {table.name} ({names})")
@@ -245,14 +254,31 @@ class SnapshotWriter:
             rows,
         )
 
-    def put_own(self, change: Change, seq: int) -> None:
-        """Takes in what this node itself made of a license that it knew as of `seq`, unless newer rows are there."""
+    def put_own(self, change: Change, seq: int, *, queued: bool = False) -> None:
+        """Takes in what this node itself made of a license that it knew as of `seq`, unless newer rows are there.
+
+        `queued`: without the ledger, whose own rows are to take the place of these once the queue is replayed.
+        """
         license = change.after.license
+        marked = "INSERT INTO own VALUES (?, 1) ON CONFLICT (license_id) DO UPDATE SET times = times + 1"
+        counted = "UPDATE own SET times = times + 1 WHERE license_id = ?"
+        self._connection.execute(marked if queued else counted, (license.id,))
         counts = (license.expires_at, license.uses, change.after.seats, change.after.excess)
         row = (*counts, license.checked_in_at, license.last_seen_at, license.id, seq)
         if self._connection.execute(_PUT_LICENSE, row).rowcount:
             machines = changed_machines(change.before, change.after)
             self._connection.executemany(_PUT_MACHINE, [msgspec.structs.astuple(machine) for machine in machines])
+
+    def settle(self, id: str, times: int) -> bool:
+        """Forgets this license's rows, for the ledger's to be put: what was queued is in those.
+
+        Where it was in them all along, by a commit that was in doubt, replay changed nothing, and no later row would
+        ever come. Gives False, and forgets nothing, where this node has written it since.
+        """
+        done = self._connection.execute("DELETE FROM own WHERE license_id = ? AND times = ?", (id, times)).rowcount
+        if done:
+            self.remove(tables.licenses, id)
+        return bool(done)
 
     def remove(self, table: Table, id: str) -> None:
         self._connection.execute(f"DELETE FROM {table.name} WHERE {_key(table)} = ?", (id,))  # noqa: S608
@@ -264,6 +290,7 @@ class SnapshotWriter:
         for table in FOLLOWED:
             self._connection.execute(f"DELETE FROM {table.name}")  # noqa: S608
         self._connection.execute("DELETE FROM position")
+        self._connection.execute("DELETE FROM own")
 
     def move_to(self, position: Position) -> None:
         self._connection.execute(

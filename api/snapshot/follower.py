@@ -7,7 +7,7 @@ The event at the cursor is checked on every poll: after a restore from a backup,
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -39,10 +39,18 @@ class Head(msgspec.Struct, frozen=True):
     event_id: str | None
 
 
+def _nothing_queued(_license_id: str) -> bool:
+    return False
+
+
 class Follower:
     """The writer of a node's snapshot. `poll` raises `LedgerError`."""
 
-    def __init__(self, database: Database, snapshot: Snapshot, clock: Clock) -> None:
+    def __init__(
+        self, database: Database, snapshot: Snapshot, clock: Clock, holds: Callable[[str], bool] = _nothing_queued
+    ) -> None:
+        """`holds`: whether events of this license wait in the node's queue."""
+        self._holds = holds
         self._database = database
         self._snapshot = snapshot
         self._clock = clock
@@ -51,6 +59,8 @@ class Follower:
     def poll(self) -> bool:
         """Catches up once; gives whether it had to begin anew."""
         sent = self._clock.monotonic()
+        # Asked before the ledger is read: what is replayed by now is in what is read.
+        settled = {id: times for id, times in self._snapshot.own() if not self._holds(id)}
         # What changes between two statements would be behind the head that was read, and missing in the copy until
         # the next poll, though its `as_of` is later than the change before.
         with self._guarded(self._database.reading_one_moment()) as connection:
@@ -60,7 +70,8 @@ class Follower:
             as_of = head.at or self._clock.now()
             position = self._snapshot.position()
             if position is not None and position.complete and _same_ledger(connection, position, head):
-                self._catch_up(connection, position, head, as_of, sent)
+                moved = self._position(head, as_of, sent, complete=True)
+                self._catch_up(connection, position, moved, settled)
                 return False
         self._begin_anew(head, as_of, sent)
         return True
@@ -70,23 +81,28 @@ class Follower:
         with opened as connection, self._database.guarded(connection, _GUARD_S):
             yield connection
 
-    def _catch_up(self, connection: Connection, position: Position, head: Head, as_of: float, polled_at: float) -> None:
+    def _catch_up(self, connection: Connection, position: Position, to: Position, settled: Mapping[str, int]) -> None:
         changed = (
-            [(table, _rows_between(connection, table, position.seq, head.seq)) for table in FOLLOWED]
-            if head.seq > position.seq
+            [(table, _rows_between(connection, table, position.seq, to.seq)) for table in FOLLOWED]
+            if to.seq > position.seq
             else []
         )
-        gone = _deleted_between(connection, position.seq, head.seq) if changed else []
+        gone = _deleted_between(connection, position.seq, to.seq) if changed else []
         if not self._snapshot.count(tables.signing_keys):
             # The first node founds them with no event that says so, maybe after this copy was begun.
-            changed.append((tables.signing_keys, _rows_between(connection, tables.signing_keys, -1, head.seq)))
+            changed.append((tables.signing_keys, _rows_between(connection, tables.signing_keys, -1, to.seq)))
+        held = {id: _held(connection, id) for id in settled}
         with self._snapshot.writing() as writer:
             # First what is gone: its key may be another license's by now.
             for table, id in gone:
                 writer.remove(table, id)
             for table, rows in changed:
                 writer.put(table, rows)
-            writer.move_to(self._position(head, as_of, polled_at, complete=True))
+            for id, times in settled.items():
+                if writer.settle(id, times):
+                    for table, rows in held[id]:
+                        writer.put(table, rows)
+            writer.move_to(to)
 
     def _position(self, head: Head, as_of: float, polled_at: float, *, complete: bool) -> Position:
         identity = (head.ledger_id, head.generation, head.seq, head.event_id)
@@ -138,6 +154,16 @@ def _same_ledger(connection: Connection, position: Position, head: Head) -> bool
 def _rows_between(connection: Connection, table: Table, after: int, to: int) -> list[Any]:
     query = select(table).where(table.c.seq > after, table.c.seq <= to).order_by(table.c.seq)
     return [tuple(row) for row in connection.execute(query)]
+
+
+def _held(connection: Connection, license_id: str) -> list[tuple[Table, list[Any]]]:
+    """The license as the ledger has it, with its machines."""
+    licenses, machines = tables.licenses, tables.machines
+    queries = (
+        (licenses, select(licenses).where(licenses.c.id == license_id)),
+        (machines, select(machines).where(machines.c.license_id == license_id)),
+    )
+    return [(table, [tuple(row) for row in connection.execute(query)]) for table, query in queries]
 
 
 def _deleted_between(connection: Connection, after: int, to: int) -> list[tuple[Table, str]]:

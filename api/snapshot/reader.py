@@ -102,14 +102,17 @@ class Reader:
         age = now - position.as_of
         return f"the copy here is {age:.0f} s old, and too old" if age > self._longest_s else ""
 
-    def put_own(self, changes: Sequence[tuple[Change, int]]) -> None:
-        """What this node just made of licenses, with the `seq` it knew each of. A copy that cannot be written waits."""
+    def put_own(self, changes: Sequence[tuple[Change, int]], *, queued: bool = False) -> None:
+        """What this node just made of licenses, with the `seq` it knew each of. A copy that cannot be written waits.
+
+        `queued`: it did so without the ledger.
+        """
         if not changes:
             return
         try:
             with self._lock, self._writing().writing() as writer:
                 for change, seq in changes:
-                    writer.put_own(change, seq)
+                    writer.put_own(change, seq, queued=queued)
         except (sqlite3.Error, OSError) as error:
             _log.warning("the snapshot cannot be written", extra={"reason": str(error)})
 

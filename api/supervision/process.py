@@ -14,7 +14,7 @@ import signal
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -159,12 +159,8 @@ def _files(
 
 def _opened(settings: Settings, database: Database, clock: Clock) -> tuple[_Copy, Queueing]:
     """Raises OSError and `sqlite3.Error`."""
-    copy = _Copy(settings, database, clock)
-    try:
-        return copy, Queueing(settings, database, clock)
-    except BaseException:
-        copy.close()
-        raise
+    queueing = Queueing(settings, database, clock)
+    return _Copy(settings, database, clock, queueing.holds), queueing
 
 
 def _say_once(said: str, error: Exception) -> str:
@@ -214,7 +210,7 @@ def config_of(settings: Settings) -> Config:
 class _Copy:
     """The node's snapshot, kept up with the log by a job of this process."""
 
-    def __init__(self, settings: Settings, database: Database, clock: Clock) -> None:
+    def __init__(self, settings: Settings, database: Database, clock: Clock, holds: Callable[[str], bool]) -> None:
         # Until it has been read no silence counts: what other nodes have queued is not known yet.
         self.watch = UNWATCHED
         #: Up to when this process's own polls are known to the workers, with the watch that came before them.
@@ -224,7 +220,7 @@ class _Copy:
         self._database = database
         self.source = source_of(settings.database_url)
         self._snapshot = open_snapshot(settings.data_dir / SNAPSHOT_NAME)
-        self._follower = Follower(database, self._snapshot, clock)
+        self._follower = Follower(database, self._snapshot, clock, holds)
         # What was copied before is known from the start on, the ledger away or not.
         self._licenses: int | None = self._snapshot.count(tables.licenses)
         #: Why it could not be written at the last poll.

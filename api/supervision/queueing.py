@@ -74,6 +74,13 @@ class Queueing:
         if self.queue is None or not self.queue.stats().pending:
             self._state.drained(queued)
 
+    def holds(self, license_id: str) -> bool:
+        """Whether events of this license wait; a queue that cannot be read may hold any."""
+        try:
+            return self.queue is not None and self.queue.holds(license_id)
+        except QueueError:
+            return True
+
     def look(self) -> QueueState:
         """What waits in the queue."""
         if self.queue is None:

@@ -20,7 +20,7 @@ from api.draft import Operation
 from api.ids import new_id
 from api.ledger import tables
 from api.ledger.database import Database
-from api.ledger.records import Ask, Known
+from api.ledger.records import Ask, Change, Known
 from api.ledger.store import Ledger
 from api.licensing import Act, Call
 from api.node import Node
@@ -138,6 +138,60 @@ def test_what_changes_between_the_statements_of_a_poll_is_left_to_the_next(copie
     holding = copied.snapshot.look_up([Ask(sold.key_hash)])[0].holding
     assert holding is not None
     assert (holding.license.status, holding.license.max_machines) == ("suspended", 9)
+
+
+def used(copied: Copied, sold: Sold) -> tuple[int, int]:
+    """The uses as the snapshot has them, and as the ledger has them."""
+    from_snapshot, from_ledger = copied.both(sold)
+    assert from_snapshot.holding is not None
+    assert from_ledger.holding is not None
+    return from_snapshot.holding.license.uses, from_ledger.holding.license.uses
+
+
+def put_use(copied: Copied, sold: Sold, *, queued: bool) -> None:
+    """One use more, as a worker puts it over the rows that it knew."""
+    known = copied.snapshot.look_up_fully(Ask(sold.key_hash), copied.clock.now())
+    before = known.holding
+    assert before is not None
+    after = msgspec.structs.replace(before.license, uses=before.license.uses + 1)
+    change = Change(before, msgspec.structs.replace(before, license=after))
+    with copied.snapshot.writing() as writer:
+        writer.put_own(change, known.seq, queued=queued)
+
+
+def test_what_was_in_the_ledger_all_along_and_queued_again_is_in_the_copy_once_in_the_end(copied: Copied) -> None:
+    """A commit was in doubt, the copy got it from the ledger, and then the node queued it: replay changes nothing."""
+    sold, queue = sell(copied.ledger.database), {"holds": True}
+    follower = Follower(copied.ledger.database, copied.snapshot, copied.clock, lambda _license_id: queue["holds"])
+    copied.do(Act.USAGE, sold)
+    follower.poll()
+    put_use(copied, sold, queued=True)
+    follower.poll()
+    assert used(copied, sold) == (2, 1), "its queue is not replayed yet"
+    queue["holds"] = False
+    follower.poll()
+    assert used(copied, sold) == (1, 1)
+    assert copied.snapshot.own() == []
+
+
+def test_a_write_that_runs_ahead_of_the_follower_is_not_undone_by_what_is_read_before_it(copied: Copied) -> None:
+    sold = sell(copied.ledger.database)
+    follower = Follower(copied.ledger.database, copied.snapshot, copied.clock, lambda _license_id: False)
+    follower.poll()
+    put_use(copied, sold, queued=True)
+    late: list[str] = []
+
+    def in_between(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        if "FROM machines" in statement and not late:
+            late.append(statement)
+            put_use(copied, sold, queued=False)
+
+    event.listen(copied.ledger.database.engine, "before_cursor_execute", in_between)
+    follower.poll()
+    assert late
+    assert used(copied, sold) == (2, 0), "the second is answered, and in the ledger behind what this poll read"
+    follower.poll()
+    assert used(copied, sold) == (0, 0)
 
 
 def test_what_is_deleted_is_forgotten(copied: Copied) -> None:

@@ -140,6 +140,8 @@ class Snapshot:
     rows: dict[str, Row] = field(default_factory=dict)
     #: Licenses whose rows hold effects that are still in this node's queue.
     ahead: set[str] = field(default_factory=set)
+    #: Licenses over which this node put what it queued, and how often it has written them since.
+    own: dict[str, int] = field(default_factory=dict)
 
     def put(self, row: Row) -> None:
         """Only a newer row takes the place of one."""
@@ -148,6 +150,14 @@ class Snapshot:
         if held is None or row.seq > held.seq:
             self.rows[id] = row
             self.ahead.discard(id)
+
+    def settle(self, id: str, times: int, row: Row | None) -> None:
+        """The ledger's row, now that what was queued is in it, unless this node has written it since."""
+        if self.own.get(id) == times:
+            del self.own[id]
+            self.ahead.discard(id)
+            if row is not None:
+                self.rows[id] = row
 
 
 @dataclass(frozen=True)

@@ -226,7 +226,11 @@ class Process(Owner):
         database, before, sent = self.database, self.database.incarnation, self.monotonic()
         copy = self.disk.snapshot
         cursor = copy.seq if copy is not None else 0
-        head, changes = self.remote.ask(lambda: follower.read(database.books, database.now(), cursor))
+        own = copy.own if copy is not None else {}
+        settled = {id: times for id, times in own.items() if not self.queue.holds(id)}
+        head, changes, rows = self.remote.ask(
+            lambda: (*follower.read(database.books, database.now(), cursor), dict(database.books.licenses))
+        )
         received = self.monotonic()
         if received - sent > READ.timeout:
             return  # it was frozen over a sample, whose error may be half of that
@@ -237,6 +241,8 @@ class Process(Owner):
             copy = self.disk.snapshot = follower.begun_anew(head)
             head, changes = self.remote.ask(lambda: follower.read_all(database.books, database.now()), BULK)
         follower.catch_up(copy, head, changes, sent)
+        for id, times in settled.items():
+            copy.settle(id, times, rows.get(id))
         if self.database.incarnation == before:
             self.followed(self)
         self.counting = self.remote.ask(lambda: _watched(self.database.books.watch), READ)

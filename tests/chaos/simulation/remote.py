@@ -154,12 +154,14 @@ class CopyReader:
         position = self._position()
         return position if position is not None and now - position.as_of <= self._longest_s else None
 
-    def put_own(self, changes: Sequence[tuple[Change, int]]) -> None:
+    def put_own(self, changes: Sequence[tuple[Change, int]], *, queued: bool = False) -> None:
         """What this node made of licenses, over the rows that it knew."""
         if (copy := self._disk.snapshot) is not None:
             for change, seq in changes:
                 id = change.after.license.id
                 row = copy.rows.get(id)
+                if queued or id in copy.own:
+                    copy.own[id] = copy.own.get(id, 0) + 1
                 if row is not None and row.holding is not None and row.seq <= seq:
                     copy.rows[id] = row._replace(holding=_put_over(row.holding, change))
                     copy.ahead.add(id)
