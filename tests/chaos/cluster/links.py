@@ -40,6 +40,7 @@ class _End(asyncio.Protocol):
         self._later(data)
 
     def connection_lost(self, _error: Exception | None) -> None:
+        self._link.open.discard(self)
         self._later(None)
 
     def _later(self, data: bytes | None) -> None:
@@ -80,7 +81,10 @@ class Link:
         self.held: frozenset[str] = frozenset()
         self.delay_s = 0.0
         self._network = network
+        #: Connections, and those of them that have something to pass on, which may be over by now.
+        self.open: set[_End] = set()
         self._ends: set[_End] = set()
+        self._refuses = False
         self._server: asyncio.Server | None = None
         self._connecting: set[asyncio.Task[None]] = set()
         network.do(self._listen)
@@ -108,7 +112,11 @@ class Link:
         self._network.do(self._listen)
 
     def opened(self, end: _End) -> None:
-        self._ends.add(end)
+        self.open.add(end)
+        if self._refuses:  # it was accepted a moment before
+            end.reset()
+        else:
+            self._ends.add(end)
 
     def closed(self, end: _End) -> None:
         self._ends.discard(end)
@@ -124,12 +132,14 @@ class Link:
         self._ends.clear()
 
     def _close(self) -> None:
+        self._refuses = True
         if self._server is not None:
             self._server.close()
             self._server = None
         self._reset()
 
     async def _listen(self) -> None:
+        self._refuses = False
         if self._server is None:
             loop = asyncio.get_running_loop()
             self._server = await loop.create_server(self._accept, _HOST, self.port, reuse_address=True)
@@ -176,10 +186,18 @@ class Network:
 
         return asyncio.run_coroutine_threadsafe(run(), self._loop).result(_DEADLINE_S)
 
+    async def _say_good_bye(self) -> None:
+        """What was being accepted or connected when its link was closed comes about first, and is reset then."""
+        mine = asyncio.current_task()
+        while any(link.open for link in self._links) or asyncio.all_tasks() - {mine}:
+            for end in [end for link in self._links for end in link.open]:
+                end.reset()
+            await asyncio.sleep(0.01)
+
     def close(self) -> None:
         for link in self._links:
             link.refuse()
-        self.do(lambda: asyncio.sleep(0.1))  # the transports say good-bye in the loop's next rounds
+        self.do(self._say_good_bye)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(_DEADLINE_S)
         self._loop.close()
