@@ -274,13 +274,17 @@ def leave_seat(call: Call, holding: Holding, at: float) -> Holding:
     """
     if call.fingerprint is None:
         return holding
-    machine = holding.machines.get(call.fingerprint)
-    if machine is None:
-        id = machine_id(holding.license.id, call.fingerprint)
-        machine = Machine(id=id, license_id=holding.license.id, fingerprint=call.fingerprint, active=False)
+    machine = holding.machines.get(call.fingerprint) or absent(call, holding)
     if machine.active:
         return free_seat(holding, machine, at)
     return with_machine(holding, replace(machine, culled=False, seat_at=at))
+
+
+def absent(call: Call, holding: Holding) -> Machine:
+    """The caller's machine where nothing is known of it: without a seat, and it has not come yet."""
+    fingerprint = call.fingerprint or ""
+    id = machine_id(holding.license.id, fingerprint)
+    return Machine(id=id, license_id=holding.license.id, fingerprint=fingerprint, active=False)
 
 
 def take_seat(case: Case) -> Holding | None:

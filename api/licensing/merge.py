@@ -14,7 +14,7 @@ import msgspec
 from msgspec.structs import replace
 
 from api.licensing.codes import Act, Code
-from api.licensing.decide import Case, leave_seat, take_seat, with_machine
+from api.licensing.decide import Case, absent, leave_seat, take_seat, with_machine
 from api.licensing.model import ALWAYS, Call, Holding, Machine
 
 #: The kinds of conflict: more seats than there are, more uses than there are.
@@ -63,10 +63,8 @@ def _deactivate(past: Past, holding: Holding) -> Merged:
 
 def _ping(past: Past, holding: Holding) -> Merged:
     machine = _machine(past, holding)
-    if machine is None:
-        return Merged(holding)
-    if not machine.active and not machine.culled:
-        return Merged(_beaten_elsewhere(past, machine, holding))
+    if machine is None or not (machine.active or machine.culled):
+        return Merged(_beaten_elsewhere(past, holding) if past.valid else holding)
     # It had beaten all along, and the leader that culled it could not know.
     merged = Merged(holding) if machine.active else _seat(past, holding, _moved_at(machine))
     machine = _machine(past, merged.holding)
@@ -75,8 +73,9 @@ def _ping(past: Past, holding: Holding) -> Merged:
     return replace(merged, holding=with_machine(merged.holding, beaten))
 
 
-def _beaten_elsewhere(past: Past, machine: Machine, holding: Holding) -> Holding:
-    """A ping from after the machine left: it has come again since, by a call that is still to be replayed."""
+def _beaten_elsewhere(past: Past, holding: Holding) -> Holding:
+    """A ping from after the machine left, or before it came: by a call that is still to be replayed it had a seat."""
+    machine = _machine(past, holding) or absent(past.call, holding)
     if past.at <= max(_moved_at(machine), machine.heartbeat_at or 0.0):
         return holding
     return with_machine(holding, replace(machine, heartbeat_at=past.at))

@@ -108,6 +108,17 @@ def test_a_ping_is_kept_whatever_earlier_coming_and_going_is_replayed_around_it(
         assert (pc.active, pc.seat_at, pc.heartbeat_at, holding.seats) == (True, NOW - 10, NOW, 1)
 
 
+def test_a_ping_of_a_machine_whose_coming_is_replayed_later_is_kept_and_a_denied_one_is_not() -> None:
+    ping, comes = _past(Act.PING, NOW), _past(Act.ACTIVATE, NOW - 10)
+    denied = replace(ping, valid=False, code=Code.NO_MACHINES)
+    for past, beaten in ((ping, NOW), (denied, None)):
+        early = merge(past, _holding()).holding
+        assert (early.seats, early.arrivals) == (0, 0)
+        late = merge(comes, early).holding
+        assert (late.seats, late.arrivals, late.machines[PC].heartbeat_at) == (1, 1, beaten)
+        assert late.machines[PC].created_at == NOW - 10
+
+
 def test_a_machine_that_comes_again_begins_without_the_heartbeat_of_before() -> None:
     holding = _holding(_machine(heartbeat_at=NOW - 50))
     for past in (_past(Act.DEACTIVATE, NOW - 20), _past(Act.ACTIVATE, NOW - 10)):
@@ -143,8 +154,8 @@ def test_a_ping_revives_a_culled_machine_and_no_other() -> None:
     assert machine.seat_at == NOW - 100
     left = _holding(_machine(active=False), seats=0)
     assert merge(_past(Act.PING, NOW), left).holding.machines[PC].active is False
-    unknown = _holding()
-    assert merge(_past(Act.PING, NOW), unknown).holding.machines == {}
+    unknown = merge(_past(Act.PING, NOW), _holding()).holding
+    assert (unknown.seats, unknown.arrivals, unknown.machines[PC].active) == (0, 0, False)
 
 
 def test_a_machine_revived_where_its_seat_is_taken_is_one_too_many() -> None:
