@@ -111,7 +111,9 @@ class Isolated:
 
     def _batch(self, operations: list[Operation]) -> Outcomes:
         now = self._clock.now()
-        queue = self._open()
+        queue, position = self._open(), self._reader.usable(now)
+        if position is None:
+            raise LedgerUnavailable("there is no copy of the ledger young enough to answer from")
         known = self._known(queue, operations, now)
         draft = Draft(self._node, now, {}, cut_off=True)
         draft.load([answer for answer, _ in known])
@@ -122,7 +124,7 @@ class Isolated:
         batch = draft.batch()
         if batch.events:
             self._state.will_queue()
-            queue.append([to_row(event) for event in batch.events])
+            queue.append([to_row(event) for event in batch.events], ledger=position.ledger_id)
             # Again: the supervisor may have found the queue empty in between, and would let later calls overtake these.
             self._state.will_queue()
             seqs = {answer.holding.license.id: answer.seq for answer, _ in known if answer.holding is not None}

@@ -45,6 +45,11 @@ class LedgerReplay:
         except (msgspec.MsgspecError, KeyError, ValueError, LedgerRefused) as error:
             raise Refused(f"{type(error).__name__}: {error}") from error
 
+    def ledger_id(self) -> str:
+        """Which ledger this is: the same after a restore from its backup. Raises `LedgerError`."""
+        with self._ledger.database.reading() as connection:
+            return str(connection.execute(select(tables.ledger.c.ledger_id)).scalar_one())
+
     def note_dead(self, queued: Queued, reason: str) -> None:
         """Keeps, where the vendor sees it, that this event was set aside. Raises `LedgerError`."""
         data = {"reason": reason, "kind": queued.event.kind, "occurred_at": queued.event.occurred_at}

@@ -17,7 +17,7 @@ from filelock import FileLock
 from filelock import Timeout as LockTimeout
 
 from failover.errors import QueueBusy, QueueFull, QueueUnavailable, ShareFull
-from failover.queue_file import checksum, open_file, recount
+from failover.queue_file import checksum, open_file, put_aside, recount
 
 _log = logging.getLogger("protecao.failover.queue")
 _LOCK_TIMEOUT_S = 5.0
@@ -93,18 +93,39 @@ class EventQueue:
             recount(connection)
             self.origin: str = connection.execute("SELECT origin FROM about").fetchone()[0]
 
-    def append(self, events: Sequence[Event]) -> list[int]:
+    def append(self, events: Sequence[Event], *, ledger: str = "") -> list[int]:
         """Takes all of `events` with one fsync, or none; gives their places. The same event again is the same row.
 
+        `ledger`: the name of the one that they are for, where there may be several; those of two never share a file.
         Raises `QueueFull` at the queue's limit, `ShareFull` at that of one key.
         """
         with self._writing() as connection:
+            if ledger and not self._is_of(connection, ledger):
+                raise QueueUnavailable("events of another ledger wait in it")
             self._check_room(connection, events)
             taken = [self._insert(connection, event) for event in events]
             new = [event for event, (_, is_new) in zip(events, taken, strict=True) if is_new]
             size = sum(map(_size, new))
             connection.execute("UPDATE about SET pending = pending + ?, bytes = bytes + ?", (len(new), size))
             return [position for position, _ in taken]
+
+    def belong_to(self, ledger: str) -> Path | None:
+        """Whose events these have to be. Those of another ledger are kept in a file aside, which is given."""
+        with self._opened():  # its locks are held over all of this
+            with self._writing() as connection:
+                if self._is_of(connection, ledger):
+                    return None
+            self.close()
+            aside = put_aside(self.path, "of-another-ledger")
+            with self._writing() as connection:
+                self._is_of(connection, ledger)
+        _log.error("the queue's events are another ledger's: they are set aside", extra={"set_aside": str(aside)})
+        return aside
+
+    def kept_aside(self) -> list[Path]:
+        """The files with events of other ledgers. Raises nothing."""
+        found = self.path.parent.glob(f"{self.path.name}.of-another-ledger-*")
+        return sorted(path for path in found if not path.name.endswith(("-wal", "-shm")))
 
     def pending(self, limit: int, after: int = 0) -> list[Queued]:
         """Up to `limit` events behind place `after` that are not acknowledged, in order.
@@ -209,6 +230,19 @@ class EventQueue:
             if self._connection is not None:
                 self._connection.close()
                 self._connection = None
+
+    @staticmethod
+    def _is_of(connection: sqlite3.Connection, ledger: str) -> bool:
+        """Whether the file is this ledger's. One that says nothing, or in which nothing waits, becomes so."""
+        held, pending = connection.execute("SELECT ledger, pending FROM about").fetchone()
+        if held == ledger:
+            return True
+        if held:
+            if pending:
+                return False
+            connection.execute("DELETE FROM events WHERE state = 'synced'")
+        connection.execute("UPDATE about SET ledger = ?", (ledger,))
+        return True
 
     def _check_room(self, connection: sqlite3.Connection, events: Sequence[Event]) -> None:
         pending, size, dead = connection.execute("SELECT pending, bytes, dead FROM about").fetchone()

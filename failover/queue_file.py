@@ -16,7 +16,8 @@ _log = logging.getLogger("protecao.failover.queue")
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS about (id INTEGER PRIMARY KEY CHECK (id = 1), origin TEXT NOT NULL,
-    pending INTEGER NOT NULL, bytes INTEGER NOT NULL, synced INTEGER NOT NULL, dead INTEGER NOT NULL);
+    pending INTEGER NOT NULL, bytes INTEGER NOT NULL, synced INTEGER NOT NULL, dead INTEGER NOT NULL,
+    ledger TEXT NOT NULL DEFAULT '');
 CREATE TABLE IF NOT EXISTS events (position INTEGER PRIMARY KEY AUTOINCREMENT, event_id TEXT NOT NULL,
     kind TEXT NOT NULL, key TEXT NOT NULL, occurred_at REAL NOT NULL, body TEXT NOT NULL, checksum TEXT NOT NULL,
     queued_at REAL NOT NULL, state TEXT NOT NULL DEFAULT 'pending', tries INTEGER NOT NULL DEFAULT 0,
@@ -75,7 +76,9 @@ def prepare(connection: sqlite3.Connection) -> None:
     found = connection.execute("SELECT count(*) FROM sqlite_master WHERE name IN ('about', 'events')").fetchone()
     if found[0] < 2:
         connection.executescript(_SCHEMA)
-    connection.execute("INSERT OR IGNORE INTO about VALUES (1, ?, 0, 0, 0, 0)", (str(uuid.uuid4()),))
+    if connection.execute("SELECT 1 FROM pragma_table_info('about') WHERE name = 'ledger'").fetchone() is None:
+        connection.execute("ALTER TABLE about ADD COLUMN ledger TEXT NOT NULL DEFAULT ''")
+    connection.execute("INSERT OR IGNORE INTO about VALUES (1, ?, 0, 0, 0, 0, '')", (str(uuid.uuid4()),))
 
 
 def is_sound(path: Path) -> bool:
@@ -96,16 +99,32 @@ def _rescue(path: Path, repaired: Path) -> None:
     with contextlib.closing(connect(repaired)) as target:
         prepare(target)
         saved = _save_rows(path, target)
+        target.execute("UPDATE about SET ledger = ?", (_ledger_of(path),))
         target.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    aside = path.with_name(f"{path.name}.damaged-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{os.getpid()}")
+    aside = put_aside(path, "damaged")
     _log.error(
         "the queue's file was damaged: it is set aside, and the rows whose checksum holds are saved",
         extra={"set_aside": str(aside), "saved": saved},
     )
+    repaired.replace(path)
+
+
+def put_aside(path: Path, why: str) -> Path:
+    """Gives the file, closed by the caller, a name of its own beside its place; gives that."""
+    aside = path.with_name(f"{path.name}.{why}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{os.getpid()}")
     for suffix in ("-wal", "-shm", ""):
         with contextlib.suppress(FileNotFoundError):
             path.with_name(path.name + suffix).rename(aside.with_name(aside.name + suffix))
-    repaired.replace(path)
+    return aside
+
+
+def _ledger_of(path: Path) -> str:
+    """Whose events a damaged file holds; empty where it does not say so any more."""
+    try:
+        with contextlib.closing(connect(path)) as source:
+            return str(source.execute("SELECT ledger FROM about").fetchone()[0])
+    except (sqlite3.Error, TypeError):
+        return ""
 
 
 def _fill_up(path: Path) -> None:

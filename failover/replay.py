@@ -47,10 +47,15 @@ class Replay:
         batch: int = 500,
         tries: int = 5,
         on_dead: Callable[[Queued, str], None] = _nobody_notes,
+        ledger: Callable[[], str] | None = None,
     ) -> None:
-        """`on_dead`: told of each event before it is set aside, with the reason; what it raises puts that off."""
+        """`on_dead`: told of each event before it is set aside, with the reason; what it raises puts that off.
+
+        `ledger`: asked at each run for the name of the one that `handler` writes to; another's events never go there.
+        """
         self._queue = queue
         self._on_dead = on_dead
+        self._ledger = ledger
         self._handler = handler
         self._batch = batch
         self._tries = tries
@@ -58,7 +63,7 @@ class Replay:
         self._lock = FileLock(f"{queue.path}.replay.lock", timeout=0, thread_local=False)
 
     def run(self) -> Replayed:
-        """Replays what is pending. Raises what the handler raised other than `Refused`: later, then.
+        """Replays what is pending. Raises what the handler or `ledger` raised other than `Refused`: later, then.
 
         Where an event is refused the others go on, but for those of its key: they stay behind it. A run while
         another is under way does nothing.
@@ -73,6 +78,8 @@ class Replay:
             self._lock.release()
 
     def _run(self) -> Replayed:
+        if self._ledger is not None:
+            self._queue.belong_to(self._ledger())
         done, after = Replayed(), 0
         waiting: set[str] = set()
         while batch := self._queue.pending(self._batch, after):

@@ -43,7 +43,7 @@ class Queueing:
             self.trouble = str(error)
             return
         handler = LedgerReplay(ledger_on(database, new_id(), clock), settings.node_id, clock)
-        self.replay = Replay(self.queue, handler, on_dead=handler.note_dead)
+        self.replay = Replay(self.queue, handler, on_dead=handler.note_dead, ledger=handler.ledger_id)
 
     def listen(self, asking_since: float | None) -> None:
         """Cuts the node off where its ledger has owed the supervisor an answer for longer than a call may wait.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 from api import logs
 from failover import Status
@@ -45,6 +46,15 @@ def of_the_queue(reason: str | None, filled: float) -> Iterator[str]:
         yield "this node's queue is full: it takes nothing more until the ledger is back"
     elif filled >= _NEARLY_FULL:
         yield "this node's queue is nearly full"
+
+
+def of_what_was_set_aside(files: Iterable[Path]) -> Iterator[str]:
+    """`files`: queues of other ledgers that this node was at before."""
+    for file in files:
+        yield (
+            f"{file.name} beside this node's queue holds events of another ledger: give a node that ledger and this "
+            "file as its QUEUE_PATH, or move the file away"
+        )
 
 
 class Said:

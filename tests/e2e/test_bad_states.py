@@ -289,6 +289,7 @@ def test_a_ledger_restored_from_yesterdays_backup_is_copied_anew_and_no_epoch_is
     assert used == {1, 2, 3}
 
     server.stop()
+    until(lambda: told(two, old, fingerprint="yesterday") == QUEUED, "an answer without the ledger")
     shutil.rmtree(server.data)
     shutil.copytree(tmp_path / "backup", server.data)
     _keep_owner(tmp_path / "backup", server.data)
@@ -304,6 +305,7 @@ def test_a_ledger_restored_from_yesterdays_backup_is_copied_anew_and_no_epoch_is
     (lease,) = rows(site.database, tables.lease)
     assert lease["epoch"] not in used
     assert told(two, old, "activate", fingerprint="after") == FROM_THE_LEDGER
+    until(lambda: site.modes()["isolated"] > 0, "what was queued before goes to it: it is the same ledger", _PATIENCE_S)
 
 
 def _keep_owner(source: Path, copy: Path) -> None:

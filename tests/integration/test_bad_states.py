@@ -8,14 +8,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from sqlalchemy import select, text
 
 from api.ledger import migrate, tables
 from api.ledger.database import Database
 from failover import Event, EventQueue
-from tests.integration.test_cut_off import back, caught_up, copied, gone, stats_of
+from tests.integration.test_cut_off import back, caught_up, copied, drained, gone, stats_of
 from tests.support.admin import Admin
-from tests.support.nodes import Answer, Node, running_node, starting_node
+from tests.support.nodes import Answer, Node, rows, running_node, starting_node
 from tests.support.postgres import PostgresServer
 from tests.support.processes import ROOT, until
 
@@ -118,6 +119,38 @@ def test_a_copy_of_another_ledger_is_made_anew_where_that_answers(
     finally:
         server.start()
         server.drop_database(name)
+
+
+# -- a queue of another ledger -----------------------------------------------------------------------------------------
+
+
+def test_a_queue_of_another_ledger_is_kept_aside_and_said_and_goes_to_its_own(
+    server: PostgresServer, url: str, tmp_path: Path
+) -> None:
+    with running_node(url, tmp_path, **_BUDGET) as node:
+        license = copied(Admin(node))
+        gone(server, node, license["key"])
+        assert node.call("usage", license["key"]).body["durability"] == "queue"
+    with FileLock(tmp_path / "supervisor.lock", timeout=60):
+        pass  # it has given up: what it takes to its ledger now it takes to no other
+    server.start()
+    name = "another_" + url.rsplit("_", 1)[1]
+    other = server.create_database(name)
+    try:
+        with running_node(other, tmp_path, **_BUDGET) as node:
+            until(lambda: "holds events of another ledger" in troubles(node), "/readyz says so")
+            (aside,) = tmp_path.glob("sync_queue.db.of-another-ledger-*Z-*[0-9]")
+            assert rows(node.database, tables.events, type="usage") == rows(node.database, tables.replay_findings) == []
+            sold = copied(Admin(node))
+            gone(server, node, sold["key"])
+            assert node.call("usage", sold["key"]).body["durability"] == "queue", "the queue takes this ledger's"
+            drained(server, node)
+            assert len(rows(node.database, tables.events, type="usage")) == 1
+    finally:
+        server.drop_database(name)
+    with running_node(url, tmp_path, QUEUE_PATH=str(aside), **_BUDGET) as node:
+        until(lambda: len(rows(node.database, tables.events, type="usage")) == 1, "it has come to its own")
+        assert "another ledger" not in troubles(node)
 
 
 # -- a schema of another release --------------------------------------------------------------------------------------

@@ -32,8 +32,8 @@ class MemoryQueue:
         self._dead: dict[int, Queued] = {}
         self._last = self._synced = 0
 
-    def append(self, events: Sequence[Event]) -> list[int]:
-        """All or none."""
+    def append(self, events: Sequence[Event], *, ledger: str = "") -> list[int]:
+        """All or none. There is one ledger."""
         if len(self._rows) + len(self._dead) + len(events) > self.limits.events:
             raise QueueFull("full")
         held = Counter(row.event.key for rows in (self._rows, self._dead) for row in rows.values())
@@ -98,9 +98,9 @@ class Watched:
     def __getattr__(self, name: str) -> object:
         return getattr(self._inner, name)
 
-    def append(self, events: Sequence[Event]) -> list[int]:
+    def append(self, events: Sequence[Event], *, ledger: str = "") -> list[int]:
         """Notes where each event is."""
-        positions = self._inner.append(events)
+        positions = self._inner.append(events, ledger=ledger)
         for position, event in zip(positions, events, strict=True):
             if position not in self._disk.settled and position not in self._disk.waiting:
                 self._disk.waiting[position] = event.event_id

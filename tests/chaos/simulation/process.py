@@ -53,10 +53,10 @@ class SlowQueue:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
 
-    def append(self, events: Sequence[QueueRow]) -> list[int]:
+    def append(self, events: Sequence[QueueRow], *, ledger: str = "") -> list[int]:
         """A crash may come before it and behind it."""
         self._pause()
-        positions = self._inner.append(events)
+        positions = self._inner.append(events, ledger=ledger)
         self._pause()
         return positions
 

@@ -182,3 +182,48 @@ def test_processes_and_threads_of_one_node_share_it(tmp_path: Path) -> None:
     assert len(set(ids)) == len(ids) == 160
     for name in ("p0", "p1", "t0", "t1"):
         assert [i for i in ids if i.startswith(name)] == [f"{name}-{number}" for number in range(40)]
+
+
+# -- whose events they are --------------------------------------------------------------------------------------------
+
+
+def test_events_of_another_ledger_are_kept_in_a_file_aside_and_never_mixed_with_these(
+    tmp_path: Path, queue: EventQueue
+) -> None:
+    worker = EventQueue(queue.path)
+    worker.append([event(1)], ledger="old")
+    with pytest.raises(QueueUnavailable):
+        worker.append([event(2)], ledger="new")
+    assert queue.belong_to("old") is None
+    assert queue.kept_aside() == []
+    aside = queue.belong_to("new")
+    assert queue.kept_aside() == [aside]
+    assert queue.pending(10) == []
+    worker.append([event(2)], ledger="new")
+    assert [queued.event for queued in queue.pending(10)] == [event(2)]
+    assert aside is not None
+    old = EventQueue(aside)
+    assert [queued.event for queued in old.pending(10)] == [event(1)]
+    assert old.belong_to("old") is None
+    old.close()
+    worker.close()
+
+
+def test_a_queue_in_which_nothing_waits_is_any_ledger_s(queue: EventQueue) -> None:
+    queue.acknowledge(queue.append([event(1)], ledger="old"))
+    queue.append([event(1)], ledger="new")
+    assert queue.belong_to("new") is None
+    assert [queued.event for queued in queue.pending(10)] == [event(1)]
+    assert queue.kept_aside() == []
+
+
+def test_a_file_of_before_ledgers_had_names_goes_to_the_first_that_is_named(queue: EventQueue) -> None:
+    queue.append([event(1)])
+    queue.close()
+    connection = sqlite3.connect(queue.path)
+    connection.execute("ALTER TABLE about DROP COLUMN ledger")
+    connection.close()
+    assert queue.belong_to("first") is None
+    assert [queued.event for queued in queue.pending(10)] == [event(1)]
+    with pytest.raises(QueueUnavailable):
+        queue.append([event(2)], ledger="second")

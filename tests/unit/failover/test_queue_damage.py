@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from failover.errors import QueueUnavailable
 from failover.queue import Event, EventQueue
 
 PAGE = 4096
@@ -18,7 +19,7 @@ def event(number: int) -> Event:
 
 def filled(path: Path, count: int = 400) -> None:
     queue = EventQueue(path)
-    queue.append([event(number) for number in range(count)])
+    queue.append([event(number) for number in range(count)], ledger="this one")
     queue.acknowledge([1, 2])
     queue.close()
 
@@ -45,7 +46,9 @@ def test_rows_around_a_hole_are_saved(tmp_path: Path, caplog: pytest.LogCaptureF
     assert queue.origin != origin
     assert "damaged" in caplog.text
     assert len(list(tmp_path.glob("sync_queue.db.damaged-*"))) == 1
-    queue.append([event(1000)])
+    with pytest.raises(QueueUnavailable):
+        queue.append([event(1000)], ledger="another")
+    queue.append([event(1000)], ledger="this one")
     queue.close()
     again = EventQueue(path)
     assert again.stats().pending == len(saved) + 1
