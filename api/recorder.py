@@ -63,6 +63,10 @@ class Recorder:
         self._checks = self._lane(self._flush_checks, patience_s)
         self._writes = self._lane(self._flush_writes, patience_s)
 
+    def go_without_it(self, isolated: Isolated) -> None:
+        """From now on, where the ledger is away, `isolated` is the lane to take."""
+        self._isolated = isolated
+
     @staticmethod
     def _lane(flush: Flush[Operation, Outcome], patience_s: float) -> Batcher[Operation, Outcome]:
         limits = {"max_batch": _MAX_BATCH, "max_waiting": _MAX_WAITING}

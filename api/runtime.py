@@ -44,8 +44,8 @@ _SUPERVISOR_PATIENCE_S = 3.0
 _CONNECTIONS, _SUPERVISORS = 5, 2
 _NOBODY = Ask(key_hash="")
 _NO_DISK = (
-    "DATA_DIR took nothing when this process started: without a copy of the ledger and a queue it answers from the "
-    "ledger alone, and has no part in who leads"
+    "DATA_DIR takes nothing: without a copy of the ledger and a queue this node answers from the ledger alone, and has "
+    "no part in who leads"
 )
 
 
@@ -77,11 +77,7 @@ class Runtime:
             longest_s=settings.isolated_max_age,
         )
         # Alone it would not be told that the ledger is back: without a place to share, no going on without it.
-        isolated = (
-            Isolated(settings.queue_path, self.reader, self.state, self.node, self.clock)
-            if self.state.is_shared
-            else None
-        )
+        isolated = self._isolated() if self.state.is_shared else None
         self.recorder = Recorder(
             self.ledger, self.node, self.clock, reader=self.reader, state=self.state, isolated=isolated
         )
@@ -164,6 +160,7 @@ class Runtime:
     def poll(self) -> None:
         """Prepares the ledger where that is still to be done, and follows the permitted keys. Raises `LedgerError`."""
         with self._polling:
+            self._share()
             try:
                 if not self._prepared:
                     self._prepare()
@@ -176,6 +173,21 @@ class Runtime:
                 if self._signer is None:
                     self._start_cut_off(error)
                 raise
+
+    def _isolated(self) -> Isolated:
+        return Isolated(self.settings.queue_path, self.reader, self.state, self.node, self.clock)
+
+    def _share(self) -> None:
+        """Once the disk takes something: what this process shares with the others of its node."""
+        if self.state.is_shared:
+            return
+        try:
+            self.settings.data_dir.mkdir(parents=True, exist_ok=True)
+            self.state.move_to(self.settings.data_dir / STATE_NAME)
+        except OSError:
+            return  # said at the start, and on /readyz until it is over
+        self.recorder.go_without_it(self._isolated())
+        _log.info("DATA_DIR takes something: this node keeps a copy of its ledger and a queue")
 
     def _is_cut_off(self) -> bool:
         return self.state.cut_off_since is not None

@@ -46,13 +46,19 @@ class SharedState:
     """Counts failures per key in windows that start with the first failure, and numbers changes of license keys."""
 
     def __init__(self, path: Path | None, monotonic: Callable[[], float] = time.monotonic) -> None:
-        self._monotonic = monotonic
         """Raises OSError where the disk does not take the file; `path` None: this process's alone."""
-        self._file = None if path is None else os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        if self._file is not None:
-            _allocate(self._file)
+        self._monotonic = monotonic
+        self._file = None if path is None else _open(path)
         self._map = mmap.mmap(-1 if self._file is None else self._file, _SIZE)
         self._lock = threading.Lock()
+
+    def move_to(self, path: Path) -> None:
+        """What was this process's alone is the node's from now on, its counts begun anew. Raises OSError."""
+        file = _open(path)
+        with self._lock:
+            self._map, self._file = mmap.mmap(file, _SIZE), file
+        # What was written before is not noted there: nothing that was copied until now is newer for certain.
+        self.everything_changed()
 
     @property
     def is_shared(self) -> bool:
@@ -180,8 +186,9 @@ def _is_live(start: float, now: float, window_s: float) -> bool:
     return 0.0 <= now - start < window_s
 
 
-def _allocate(file: int) -> None:
-    """Gives the file its whole length on the disk: a page for which a full disk has no room ends who touches it."""
+def _open(path: Path) -> int:
+    """The file, its whole length on the disk: a page for which a full disk has no room ends who touches it."""
+    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         if os.fstat(file).st_size != _SIZE:
             os.ftruncate(file, _SIZE)
@@ -189,6 +196,7 @@ def _allocate(file: int) -> None:
     except OSError:
         os.close(file)
         raise
+    return file
 
 
 def _moment_at(key_hash: str) -> int:

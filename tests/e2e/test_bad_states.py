@@ -217,7 +217,7 @@ def test_a_node_that_starts_on_a_disk_that_takes_nothing_answers_from_the_ledger
     one.ready(), two.ready()
     sold = site.bought(two)
     assert told(one, sold) == told(two, sold) == FROM_THE_LEDGER
-    assert has_trouble(one, "DATA_DIR took nothing")
+    assert has_trouble(one, "DATA_DIR takes nothing")
     until(lambda: "this node's disk takes nothing" in one.server.output(), "its log says so")
     plays((two, "backup", 1), deadline=60)
     assert [node["id"] for node in two.stats()["nodes"]] == ["node-2"], "it has no part in who leads"
@@ -229,6 +229,11 @@ def test_a_node_that_starts_on_a_disk_that_takes_nothing_answers_from_the_ledger
     mend()
     plays((one, "primary", 2), (two, "standby", 2), deadline=_PATIENCE_S)
     assert told(one, sold) == FROM_THE_LEDGER
+    say_no_more((one,), "DATA_DIR")
+    server.stop()
+    until(lambda: told(one, sold) == QUEUED, "its workers have a copy and a queue by now, and need no restart")
+    server.start()
+    until(lambda: told(one, sold) == FROM_THE_LEDGER, "back at its ledger", _PATIENCE_S)
 
 
 # -- the ledger -------------------------------------------------------------------------------------------------------

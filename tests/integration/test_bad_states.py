@@ -13,6 +13,7 @@ from sqlalchemy import select, text
 
 from api.ledger import migrate, tables
 from api.ledger.database import Database
+from api.signing import key_claim
 from failover import Event, EventQueue
 from tests.integration.test_cut_off import back, caught_up, copied, drained, gone, stats_of
 from tests.support.admin import Admin
@@ -77,6 +78,27 @@ def test_a_queue_at_its_limit_is_said_and_takes_again_once_there_is_room(server:
     queue.close()
     back(server, node)
     until(lambda: node.call("validate", other["key"]).body["durability"] == "ledger", "it is back at its ledger")
+
+
+# -- a disk that takes nothing at the start ----------------------------------------------------------------------------
+
+
+def test_a_worker_that_starts_without_a_disk_goes_on_without_its_ledger_once_there_is_one(
+    server: PostgresServer, url: str, tmp_path: Path
+) -> None:
+    (tmp_path / "disk").touch()  # a file, in which no folder can be made
+    with starting_node(url, tmp_path / "disk" / "data", **_BUDGET) as node:
+        admin = Admin(node.ready())
+        license = admin.license(policy=admin.policy())
+        assert "DATA_DIR takes nothing" in troubles(node)
+        assert node.call("usage", license["key"]).body["durability"] == "ledger"
+        (tmp_path / "disk").unlink()
+        until(lambda: "DATA_DIR" not in troubles(node), "the disk takes something")
+        until(lambda: node.runtime.reader.has_key(key_claim(license["key"])), "a copy of the license")
+        gone(server, node, license["key"])
+        assert node.call("usage", license["key"]).body["license"]["uses"] == 2
+        drained(server, node)
+        assert node.call("usage", license["key"]).body["license"]["uses"] == 3
 
 
 # -- a copy of another ledger -----------------------------------------------------------------------------------------

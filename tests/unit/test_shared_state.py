@@ -69,6 +69,23 @@ def test_two_workers_see_each_others_counts(tmp_path: Path, time: Time) -> None:
     assert two.key_changes != before
 
 
+def test_one_that_was_alone_joins_the_others_and_believes_no_copy_of_before(tmp_path: Path, time: Time) -> None:
+    alone, other = SharedState(None, time), SharedState(tmp_path / "state", time)
+    alone.license_changed("a")
+    time.now += 1
+    assert not alone.is_shared
+    with pytest.raises(OSError, match="No such file"):
+        alone.move_to(tmp_path / "none" / "state")
+    assert not alone.is_shared
+    alone.move_to(tmp_path / "state")
+    assert alone.is_shared
+    assert alone.changed_at("a") == alone.changed_at("b") == time.now
+    other.cut_off()
+    assert alone.cut_off_since == time.now
+    alone.failed("b", 60)
+    assert other.failures("b", 60) == (1, 60.0)
+
+
 def test_processes_that_count_at_once_lose_nothing(tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
     workers = [context.Process(target=count_failures, args=(tmp_path / "state", 2_000)) for _ in range(3)]
