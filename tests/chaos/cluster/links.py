@@ -131,11 +131,16 @@ class Link:
             end.reset()
         self._ends.clear()
 
-    def _close(self) -> None:
+    async def _close(self) -> None:
         self._refuses = True
-        if self._server is not None:
-            self._server.close()
-            self._server = None
+        server, self._server = self._server, None
+        if server is not None:
+            for listening in server.sockets:
+                asyncio.get_running_loop().remove_reader(listening.fileno())
+            # What is accepted by now gets its transport first: for a server that is closed asyncio fails to make
+            # one, and the connection would stay open for ever.
+            await asyncio.sleep(0)
+            server.close()
         self._reset()
 
     async def _listen(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import socket
 import time
@@ -127,3 +128,18 @@ def test_a_link_to_nobody_resets_who_comes(net: Network) -> None:
         socket.create_connection(("127.0.0.1", link.port), 10) as near,
     ):
         assert near.recv(1) == b""
+
+
+def test_a_connection_that_is_accepted_in_the_moment_in_which_its_link_closes_is_reset(
+    net: Network, link: Link
+) -> None:
+    async def close_while_accepting() -> list[socket.socket]:
+        near = [socket.create_connection(("127.0.0.1", link.port), 10) for _ in range(5)]
+        for _ in range(2):  # of the loop's rounds: by then they are accepted, and have no transport yet
+            await asyncio.sleep(0)
+        await link._close()
+        return near
+
+    for near in net.do(close_while_accepting):
+        with near, pytest.raises(ConnectionResetError):
+            near.recv(1)
