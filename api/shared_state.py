@@ -97,21 +97,17 @@ class SharedState:
 
     def changed_at(self, key_hash: str) -> float:
         """When (monotonic) this node last wrote what the license of this key is; 0 where it never did."""
-        own: float = _MOMENT.unpack_from(self._map, _moment_at(key_hash))[0]
-        everything: float = _MOMENT.unpack_from(self._map, _EVERYTHING_AT)[0]
-        return max(own, everything)
+        return max(self._past(_moment_at(key_hash)), self._past(_EVERYTHING_AT))
 
     @property
     def cut_off_since(self) -> float | None:
         """Since when (monotonic) the ledger is not asked any more, because it did not answer one of the workers."""
-        since: float = _MOMENT.unpack_from(self._map, _CUT_OFF_AT)[0]
-        return since or None
+        return self._past(_CUT_OFF_AT) or None
 
     @property
     def last_cut_off(self) -> float:
         """When (monotonic) that began the last time, over or not; 0 where it never did."""
-        last: float = _MOMENT.unpack_from(self._map, _LAST_CUT_OFF_AT)[0]
-        return last if last <= self._monotonic() else 0.0  # a moment to come is another boot's
+        return self._past(_LAST_CUT_OFF_AT)
 
     def cut_off(self) -> None:
         """The ledger did not answer: nobody on this node waits for it until `reconnected`."""
@@ -144,6 +140,11 @@ class SharedState:
         """The queue was found empty after `queued` was read."""
         with self._alone():
             _HEADER.pack_into(self._map, _DRAINED_AT, queued)
+
+    def _past(self, offset: int) -> float:
+        """The moment that stands there; 0 for one that is still to come: another boot's, whose clock had run longer."""
+        moment: float = _MOMENT.unpack_from(self._map, offset)[0]
+        return moment if moment <= self._monotonic() else 0.0
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:

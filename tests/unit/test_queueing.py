@@ -80,3 +80,6 @@ def test_a_moment_to_come_is_no_cut_off_of_this_boot(state: SharedState, time: T
     state.cut_off()
     time.now -= 500
     assert state.last_cut_off == 0.0
+    assert state.cut_off_since is None
+    state.cut_off()
+    assert state.cut_off_since == time.now

@@ -121,6 +121,17 @@ def test_counts_from_before_a_reboot_are_void(tmp_path: Path, time: Time) -> Non
     assert SharedState(tmp_path / "state", time).failures("a", 60) == (0, 0.0)
 
 
+def test_a_change_from_before_a_reboot_is_no_change_to_come(tmp_path: Path, time: Time) -> None:
+    before = SharedState(tmp_path / "state", time)
+    before.license_changed("a")
+    before.everything_changed()
+    time.now = 5.0
+    state = SharedState(tmp_path / "state", time)
+    assert state.changed_at("a") == 0.0
+    state.license_changed("a")
+    assert state.changed_at("a") == 5.0
+
+
 def test_more_keys_than_places_push_out_those_with_the_fewest_failures(time: Time) -> None:
     state = SharedState(None, time)
     for _ in range(30):
