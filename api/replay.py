@@ -147,7 +147,10 @@ def _is_only_seen(before: Holding, after: Holding) -> bool:
 
 
 def _since_seen(before: Holding, after: Holding) -> float:
-    return (after.license.last_seen_at or 0.0) - (before.license.last_seen_at or 0.0)
+    """For how long the machine had not been seen, or the license where no machine was: a seat may hang on it."""
+    changed = changed_machines(before, after)
+    seen = before.machines[changed[0].fingerprint] if changed else before.license
+    return (after.license.last_seen_at or 0.0) - (seen.last_seen_at or 0.0)
 
 
 def _touch(before: Holding, after: Holding) -> Touch:
