@@ -150,7 +150,7 @@ def used(copied: Copied, sold: Sold) -> tuple[int, int]:
 
 def put_use(copied: Copied, sold: Sold, *, queued: bool) -> None:
     """One use more, as a worker puts it over the rows that it knew."""
-    known = copied.snapshot.look_up_fully(Ask(sold.key_hash), copied.clock.now())
+    [known] = copied.snapshot.look_up_fully([Ask(sold.key_hash)], copied.clock.now())
     before = known.holding
     assert before is not None
     after = msgspec.structs.replace(before.license, uses=before.license.uses + 1)
