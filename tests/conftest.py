@@ -6,6 +6,7 @@ after the last; without, the first test that needs it does. Tests get clones of 
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 import shutil
@@ -170,6 +171,18 @@ def seed(request: pytest.FixtureRequest) -> int:
     chosen = int(os.environ.get("TEST_SEED") or secrets.randbits(32))
     request.node.stash[_SEED] = chosen
     return chosen
+
+
+@pytest.fixture
+def caplog(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
+    """pytest's own, which hears this project whatever another test of this process has set up."""
+    logger = logging.getLogger("protecao")
+    level, propagate = logger.level, logger.propagate
+    logger.setLevel(logging.INFO)
+    logger.propagate = True
+    yield caplog
+    logger.setLevel(level)
+    logger.propagate = propagate
 
 
 @pytest.hookimpl(wrapper=True)

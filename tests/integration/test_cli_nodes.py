@@ -125,6 +125,6 @@ def test_the_numbers_of_stats_are_shown(cli: Cli, database: Database) -> None:
     lead(database, ONE)
     sell(database)
     found = cli.json("node", "stats")
-    members = {"seq", "lease", "nodes", "sync", "licenses", "machines", "checks", "failovers"}
+    members = {"at", "seq", "lease", "nodes", "sync", "licenses", "machines", "checks", "failovers"}
     assert (set(found), found["licenses"]["total"], found["lease"]["holder"]) == (members, 1, ONE.node)
     assert [one["id"] for one in found["nodes"]] == [ONE.node]

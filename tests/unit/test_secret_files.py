@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import multiprocessing
 import os
 import stat
@@ -141,14 +140,7 @@ def test_a_damaged_file_is_named_and_left_alone(tmp_path: Path, content: bytes, 
 def test_a_file_others_can_read_is_put_right_and_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     made = load_or_create(tmp_path)
     (tmp_path / FILE_NAME).chmod(0o644)
-    # Another test of this process may have asked for quieter logs.
-    caplog.set_level(logging.INFO, logger="protecao.secrets")
-    logger = logging.getLogger("protecao.secrets")
-    logger.addHandler(caplog.handler)
-    try:
-        assert load_or_create(tmp_path) == made
-    finally:
-        logger.removeHandler(caplog.handler)
+    assert load_or_create(tmp_path) == made
     assert mode(tmp_path / FILE_NAME) == 0o600
     assert "could be read by others" in caplog.text
     assert made["API_KEY"] not in caplog.text
