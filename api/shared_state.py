@@ -187,13 +187,21 @@ def _is_live(start: float, now: float, window_s: float) -> bool:
     return 0.0 <= now - start < window_s
 
 
+def allocate(file: int, size: int) -> None:
+    """Room for so many bytes of the open file on its disk, new ones zero. Raises OSError where there is none."""
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(file, 0, size)
+    elif (there := os.fstat(file).st_size) < size:  # macOS has no such call
+        os.pwrite(file, bytes(size - there), there)
+
+
 def _open(path: Path) -> int:
     """The file, its whole length on the disk: a page for which a full disk has no room ends who touches it."""
     file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        if os.fstat(file).st_size != _SIZE:
+        if os.fstat(file).st_size > _SIZE:
             os.ftruncate(file, _SIZE)
-        os.posix_fallocate(file, 0, _SIZE)
+        allocate(file, _SIZE)
     except OSError:
         os.close(file)
         raise

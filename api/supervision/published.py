@@ -18,6 +18,7 @@ import msgspec
 
 from api.ledger.records import Mode
 from api.licensing import Watch
+from api.shared_state import allocate
 
 FILE_NAME = "node-state.bin"
 #: How often the file is looked at by a worker that is asked all the time.
@@ -99,7 +100,7 @@ class Published:
         file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             if os.fstat(file).st_size < _ROOM:
-                os.posix_fallocate(file, 0, _ROOM)
+                allocate(file, _ROOM)
             os.pwrite(file, b"%08x%s\n" % (zlib.crc32(said), said), 0)
         finally:
             os.close(file)

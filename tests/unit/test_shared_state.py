@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 from pathlib import Path
 
 import pytest
 
-from api.shared_state import SharedState
+from api.shared_state import SharedState, allocate
 
 
 class Time:
@@ -57,6 +58,18 @@ def test_a_window_counts_whatever_the_moment_it_began_is_rounded_to(time: Time) 
     state.failed("a", 60)
     state.failed("a", 60)
     assert state.failures("a", 60)[0] == 2
+
+
+@pytest.mark.parametrize("there", [0, 100, 5_000])
+def test_room_is_made_without_the_systems_own_call_for_it_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: int
+) -> None:
+    monkeypatch.delattr(os, "posix_fallocate")
+    path = tmp_path / "file"
+    path.write_bytes(b"x" * there)
+    with path.open("r+b") as file:
+        allocate(file.fileno(), 4096)
+    assert path.read_bytes() == (b"x" * there).ljust(4096, b"\0")
 
 
 def test_two_workers_see_each_others_counts(tmp_path: Path, time: Time) -> None:
