@@ -41,6 +41,9 @@ def run(folder: Path, *, seed: int, faults: int | None, only: tuple[str, ...] = 
             troubles.append(str(error))
             _say(f"THE RUN ENDS HERE: {error}")
         troubles += crowd.stop()
+        with contextlib.suppress(AssertionError):
+            # What is still on its way from a queue to the ledger is not lost.
+            cluster.steady()
         left = remains(cluster)
         history.write(folder / "history.jsonl")
     return judged(history, left, not_made, troubles)

@@ -28,7 +28,7 @@ from tests.support.processes import freeze, until
 
 _NODES = 3
 _POOLED_RANK = 2
-_HEAL_S = 120.0
+_HEAL_S = 240.0
 _FRESH_S = 3.0
 #: Nothing that a test asserts on: what a node says, for the reader of a failed run.
 _SETTINGS = {"RATE_LIMIT": "1000000/minute", "LOG_LEVEL": "INFO"}
