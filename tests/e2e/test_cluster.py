@@ -184,9 +184,9 @@ def test_an_admin_moves_the_lease_by_call_and_by_command(site: Site) -> None:
         assert one.command("switchover", "nobody")[1]["code"] == "RESOURCE_NOT_FOUND"
         until(lambda: len(one.stats()["nodes"]) == 2, "both beat")
         assert one.command("switchover", "node-1")[1]["code"] == "CONFLICT"
-        assert one.command("switchover", "node-2") == (200, {"to": "node-2", "epoch": 2})
+        assert one.moves("switchover", "node-2") == {"to": "node-2", "epoch": 2}
         plays((one, "standby", 2), (two, "backup", 2))
-        assert two.command("promote", "node-1") == (200, {"to": "node-1", "epoch": 3})
+        assert two.moves("promote", "node-1") == {"to": "node-1", "epoch": 3}
         plays((one, "primary", 3), (two, "standby", 3))
         cli = Program(one.env)
         assert cli.json("node", "switchover", "node-2") == {"to": "node-2", "epoch": 4}

@@ -33,8 +33,8 @@ def database(ledger_url: str) -> Iterator[Database]:
 
 
 def silent(database: Database) -> tuple[Sold, Sold]:
-    """A license with a machine, `here`, that is dead by its heartbeat, and one whose check-in is overdue."""
-    dead, overdue = sell(database, {"machine_heartbeat_s": 600}), sell(database, {"check_in_days": 7})
+    """A license with a machine, `here`, that is dead by its heartbeat but keeps its seat, and one that is overdue."""
+    dead, overdue = sell(database, {"machine_heartbeat_s": 600, "cull": "keep"}), sell(database, {"check_in_days": 7})
     add_machine(database, dead, "here", heartbeat_at=time.time() - 700)
     with database.writing() as connection:
         licenses = tables.licenses

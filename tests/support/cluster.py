@@ -72,6 +72,10 @@ class Member:
         response = requests.post(url, json={"to": to}, headers=self._bearer(), timeout=10)
         return response.status_code, response.json()
 
+    def moves(self, action: str, to: str) -> Json:
+        """`command`, asked again for as long as `to` has not said that it may lead; gives what it answers then."""
+        return until(lambda: (said := self.command(action, to))[0] == 200 and said[1], f"{action} to {to}")
+
     @property
     def part(self) -> tuple[str, int]:
         """The role it says it plays, and the epoch."""
