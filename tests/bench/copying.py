@@ -79,7 +79,7 @@ def is_copied(disk: Path, licenses: int) -> bool:
 
 
 def _load_while_asked(stage: Stage, node: ServerProcess, disk: Path, plan: Plan, began: float, found: Copying) -> None:
-    """Asks from the first verdict on until the copy is complete; every answer but a good one is counted."""
+    """Asks from the first verdict on until the copy is complete, for one window at least; refusals are counted."""
     done = threading.Event()
 
     def watch() -> None:
@@ -90,7 +90,9 @@ def _load_while_asked(stage: Stage, node: ServerProcess, disk: Path, plan: Plan,
     stage.first_verdict_of_all(node)
     watching = threading.Thread(target=watch)
     watching.start()
-    while watching.is_alive():
+    goes_on = True
+    while goes_on:
+        goes_on = watching.is_alive()
         calls = stage.vendor.calls(PATH, 2_000)
         window = drive(node.port, plan.few, calls, _WINDOW_S, GOOD)
         found.answered += len(window.latencies)

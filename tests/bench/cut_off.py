@@ -56,6 +56,8 @@ def measured(stage: Stage, plan: Plan) -> CutOff:
             for turn in range(plan.rounds):
                 found.ledger.append(measure(stage, node, PATH, plan.most, plan.seconds, LEDGER))
                 _without_a_database(stage, node, queue, plan, found, last=turn == plan.rounds - 1)
+            # The calls that asked whether it answers from the ledger again went behind what was queued.
+            until(lambda: not queue.stats().pending, "an empty queue", _PATIENCE_S)
             found.taken, moments = queue.stats().total, replayed(stage.url, queue.origin)
     found.recorded = len(moments)
     found.per_s = _rate(moments[-found.backlog :])
