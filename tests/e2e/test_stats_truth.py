@@ -135,7 +135,9 @@ def without_the_ledger(server: PostgresServer, sold: Sold, site: Site, members: 
             _PATIENCE_S,
         )  # type: ignore[misc]
     for member in (members[0], again, members[2]):
-        until(lambda m=member: stats(m)["node"]["role"] == "isolated", "its role", _PATIENCE_S)  # type: ignore[misc]
+        # One that led is cut off at once, and leads no more when its lease is over.
+        until(lambda m=member: stats(m)["node"]["state"] == "ISOLATED", "its state", _PATIENCE_S)  # type: ignore[misc]
+        assert stats(member)["node"]["role"] == "isolated"
         found = until(lambda m=member: s if (s := stats(m))["sync"]["queue"]["pending"] else None, "queued")  # type: ignore[misc]
         assert found is not None
         assert (found["node"]["state"], found["node"]["ledger"]) == ("ISOLATED", "unreachable")
