@@ -812,7 +812,8 @@ class LicenseExchange {
         while (!this.isOver) {
             bits := NumGet(this.state + 0, 0, "UInt")
             if (bits & LicenseExchange.Broken)
-                this._Over(this._Reason(NumGet(this.state + 0, 8, "UInt")))
+                this._Over(LicenseTime.Ticks() < this.deadline ? this._Reason(NumGet(this.state + 0, 8, "UInt"))
+                    : "timeout")
             else if (bits & this.awaited)
                 this._GoOn()
             else if (LicenseTime.Ticks() < this.deadline)
@@ -838,7 +839,7 @@ class LicenseExchange {
         DllCall("winhttp\WinHttpSetOption", "Ptr", this.request, "UInt", 45, "Ptr*", state, "UInt", A_PtrSize)
         LicenseHttp.SetOption(this.request, 63, 3)      ; no cookies, no redirects
         left := this.deadline - LicenseTime.Ticks()
-        left := left < 1 ? 1 : left
+        left := (left < 1 ? 1 : left) + 1000        ; WinHTTP names its own time-outs by what it was doing
         DllCall("winhttp\WinHttpSetTimeouts", "Ptr", this.request, "Int", left, "Int", left, "Int", left, "Int", left)
         LicenseHttp.SetOption(this.request, 7, left)
     }

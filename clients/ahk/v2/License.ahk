@@ -775,7 +775,7 @@ class LicenseExchange {
         while !this.isOver {
             bits := NumGet(this.state, 0, "UInt")
             if bits & LicenseExchange.Broken
-                this._Over(LicenseExchange._Reason(NumGet(this.state, 8, "UInt")))
+                this._Over(A_TickCount < this.deadline ? LicenseExchange._Reason(NumGet(this.state, 8, "UInt")) : "timeout")
             else if bits & this.awaited
                 this._GoOn()
             else if A_TickCount < this.deadline
@@ -800,7 +800,7 @@ class LicenseExchange {
         state := this.state
         DllCall("winhttp\WinHttpSetOption", "Ptr", this.request, "UInt", 45, "Ptr*", &state, "UInt", A_PtrSize)
         LicenseHttp.SetOption(this.request, 63, 3)      ; no cookies, no redirects
-        left := Max(1, this.deadline - A_TickCount)
+        left := Max(1, this.deadline - A_TickCount) + 1000      ; WinHTTP names its own time-outs by what it was doing
         DllCall("winhttp\WinHttpSetTimeouts", "Ptr", this.request, "Int", left, "Int", left, "Int", left, "Int", left)
         LicenseHttp.SetOption(this.request, 7, left)
     }
