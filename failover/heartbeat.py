@@ -33,6 +33,11 @@ class Beat:
     started_at: float
     report: Report
 
+    @property
+    def may_lead(self) -> bool:
+        """One that is STARTING cannot do its work yet, and one that is STOPPING not much longer."""
+        return self.report.state not in (State.STARTING, State.STOPPING)
+
 
 class HeartbeatStore(Protocol):
     """Where heartbeats are kept. Every method may raise `StoreUnavailable` or `StoreBusy`."""
@@ -83,7 +88,7 @@ class SqlHeartbeatStore:
 class PrimaryHealth:
     """Since when rank 1 has been beating without a gap, as this node saw it. A new process starts anew.
 
-    One that is STARTING cannot do its work yet: it is not healthy.
+    One that may not lead is not healthy.
     """
 
     def __init__(self, timeout: float) -> None:
@@ -94,7 +99,7 @@ class PrimaryHealth:
 
     def saw(self, beats: Sequence[Beat], now: float) -> None:
         """Takes in the beats as read at `now` (monotonic)."""
-        able = [beat for beat in beats if beat.who.rank == 1 and beat.report.state != State.STARTING]
+        able = [beat for beat in beats if beat.who.rank == 1 and beat.may_lead]
         fresh = [beat for beat in able if beat.age_s <= self._timeout]
         if not fresh:
             self._primary = self._since = self._beat_at = None

@@ -190,7 +190,7 @@ class Supervisor:
 
     def switch_over(self, node: str) -> bool:
         """Asks the leader's own supervisor, this one, to hand the lease to `node`. False: it does not beat, or work."""
-        able = [b for b in self._beats if b.who.node == node and b.report.state != State.STARTING]
+        able = [b for b in self._beats if b.who.node == node and b.may_lead]
         fresh = [b.who for b in able if b.age_s <= self.config.heartbeat_timeout]
         if not fresh or not self.is_leader():
             return False

@@ -15,7 +15,7 @@ from api.problems import Problem
 from api.supervision.published import NodeState, QueueState
 from failover import SqlLeaseStore
 from failover.heartbeat import Beat, SqlHeartbeatStore
-from failover.model import Kind, State
+from failover.model import Kind
 
 _LISTED = 20
 
@@ -142,6 +142,6 @@ def _beating(database: Database, node: str, timeout: float) -> Beat:
     if not fresh:
         raise Problem("CONFLICT", f"{node} does not beat")
     newest = max(fresh, key=lambda beat: beat.started_at)
-    if newest.report.state == State.STARTING:
-        raise Problem("CONFLICT", f"{node} cannot give verdicts: its /readyz says what it waits for")
+    if not newest.may_lead:
+        raise Problem("CONFLICT", f"{node} is {newest.report.state}: it cannot lead")
     return newest

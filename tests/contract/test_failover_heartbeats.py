@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from failover.heartbeat import PrimaryHealth, Report, doubled
-from failover.model import Identity
+from failover.model import Identity, State
 from failover.supervisor import pending
 from tests.support.failover_stores import Stores, in_database, in_memory
 
@@ -72,6 +72,17 @@ def test_health_begins_anew_with_each_process_and_each_silence() -> None:
     stores.pass_time(7)
     health.saw(stores.heartbeats.read(), 21.0)
     assert (health.primary, health.healthy_since) == (None, None)
+
+
+@pytest.mark.parametrize("state", [State.STARTING, State.STOPPING])
+def test_a_primary_that_starts_or_that_has_signed_off_is_not_healthy_whatever_it_was_before(state: State) -> None:
+    stores, health = in_memory(), PrimaryHealth(6.0)
+    stores.heartbeats.write(ONE, REPORT)
+    health.saw(stores.heartbeats.read(), 10.0)
+    stores.pass_time(4)
+    stores.heartbeats.write(ONE, Report(role="standby", state=state))
+    health.saw(stores.heartbeats.read(), 14.0)
+    assert (health.primary, health.healthy_since, health.age(14.0)) == (None, None, float("inf"))
 
 
 @pytest.mark.parametrize("rank", [1, 2])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 
 from api.ledger import tables
 from api.openapi.stats_view import StatsView
-from tests.support.cluster import Asking, Json, Member, Site, plays
+from tests.support.cluster import WORKERS_AGREE_S, Asking, Json, Member, Site, plays
 from tests.support.nodes import Sold, rows
 from tests.support.postgres import PostgresServer
 from tests.support.processes import until
@@ -136,11 +137,12 @@ def without_the_ledger(server: PostgresServer, sold: Sold, site: Site, members: 
         )  # type: ignore[misc]
     for member in (members[0], again, members[2]):
         # One that led is cut off at once, and leads no more when its lease is over.
-        until(lambda m=member: stats(m)["node"]["state"] == "ISOLATED", "its state", _PATIENCE_S)  # type: ignore[misc]
-        assert stats(member)["node"]["role"] == "isolated"
+        until(lambda m=member: m.part[0] == "isolated", "its part", _PATIENCE_S)  # type: ignore[misc]
+        time.sleep(WORKERS_AGREE_S)
         found = until(lambda m=member: s if (s := stats(m))["sync"]["queue"]["pending"] else None, "queued")  # type: ignore[misc]
         assert found is not None
-        assert (found["node"]["state"], found["node"]["ledger"]) == ("ISOLATED", "unreachable")
+        node = found["node"]
+        assert (node["role"], node["state"], node["ledger"]) == ("isolated", "ISOLATED", "unreachable")
         assert counted(found) == known
         assert found["node"]["snapshot"]["licenses"] == 1
         assert found["sync"]["pending"] >= found["sync"]["queue"]["pending"]

@@ -273,7 +273,7 @@ def test_a_node_that_may_not_sign_has_no_part_in_who_leads_until_it_may(
         with supervised(two):
             assert says(tmp_path / "2", role="backup").epoch == 1
             until(lambda: beaten_for(database, "n1") > 4, "it beats longer than a failback takes")
-            with pytest.raises(Problem, match="cannot give verdicts"):
+            with pytest.raises(Problem, match="n1 is STARTING"):
                 hand_to(database, "n1", 6.0, promote=True)
             assert (lease(database)["node"], rows(database, tables.failovers)) == ("n2", [])
             with database.writing() as connection:
@@ -281,6 +281,8 @@ def test_a_node_that_may_not_sign_has_no_part_in_who_leads_until_it_may(
                 permitted_keys.write(connection, next.kid, KeyStatus.CURRENT, 1.0)
             assert says(tmp_path / "1", role="primary").epoch == 2
             assert says(tmp_path / "2", state="STARTING").role == "standby"
+        with pytest.raises(Problem, match="n2 is STOPPING"):
+            hand_to(database, "n2", 6.0, promote=True)
 
 
 def beaten_for(database: Database, node: str) -> float:
