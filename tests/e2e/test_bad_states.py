@@ -29,18 +29,6 @@ _LONG_S = 7.0
 _PATIENCE_S = 90.0
 
 
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[PostgresServer]:
-    with PostgresServer(tmp_path / "postgres") as server:
-        yield server
-
-
-@pytest.fixture
-def site(server: PostgresServer, tmp_path: Path) -> Iterator[Site]:
-    with contextlib.closing(Site(server.create_database("shared"), tmp_path)) as site:
-        yield site
-
-
 def missing(what: str) -> None:
     """Skips the test, loudly; in CI that is a failure."""
     if os.environ.get("CI"):
@@ -83,12 +71,12 @@ AWAY = (503, "LEDGER_UNAVAILABLE", None)
 # -- who and when -----------------------------------------------------------------------------------------------------
 
 
-def test_two_nodes_of_one_rank_are_said_loudly_by_both_and_one_of_them_leads(site: Site) -> None:
-    one = site.node(1).ready()
+def test_two_nodes_of_one_rank_are_said_loudly_by_both_and_one_of_them_leads(own_site: Site) -> None:
+    one = own_site.node(1).ready()
     plays((one, "primary", 1))
-    sold = site.sell()
-    with Watching(site.database) as watching:
-        twin = site.node(1, copy="-twin", NODE_ID="twin").ready()
+    sold = own_site.sell()
+    with Watching(own_site.database) as watching:
+        twin = own_site.node(1, copy="-twin", NODE_ID="twin").ready()
         say((one, twin), "node-1 and twin all say that they have rank 1")
         assert {node["id"] for node in one.stats()["nodes"] if node["rank"] == 1} == {"node-1", "twin"}
         plays((one, "primary", 1), (twin, "standby", 1))
@@ -99,7 +87,7 @@ def test_two_nodes_of_one_rank_are_said_loudly_by_both_and_one_of_them_leads(sit
 
 
 @pytest.mark.parametrize("skew", [3_700, -3_700])
-def test_a_clock_an_hour_off_is_said_and_gives_right_answers(site: Site, tmp_path: Path, skew: int) -> None:
+def test_a_clock_an_hour_off_is_said_and_gives_right_answers(own_site: Site, tmp_path: Path, skew: int) -> None:
     library = clock_library(tmp_path)
     if library is None:
         missing("THERE IS NO C COMPILER: no clock can be set")
@@ -107,13 +95,13 @@ def test_a_clock_an_hour_off_is_said_and_gives_right_answers(site: Site, tmp_pat
     (tmp_path / "clock").mkdir()
     clock = WallClock(tmp_path / "clock", library)
     clock.shift(skew)
-    right, wrong = site.node(1), site.node(2, **clock.env)
+    right, wrong = own_site.node(1), own_site.node(2, **clock.env)
     right.ready(), wrong.ready()
     plays((right, "primary", 1), (wrong, "standby", 1))
-    running, over = site.sell(), site.sell()
+    running, over = own_site.sell(), own_site.sell()
     now = time.time()
-    change_license(site.database, running, expires_at=now + _HOUR_S / 2)
-    change_license(site.database, over, expires_at=now - _HOUR_S / 2)
+    change_license(own_site.database, running, expires_at=now + _HOUR_S / 2)
+    change_license(own_site.database, over, expires_at=now - _HOUR_S / 2)
     say((wrong,), "s ahead of the ledger's" if skew > 0 else "s behind the ledger's")
     assert abs(readiness(wrong)["wall_clock_skew_s"] - skew) < 60
     assert abs(readiness(right)["wall_clock_skew_s"]) < 60
@@ -124,7 +112,7 @@ def test_a_clock_an_hour_off_is_said_and_gives_right_answers(site: Site, tmp_pat
         assert abs(answer["ts"] - time.time()) < 60
         assert abs(answer["as_of"] - time.time()) < 60
         assert member.validate(over).json()["code"] == "EXPIRED"
-    recorded = [row for row in rows(site.database, tables.events) if row["node"] == "node-2"]
+    recorded = [row for row in rows(own_site.database, tables.events) if row["node"] == "node-2"]
     assert all(abs(row["occurred_at"] - row["recorded_at"]) < 60 for row in recorded)
     clock.shift(0)
     say_no_more((wrong,), "wall clock")
@@ -132,20 +120,20 @@ def test_a_clock_an_hour_off_is_said_and_gives_right_answers(site: Site, tmp_pat
     assert wrong.validate(running).json()["code"] == "VALID"
 
 
-def test_a_heartbeat_table_that_someone_empties_is_filled_again_and_moves_nothing(site: Site) -> None:
-    one, two = site.two()
-    sold = site.bought(one, two)
-    (before,) = rows(site.database, tables.lease)
-    with Watching(site.database) as watching, Asking(one, sold) as asking, Asking(two, sold) as asking_two:
+def test_a_heartbeat_table_that_someone_empties_is_filled_again_and_moves_nothing(own_site: Site) -> None:
+    one, two = own_site.two()
+    sold = own_site.bought(one, two)
+    (before,) = rows(own_site.database, tables.lease)
+    with Watching(own_site.database) as watching, Asking(one, sold) as asking, Asking(two, sold) as asking_two:
         for _ in range(3):
-            with site.database.writing() as connection:
+            with own_site.database.writing() as connection:
                 connection.execute(delete(tables.heartbeats))
-            until(lambda: len(rows(site.database, tables.heartbeats)) == 2, "both beat again")
+            until(lambda: len(rows(own_site.database, tables.heartbeats)) == 2, "both beat again")
         time.sleep(_LONG_S)  # a takeover would have come
     assert watching.held == [(1, before["holder"])]
     assert set(asking.told) == set(asking_two.told) == {"VALID"}
     assert {node["id"] for node in two.stats()["nodes"]} == {"node-1", "node-2"}
-    assert site.failovers() == []
+    assert own_site.failovers() == []
 
 
 # -- a disk that takes nothing ----------------------------------------------------------------------------------------
@@ -167,14 +155,14 @@ def on(disk: SmallDisk, site: Site, rank: int = 1) -> Member:
 
 @pytest.mark.slow
 def test_a_disk_that_fills_up_costs_the_copy_and_the_queue_and_no_answer_of_the_ledger(
-    server: PostgresServer, site: Site, disk: SmallDisk
+    server: PostgresServer, own_site: Site, disk: SmallDisk
 ) -> None:
-    one = on(disk, site).ready()
+    one = on(disk, own_site).ready()
     plays((one, "primary", 1))
-    sold = site.bought(one)
+    sold = own_site.bought(one)
     workers = set(one.server.descendants())
     disk.fill()
-    until(lambda: stops_following(one, site), "a copy that cannot follow", _PATIENCE_S)
+    until(lambda: stops_following(one, own_site), "a copy that cannot follow", _PATIENCE_S)
     say((one,), "copy of the ledger cannot be written")
     until(lambda: readiness(one)["snapshot_age_s"] > _LONG_S, "an old copy")
     assert told(one, sold, "activate", fingerprint="pc") == FROM_THE_LEDGER
@@ -207,15 +195,15 @@ def stops_following(member: Member, site: Site) -> bool:
 @pytest.mark.slow
 @pytest.mark.parametrize("how", ["full", "read only"])
 def test_a_node_that_starts_on_a_disk_that_takes_nothing_answers_from_the_ledger_and_leads_once_it_can(
-    server: PostgresServer, site: Site, disk: SmallDisk, how: str
+    server: PostgresServer, own_site: Site, disk: SmallDisk, how: str
 ) -> None:
     spoil: Callable[[], None] = disk.fill if how == "full" else lambda: disk.read_only(True)
     mend: Callable[[], None] = disk.empty if how == "full" else lambda: disk.read_only(False)
     (disk.folder / "data").mkdir()
     spoil()
-    one, two = on(disk, site), site.node(2)
+    one, two = on(disk, own_site), own_site.node(2)
     one.ready(), two.ready()
-    sold = site.bought(two)
+    sold = own_site.bought(two)
     assert told(one, sold) == told(two, sold) == FROM_THE_LEDGER
     assert has_trouble(one, "DATA_DIR takes nothing")
     until(lambda: "this node's disk takes nothing" in one.server.output(), "its log says so")
@@ -270,20 +258,20 @@ def test_behind_a_pooler_in_transaction_mode_all_goes_as_without(server: Postgre
 
 @pytest.mark.slow
 def test_a_ledger_restored_from_yesterdays_backup_is_copied_anew_and_no_epoch_is_used_again(
-    server: PostgresServer, site: Site, tmp_path: Path
+    server: PostgresServer, own_site: Site, tmp_path: Path
 ) -> None:
-    one, two = site.two(FAILBACK_DELAY="600")
-    old = site.bought(one, two)
+    one, two = own_site.two(FAILBACK_DELAY="600")
+    old = own_site.bought(one, two)
     assert told(one, old, "activate", fingerprint="yesterday") == FROM_THE_LEDGER
     server.stop()
     shutil.copytree(server.data, tmp_path / "backup")
     _keep_owner(server.data, tmp_path / "backup")
     server.start()
-    site.database.close()  # what was open to the stopped server
+    own_site.database.close()  # what was open to the stopped server
     plays((one, "primary", 1), (two, "standby", 1), deadline=60)
 
-    new = site.bought(one, two)
-    with Watching(site.database) as today:
+    new = own_site.bought(one, two)
+    with Watching(own_site.database) as today:
         for epoch, member, other in ((2, two, one), (3, one, two)):
             assert other.moves("switchover", member.id)
             # That it leads again says nothing: it may not have noticed yet that another did.
@@ -300,18 +288,22 @@ def test_a_ledger_restored_from_yesterdays_backup_is_copied_anew_and_no_epoch_is
     shutil.copytree(tmp_path / "backup", server.data)
     _keep_owner(tmp_path / "backup", server.data)
     server.start()
-    site.database.close()
-    (restored,) = rows(site.database, tables.lease)
+    own_site.database.close()
+    (restored,) = rows(own_site.database, tables.lease)
     assert restored["epoch"] == 1
-    until(lambda: rows(site.database, tables.lease)[0]["epoch"] > max(used), "a new epoch", _PATIENCE_S)
+    until(lambda: rows(own_site.database, tables.lease)[0]["epoch"] > max(used), "a new epoch", _PATIENCE_S)
     for member in (one, two):
         until(lambda m=member: m.stats()["node"]["snapshot"]["licenses"] == 1, "copied anew", _PATIENCE_S)  # type: ignore[misc]
         until(lambda m=member: told(m, old, fingerprint="yesterday") == FROM_THE_LEDGER, "an answer", _PATIENCE_S)  # type: ignore[misc]
         assert told(member, new)[:2] == (200, "NOT_FOUND")
-    (lease,) = rows(site.database, tables.lease)
+    (lease,) = rows(own_site.database, tables.lease)
     assert lease["epoch"] not in used
     assert told(two, old, "activate", fingerprint="after") == FROM_THE_LEDGER
-    until(lambda: site.modes()["isolated"] > 0, "what was queued before goes to it: it is the same ledger", _PATIENCE_S)
+    until(
+        lambda: own_site.modes()["isolated"] > 0,
+        "what was queued before goes to it: it is the same ledger",
+        _PATIENCE_S,
+    )
 
 
 def _keep_owner(source: Path, copy: Path) -> None:

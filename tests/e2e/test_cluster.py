@@ -34,12 +34,6 @@ _FIRST_S = 4.0
 
 
 @pytest.fixture
-def site(empty_postgres_url: str, tmp_path: Path) -> Iterator[Site]:
-    with contextlib.closing(Site(empty_postgres_url, tmp_path)) as site:
-        yield site
-
-
-@pytest.fixture
 def own_server(tmp_path: Path) -> Iterator[PostgresServer]:
     with PostgresServer(tmp_path / "postgres") as server:
         yield server

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import signal
 import time
 import uuid
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import requests
@@ -21,12 +18,6 @@ from tests.support.processes import until
 
 _HEARTBEAT_S = 2
 _PATIENCE_S = 120.0
-
-
-@pytest.fixture
-def site(empty_postgres_url: str, tmp_path: Path) -> Iterator[Site]:
-    with contextlib.closing(Site(empty_postgres_url, tmp_path)) as site:
-        yield site
 
 
 def call(member: Member, act: str, sold: Sold) -> str:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import msgspec
 import pytest
@@ -19,18 +16,6 @@ from tests.support.processes import until
 
 _PATIENCE_S = 90.0
 _EVENTS = 15
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[PostgresServer]:
-    with PostgresServer(tmp_path / "postgres") as server:
-        yield server
-
-
-@pytest.fixture
-def site(server: PostgresServer, tmp_path: Path) -> Iterator[Site]:
-    with contextlib.closing(Site(server.create_database("shared"), tmp_path)) as site:
-        yield site
 
 
 def stats(member: Member) -> Json:
@@ -69,13 +54,13 @@ def counted(found: Json) -> Json:
 
 @pytest.mark.slow
 def test_backup_mode_step_by_step_and_a_ledger_that_goes_away_are_told_truly_by_every_node(
-    server: PostgresServer, site: Site
+    server: PostgresServer, own_site: Site
 ) -> None:
-    one, two, three = (site.node(rank) for rank in (1, 2, 3))
+    one, two, three = (own_site.node(rank) for rank in (1, 2, 3))
     for member in (one, two, three):
         member.ready()
     plays((one, "primary", 1), (two, "standby", 1), (three, "standby", 1))
-    sold = site.bought(two, one, three)
+    sold = own_site.bought(two, one, three)
     for member in (one, two, three):
         assert member.validate(sold).json()["node"] == {"id": member.id, "role": member.part[0], "epoch": 1}
         until(lambda m=member: [node["id"] for node in stats(m)["nodes"]] == ["node-1", "node-2", "node-3"], "all beat")  # type: ignore[misc]
@@ -86,14 +71,14 @@ def test_backup_mode_step_by_step_and_a_ledger_that_goes_away_are_told_truly_by_
     for number in range(_EVENTS):
         answer = (two, three)[number % 2].validate(sold).json()
         assert answer["node"]["epoch"] == 2
-    assert site.modes() == {"normal": 3, "backup": _EVENTS}
+    assert own_site.modes() == {"normal": 3, "backup": _EVENTS}
     for member in (two, three):
         until(lambda m=member: synced(m, _EVENTS, _EVENTS), "15 events, 15 pending")  # type: ignore[misc]
         (takeover,) = failovers(member, "takeover")
         assert (takeover["from"], takeover["to"], takeover["kind"]) == ("node-1", "node-2", "takeover")
         assert takeover["gap_s"] >= 6
 
-    one = site.node(1).ready()
+    one = own_site.node(1).ready()
     plays((one, "primary", 3), (two, "standby", 3), (three, "standby", 3), deadline=_PATIENCE_S)
     for member in (one, two, three):
         until(lambda m=member: synced(m, _EVENTS, 0), "0 pending, 15 synced")  # type: ignore[misc]
@@ -107,16 +92,16 @@ def test_backup_mode_step_by_step_and_a_ledger_that_goes_away_are_told_truly_by_
     for member in (one, two, three):
         failovers(member, "takeover", "failback", "switchover", "failback")
 
-    known = without_the_ledger(server, sold, site, (one, two, three))
+    known = without_the_ledger(server, sold, own_site, (one, two, three))
     server.start()
-    site.database.close()  # what was open to the stopped server
+    own_site.database.close()  # what was open to the stopped server
     until(lambda: one.part[0] == "primary", "rank 1 leads", _PATIENCE_S)
-    until(lambda: "isolated" in site.modes(), "what was queued is in the log", _PATIENCE_S)
+    until(lambda: "isolated" in own_site.modes(), "what was queued is in the log", _PATIENCE_S)
     until(lambda: stats(one)["sync"]["pending"] == 0, "all is synced", _PATIENCE_S)
-    assert set(site.modes()) == {"normal", "backup", "isolated"}
-    until(lambda: stats(one)["checks"]["total"] == site.modes().total(), "all is counted", _PATIENCE_S)
+    assert set(own_site.modes()) == {"normal", "backup", "isolated"}
+    until(lambda: stats(one)["checks"]["total"] == own_site.modes().total(), "all is counted", _PATIENCE_S)
     assert stats(one)["checks"]["total"] > known["checks"]["total"]
-    not_normal = sum(row["mode"] != "normal" for row in rows(site.database, tables.events))
+    not_normal = sum(row["mode"] != "normal" for row in rows(own_site.database, tables.events))
     until(lambda: stats(one)["sync"]["total"] == not_normal, "all of backup mode and isolation", _PATIENCE_S)
 
 

@@ -11,22 +11,10 @@ from failover.database import Database
 from failover.heartbeat import HeartbeatStore, SqlHeartbeatStore
 from failover.lease import LeaseStore, SqlLeaseStore
 from failover.memory import MemoryHeartbeatStore, MemoryLeaseStore
+from tests.support.clock import FakeClock
 
 #: `kind`, from and to of each failover, oldest first, with the gap in seconds.
 Failovers = list[tuple[str, str, str, float]]
-
-
-@dataclass
-class FakeClock:
-    """A clock that stands still until it is moved."""
-
-    time: float = 1_000.0
-
-    def __call__(self) -> float:
-        return self.time
-
-    def move(self, seconds: float) -> None:
-        self.time += seconds
 
 
 @dataclass

@@ -10,25 +10,11 @@ from msgspec.structs import replace
 
 from api.node import Node
 from api.supervision.published import FILE_NAME, NodeState, Published, SnapshotState
-
-
-class Monotonic:
-    """A clock that a test sets."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
+from tests.support.clock import FakeClock
 
 
 @pytest.fixture
-def clock() -> Monotonic:
-    return Monotonic()
-
-
-@pytest.fixture
-def published(tmp_path: Path, clock: Monotonic) -> Published:
+def published(tmp_path: Path, clock: FakeClock) -> Published:
     return Published(tmp_path, clock)
 
 
@@ -49,16 +35,16 @@ def test_nothing_said_is_nothing_read(published: Published) -> None:
 
 @pytest.mark.parametrize("damage", [b"", b"{", b"[]", b'{"at": "soon"}', b"\xff\x00", b"{}"])
 def test_a_damaged_file_says_nothing_and_the_next_word_is_heard(
-    published: Published, tmp_path: Path, clock: Monotonic, damage: bytes
+    published: Published, tmp_path: Path, clock: FakeClock, damage: bytes
 ) -> None:
     (tmp_path / FILE_NAME).write_bytes(damage)
     assert published.read() is None
     published.write(leading())
-    clock.now += 0.1
+    clock.time += 0.1
     assert published.read() == leading()
 
 
-def test_a_file_in_place_of_the_folder_is_an_error_to_the_writer_only(tmp_path: Path, clock: Monotonic) -> None:
+def test_a_file_in_place_of_the_folder_is_an_error_to_the_writer_only(tmp_path: Path, clock: FakeClock) -> None:
     (tmp_path / "file").touch()
     published = Published(tmp_path / "file", clock)
     assert published.read() is None
@@ -66,33 +52,33 @@ def test_a_file_in_place_of_the_folder_is_an_error_to_the_writer_only(tmp_path: 
         published.write(leading())
 
 
-def test_a_change_is_read_a_tenth_of_a_second_later_at_most(published: Published, clock: Monotonic) -> None:
+def test_a_change_is_read_a_tenth_of_a_second_later_at_most(published: Published, clock: FakeClock) -> None:
     published.write(leading())
     assert published.read() == leading()
     published.write(leading(epoch=8))
-    clock.now += 0.09
+    clock.time += 0.09
     assert published.read() == leading()
-    clock.now += 0.02
+    clock.time += 0.02
     assert published.read() == leading(epoch=8)
 
 
 def test_a_supervisor_that_is_silent_for_six_seconds_is_no_longer_believed(
-    published: Published, clock: Monotonic
+    published: Published, clock: FakeClock
 ) -> None:
     published.write(leading())
-    clock.now += 5.9
+    clock.time += 5.9
     assert published.read() == leading()
-    clock.now += 0.2
+    clock.time += 0.2
     assert published.read() is None
 
 
-def test_what_was_said_before_the_machine_started_again_is_not_believed(published: Published, clock: Monotonic) -> None:
+def test_what_was_said_before_the_machine_started_again_is_not_believed(published: Published, clock: FakeClock) -> None:
     published.write(leading(at=90_000.0))
     assert published.read() is None
 
 
 def test_readers_see_the_old_state_or_the_new_one_and_never_half_of_one(tmp_path: Path) -> None:
-    clock = Monotonic()
+    clock = FakeClock()
     writer, ended, torn = Published(tmp_path, clock), threading.Event(), list[object]()
     writer.write(leading(jobs={"0": 0.0}))
 
@@ -120,11 +106,11 @@ def test_events_are_normal_while_rank_1_has_the_lease(lease_rank: int | None, mo
     assert leading(lease_rank=lease_rank).mode == mode
 
 
-def test_a_node_is_what_its_supervisor_says(published: Published, clock: Monotonic) -> None:
+def test_a_node_is_what_its_supervisor_says(published: Published, clock: FakeClock) -> None:
     node = Node("n", 2, published=published.read)
     assert (node.role, node.state, node.epoch, node.mode) == ("standby", "STARTING", 0, "backup")
     published.write(replace(leading(), role="backup", lease_rank=2))
-    clock.now += 0.1
+    clock.time += 0.1
     assert (node.role, node.state, node.epoch, node.mode) == ("backup", "LEADING", 7, "backup")
 
 

@@ -11,50 +11,39 @@ from api.ledger.database import Database
 from api.settings import Settings
 from api.shared_state import STATE_NAME, SharedState
 from api.supervision.queueing import Queueing
-
-
-class Time:
-    now = 1_000.0
-
-    def __call__(self) -> float:
-        return self.now
+from tests.support.clock import FakeClock
 
 
 @pytest.fixture
-def time() -> Time:
-    return Time()
+def state(tmp_path: Path, clock: FakeClock) -> SharedState:
+    return SharedState(tmp_path / STATE_NAME, clock)
 
 
 @pytest.fixture
-def state(tmp_path: Path, time: Time) -> SharedState:
-    return SharedState(tmp_path / STATE_NAME, time)
-
-
-@pytest.fixture
-def queueing(tmp_path: Path, time: Time, state: SharedState) -> Queueing:
+def queueing(tmp_path: Path, clock: FakeClock, state: SharedState) -> Queueing:
     settings = Settings.from_env({"DATA_DIR": str(tmp_path), "LEDGER_BUDGET": "0.5"})
-    made = Queueing(settings, Database(settings.database_url), Clock(), time)
+    made = Queueing(settings, Database(settings.database_url), Clock(), clock)
     made._state = state  # on this test's clock
     return made
 
 
 def test_an_answer_that_is_owed_for_longer_than_a_call_may_wait_cuts_the_node_off(
-    queueing: Queueing, state: SharedState, time: Time
+    queueing: Queueing, state: SharedState, clock: FakeClock
 ) -> None:
     for asking_since, cut_off in ((None, False), (999.6, False), (999.4, True)):
         queueing.listen(asking_since)
         assert (state.cut_off_since is not None) is cut_off
-    assert state.last_cut_off == time.now
+    assert state.last_cut_off == clock.time
 
 
-def test_one_answer_that_never_comes_cuts_off_once(queueing: Queueing, state: SharedState, time: Time) -> None:
+def test_one_answer_that_never_comes_cuts_off_once(queueing: Queueing, state: SharedState, clock: FakeClock) -> None:
     queueing.listen(999.0)
     state.reconnected()
-    time.now += 5
+    clock.time += 5
     queueing.listen(999.0)
     assert state.cut_off_since is None
     queueing.listen(1_004.0)
-    assert state.cut_off_since == time.now
+    assert state.cut_off_since == clock.time
 
 
 @pytest.mark.parametrize(
@@ -68,18 +57,18 @@ def test_one_answer_that_never_comes_cuts_off_once(queueing: Queueing, state: Sh
     ],
 )
 def test_it_goes_back_when_the_ledger_has_answered_what_was_asked_since(
-    queueing: Queueing, state: SharedState, time: Time, polled_at: float | None, goes_back: bool
+    queueing: Queueing, state: SharedState, clock: FakeClock, polled_at: float | None, goes_back: bool
 ) -> None:
     state.cut_off()
-    time.now += 5
+    clock.time += 5
     queueing.go_back(polled_at)
     assert (state.cut_off_since is None) is goes_back
 
 
-def test_a_moment_to_come_is_no_cut_off_of_this_boot(state: SharedState, time: Time) -> None:
+def test_a_moment_to_come_is_no_cut_off_of_this_boot(state: SharedState, clock: FakeClock) -> None:
     state.cut_off()
-    time.now -= 500
+    clock.time -= 500
     assert state.last_cut_off == 0.0
     assert state.cut_off_since is None
     state.cut_off()
-    assert state.cut_off_since == time.now
+    assert state.cut_off_since == clock.time

@@ -5,21 +5,15 @@ from __future__ import annotations
 from api.rate_limit import FailureLimiter
 from api.setting_values import RateLimit
 from api.shared_state import SharedState
+from tests.support.clock import FakeClock
 
 
-class Time:
-    now = 1_000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-def limiter(time: Time) -> FailureLimiter:
-    return FailureLimiter(SharedState(None, time), RateLimit(3, 60.0))
+def limiter(clock: FakeClock) -> FailureLimiter:
+    return FailureLimiter(SharedState(None, clock), RateLimit(3, 60.0))
 
 
 def test_nobody_is_limited_before_the_last_failure_that_is_allowed() -> None:
-    limit = limiter(Time())
+    limit = limiter(FakeClock())
     for _ in range(2):
         limit.failed("address", "key")
         assert limit.retry_after("address", "key") is None
@@ -28,7 +22,7 @@ def test_nobody_is_limited_before_the_last_failure_that_is_allowed() -> None:
 
 
 def test_address_and_presented_key_are_each_limited_everywhere() -> None:
-    limit = limiter(Time())
+    limit = limiter(FakeClock())
     for _ in range(3):
         limit.failed("address", "key")
     assert limit.retry_after("address", None) == 60.0
@@ -39,18 +33,18 @@ def test_address_and_presented_key_are_each_limited_everywhere() -> None:
 
 
 def test_an_address_and_a_key_of_the_same_text_are_two() -> None:
-    limit = limiter(Time())
+    limit = limiter(FakeClock())
     for _ in range(3):
         limit.failed("same", None)
     assert limit.retry_after("elsewhere", "same") is None
 
 
 def test_the_longer_wait_of_the_two_is_told() -> None:
-    time = Time()
-    limit = limiter(time)
+    clock = FakeClock()
+    limit = limiter(clock)
     for _ in range(3):
         limit.failed("address", None)
-    time.now += 20
+    clock.time += 20
     for number in range(3):
         limit.failed(f"elsewhere {number}", "key")
     assert limit.retry_after("address", "key") == 60.0
@@ -58,11 +52,11 @@ def test_the_longer_wait_of_the_two_is_told() -> None:
 
 
 def test_the_wait_is_over_when_the_window_ends() -> None:
-    time = Time()
-    limit = limiter(time)
+    clock = FakeClock()
+    limit = limiter(clock)
     for _ in range(5):
         limit.failed("address", None)
-    time.now += 59.5
+    clock.time += 59.5
     assert limit.retry_after("address", None) == 0.5
-    time.now += 0.5
+    clock.time += 0.5
     assert limit.retry_after("address", None) is None

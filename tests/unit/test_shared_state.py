@@ -9,18 +9,7 @@ from pathlib import Path
 import pytest
 
 from api.shared_state import SharedState, allocate
-
-
-class Time:
-    now = 1_000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def time() -> Time:
-    return Time()
+from tests.support.clock import FakeClock
 
 
 def count_failures(path: Path, times: int) -> None:
@@ -30,11 +19,11 @@ def count_failures(path: Path, times: int) -> None:
         state.keys_changed()
 
 
-def test_failures_are_counted_by_key_from_the_first_on(time: Time) -> None:
-    state = SharedState(None, time)
+def test_failures_are_counted_by_key_from_the_first_on(clock: FakeClock) -> None:
+    state = SharedState(None, clock)
     assert state.failures("a", 60) == (0, 0.0)
     state.failed("a", 60)
-    time.now += 20
+    clock.time += 20
     state.failed("a", 60)
     state.failed("b", 60)
     assert state.failures("a", 60) == (2, 40.0)
@@ -42,19 +31,19 @@ def test_failures_are_counted_by_key_from_the_first_on(time: Time) -> None:
     assert state.failures("c", 60) == (0, 0.0)
 
 
-def test_a_window_ends_and_the_next_failure_begins_another(time: Time) -> None:
-    state = SharedState(None, time)
+def test_a_window_ends_and_the_next_failure_begins_another(clock: FakeClock) -> None:
+    state = SharedState(None, clock)
     state.failed("a", 60)
-    time.now += 60
+    clock.time += 60
     assert state.failures("a", 60) == (0, 0.0)
     state.failed("a", 60)
     assert state.failures("a", 60) == (1, 60.0)
 
 
-def test_a_window_counts_whatever_the_moment_it_began_is_rounded_to(time: Time) -> None:
-    time.now = 970.593224925948
-    assert time.now + 60 - time.now > 60
-    state = SharedState(None, time)
+def test_a_window_counts_whatever_the_moment_it_began_is_rounded_to(clock: FakeClock) -> None:
+    clock.time = 970.593224925948
+    assert clock.time + 60 - clock.time > 60
+    state = SharedState(None, clock)
     state.failed("a", 60)
     state.failed("a", 60)
     assert state.failures("a", 60)[0] == 2
@@ -72,8 +61,8 @@ def test_room_is_made_without_the_systems_own_call_for_it_too(
     assert path.read_bytes() == (b"x" * there).ljust(4096, b"\0")
 
 
-def test_two_workers_see_each_others_counts(tmp_path: Path, time: Time) -> None:
-    one, two = SharedState(tmp_path / "state", time), SharedState(tmp_path / "state", time)
+def test_two_workers_see_each_others_counts(tmp_path: Path, clock: FakeClock) -> None:
+    one, two = SharedState(tmp_path / "state", clock), SharedState(tmp_path / "state", clock)
     one.failed("a", 60)
     two.failed("a", 60)
     assert one.failures("a", 60) == two.failures("a", 60) == (2, 60.0)
@@ -82,19 +71,19 @@ def test_two_workers_see_each_others_counts(tmp_path: Path, time: Time) -> None:
     assert two.key_changes != before
 
 
-def test_one_that_was_alone_joins_the_others_and_believes_no_copy_of_before(tmp_path: Path, time: Time) -> None:
-    alone, other = SharedState(None, time), SharedState(tmp_path / "state", time)
+def test_one_that_was_alone_joins_the_others_and_believes_no_copy_of_before(tmp_path: Path, clock: FakeClock) -> None:
+    alone, other = SharedState(None, clock), SharedState(tmp_path / "state", clock)
     alone.license_changed("a")
-    time.now += 1
+    clock.time += 1
     assert not alone.is_shared
     with pytest.raises(OSError, match="No such file"):
         alone.move_to(tmp_path / "none" / "state")
     assert not alone.is_shared
     alone.move_to(tmp_path / "state")
     assert alone.is_shared
-    assert alone.changed_at("a") == alone.changed_at("b") == time.now
+    assert alone.changed_at("a") == alone.changed_at("b") == clock.time
     other.cut_off()
-    assert alone.cut_off_since == time.now
+    assert alone.cut_off_since == clock.time
     alone.failed("b", 60)
     assert other.failures("b", 60) == (1, 60.0)
 
@@ -113,9 +102,9 @@ def test_processes_that_count_at_once_lose_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("left", [b"", b"short", b"\xff" * 64, b"\xff" * 1_000_000])
-def test_a_damaged_file_is_made_anew(tmp_path: Path, time: Time, left: bytes) -> None:
+def test_a_damaged_file_is_made_anew(tmp_path: Path, clock: FakeClock, left: bytes) -> None:
     (tmp_path / "state").write_bytes(left)
-    state = SharedState(tmp_path / "state", time)
+    state = SharedState(tmp_path / "state", clock)
     state.keys_changed()
     for key in ("a", "b"):
         assert state.failures(key, 60) == (0, 0.0)
@@ -128,25 +117,25 @@ def test_the_file_is_for_its_owner_alone(tmp_path: Path) -> None:
     assert (tmp_path / "state").stat().st_mode & 0o777 == 0o600
 
 
-def test_counts_from_before_a_reboot_are_void(tmp_path: Path, time: Time) -> None:
-    SharedState(tmp_path / "state", time).failed("a", 60)
-    time.now = 5.0  # the monotonic clock begins again
-    assert SharedState(tmp_path / "state", time).failures("a", 60) == (0, 0.0)
+def test_counts_from_before_a_reboot_are_void(tmp_path: Path, clock: FakeClock) -> None:
+    SharedState(tmp_path / "state", clock).failed("a", 60)
+    clock.time = 5.0  # the monotonic clock begins again
+    assert SharedState(tmp_path / "state", clock).failures("a", 60) == (0, 0.0)
 
 
-def test_a_change_from_before_a_reboot_is_no_change_to_come(tmp_path: Path, time: Time) -> None:
-    before = SharedState(tmp_path / "state", time)
+def test_a_change_from_before_a_reboot_is_no_change_to_come(tmp_path: Path, clock: FakeClock) -> None:
+    before = SharedState(tmp_path / "state", clock)
     before.license_changed("a")
     before.everything_changed()
-    time.now = 5.0
-    state = SharedState(tmp_path / "state", time)
+    clock.time = 5.0
+    state = SharedState(tmp_path / "state", clock)
     assert state.changed_at("a") == 0.0
     state.license_changed("a")
     assert state.changed_at("a") == 5.0
 
 
-def test_more_keys_than_places_push_out_those_with_the_fewest_failures(time: Time) -> None:
-    state = SharedState(None, time)
+def test_more_keys_than_places_push_out_those_with_the_fewest_failures(clock: FakeClock) -> None:
+    state = SharedState(None, clock)
     for _ in range(30):
         state.failed("the worst", 60)
     for number in range(30_000):

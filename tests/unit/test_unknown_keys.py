@@ -3,28 +3,22 @@
 from __future__ import annotations
 
 import threading
-import time as real_time
+import time
 
 import pytest
 
 from api.shared_state import SharedState
 from api.unknown_keys import TooManyUnknown, UnknownKeys
-
-
-class Time:
-    now = 1_000.0
-
-    def __call__(self) -> float:
-        return self.now
+from tests.support.clock import FakeClock
 
 
 class Worker:
     """One worker's keys, on a clock that the test sets, without patience."""
 
     def __init__(self, workers: int = 1) -> None:
-        self.time = Time()
-        self.state = SharedState(None, self.time)
-        self.keys = UnknownKeys(self.state, workers, self.time, patience_s=0.0)
+        self.clock = FakeClock()
+        self.state = SharedState(None, self.clock)
+        self.keys = UnknownKeys(self.state, workers, self.clock, patience_s=0.0)
 
     def look_up(self, key: str, *, known: bool) -> bool:
         """One look-up of `key`; False where there was no place for it."""
@@ -44,10 +38,10 @@ def test_a_missed_key_is_remembered_for_five_seconds_with_its_time() -> None:
     worker = Worker()
     assert worker.keys.remembered("a") is None
     worker.look_up("a", known=False)
-    worker.time.now += 4.99
+    worker.clock.time += 4.99
     assert worker.keys.remembered("a") == 77.0
     assert worker.keys.remembered("b") is None
-    worker.time.now += 0.01
+    worker.clock.time += 0.01
     assert worker.keys.remembered("a") is None
 
 
@@ -72,9 +66,9 @@ def test_unknown_keys_get_20_places_a_second_among_all_workers_and_not_none(work
     worker = Worker(workers)
     taken: list[float] = []
     for number in range(2_000):
-        worker.time.now += 0.01
+        worker.clock.time += 0.01
         if worker.look_up(f"unknown {number}", known=False):
-            taken.append(worker.time.now)
+            taken.append(worker.clock.time)
     per_second = len(taken) / 20 * workers
     assert 10 <= per_second <= 20 * 1.2
     if workers <= 20:
@@ -94,7 +88,7 @@ def test_known_keys_give_their_places_back_and_later_need_none() -> None:
 
 def test_the_snapshot_is_asked_once_about_a_key_that_it_knows() -> None:
     asked: list[str] = []
-    keys = UnknownKeys(SharedState(None), 1, Time(), is_known=lambda key: asked.append(key) or True)  # type: ignore[func-returns-value]
+    keys = UnknownKeys(SharedState(None), 1, FakeClock(), is_known=lambda key: asked.append(key) or True)  # type: ignore[func-returns-value]
     for _ in range(3):
         keys.found("a", keys.enter("a"))
     assert asked == ["a"]
@@ -111,7 +105,7 @@ def test_a_known_key_that_is_gone_needs_a_place_again() -> None:
 
 
 def test_who_waits_gets_a_place_as_soon_as_one_is_given_back() -> None:
-    keys = UnknownKeys(SharedState(None), 1, Time(), patience_s=600.0)
+    keys = UnknownKeys(SharedState(None), 1, FakeClock(), patience_s=600.0)
     places = [keys.enter(f"known {number}") for number in range(20)]
     entered = threading.Event()
 
@@ -127,12 +121,12 @@ def test_who_waits_gets_a_place_as_soon_as_one_is_given_back() -> None:
 
 
 def test_who_waits_gets_a_place_when_the_second_is_over() -> None:
-    keys = UnknownKeys(SharedState(None), 1, real_time.monotonic, patience_s=30.0)
-    began = real_time.monotonic()
+    keys = UnknownKeys(SharedState(None), 1, time.monotonic, patience_s=30.0)
+    began = time.monotonic()
     for number in range(20):
         keys.enter(f"unknown {number}")
     keys.enter("a new customer")
-    assert 0.9 < real_time.monotonic() - began < 25
+    assert 0.9 < time.monotonic() - began < 25
 
 
 def test_memory_is_bounded() -> None:
@@ -145,7 +139,7 @@ def test_memory_is_bounded() -> None:
 
 
 def test_only_four_wait_and_the_rest_are_refused_at_once() -> None:
-    keys = UnknownKeys(SharedState(None), 1, Time(), patience_s=600.0)
+    keys = UnknownKeys(SharedState(None), 1, FakeClock(), patience_s=600.0)
     places = [keys.enter(f"unknown {number}") for number in range(20)]
     asked = threading.Semaphore(0)
     waiters = [
@@ -154,9 +148,9 @@ def test_only_four_wait_and_the_rest_are_refused_at_once() -> None:
     for waiter in waiters:
         waiter.start()
     assert all(asked.acquire(timeout=30) for _ in waiters)
-    ends = real_time.monotonic() + 30
-    while keys._waiting < 4 and real_time.monotonic() < ends:
-        real_time.sleep(0.01)
+    ends = time.monotonic() + 30
+    while keys._waiting < 4 and time.monotonic() < ends:
+        time.sleep(0.01)
     with pytest.raises(TooManyUnknown):
         keys.enter("one more")
     for number in range(4):
@@ -167,7 +161,7 @@ def test_only_four_wait_and_the_rest_are_refused_at_once() -> None:
 
 
 def test_while_the_snapshot_cannot_tell_any_number_of_customers_wait_their_turn() -> None:
-    keys = UnknownKeys(SharedState(None), 1, Time(), is_known=lambda _: None, patience_s=600.0)
+    keys = UnknownKeys(SharedState(None), 1, FakeClock(), is_known=lambda _: None, patience_s=600.0)
     places = [keys.enter(f"customer {number}") for number in range(20)]
     entered: list[float | None] = []
 
@@ -179,9 +173,9 @@ def test_while_the_snapshot_cannot_tell_any_number_of_customers_wait_their_turn(
     waiters = [threading.Thread(target=enter, args=(number,), daemon=True) for number in range(20, 36)]
     for waiter in waiters:
         waiter.start()
-    ends = real_time.monotonic() + 30
-    while keys._waiting < len(waiters) and real_time.monotonic() < ends:
-        real_time.sleep(0.01)
+    ends = time.monotonic() + 30
+    while keys._waiting < len(waiters) and time.monotonic() < ends:
+        time.sleep(0.01)
     keys.found("customer 0", places[0])
     for waiter in waiters:
         waiter.join(30)
@@ -189,7 +183,7 @@ def test_while_the_snapshot_cannot_tell_any_number_of_customers_wait_their_turn(
 
 
 def test_who_may_not_wait_is_told_so_only_where_no_place_is_free() -> None:
-    keys = UnknownKeys(SharedState(None), 1, Time(), patience_s=600.0)
+    keys = UnknownKeys(SharedState(None), 1, FakeClock(), patience_s=600.0)
 
     def refuse() -> None:
         raise PermissionError

@@ -11,7 +11,7 @@ import pytest
 from failover.auto import AutoFailover, SyncManager
 from failover.errors import FailoverError, Refused
 from failover.memory import MemoryHeartbeatStore, MemoryLeaseStore
-from tests.support.failover_stores import FakeClock
+from tests.support.clock import FakeClock
 
 Make = Callable[..., AutoFailover]
 

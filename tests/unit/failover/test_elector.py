@@ -14,7 +14,7 @@ from failover.errors import StoreBusy, StoreUnavailable
 from failover.lease import Trust
 from failover.memory import MemoryLeaseStore
 from failover.model import Identity, Kind, Role, State
-from tests.support.failover_stores import FakeClock
+from tests.support.clock import FakeClock
 
 CONFIG = Config()
 

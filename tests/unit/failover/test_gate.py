@@ -11,7 +11,7 @@ from failover.heartbeat import Report
 from failover.memory import MemoryHeartbeatStore, MemoryLeaseStore
 from failover.model import Identity
 from failover.supervisor import Hooks, Supervisor
-from tests.support.failover_stores import FakeClock
+from tests.support.clock import FakeClock
 
 CONFIG = Config()
 ONE, TWO, THREE = (Identity(f"instance-{rank}", f"n{rank}", rank) for rank in (1, 2, 3))

@@ -12,7 +12,7 @@ import pytest
 
 from failover.errors import QueueFull, QueueUnavailable, ShareFull
 from failover.queue import Event, EventQueue, QueueLimits
-from tests.support.failover_stores import FakeClock
+from tests.support.clock import FakeClock
 
 
 def event(number: int, key: str = "", body: str = '{"a": 1}') -> Event:
