@@ -27,6 +27,8 @@ _FOUND = pytest.StashKey[dict[str, str]]()
 _SEED = pytest.StashKey[int]()
 _URL, _RUN, _TEMPLATE, _WHY_NOT = "postgres_url", "postgres_run", "postgres_template", "postgres_unavailable"
 _SKIPPED = "POSTGRES IS MISSING"
+#: What else tests may be skipped for, which is said loudly at the end.
+_MISSING = ("WINE IS MISSING", "PGBOUNCER IS MISSING", "NO SMALL DISK", "NO C COMPILER", "NO PACKAGE INDEX")
 
 # Two noisy cores: how long one example takes says nothing.
 hypothesis.settings.register_profile(
@@ -194,7 +196,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    for missing in (_SKIPPED, "WINE IS MISSING", "PGBOUNCER IS MISSING", "NO SMALL DISK", "NO C COMPILER"):
+    for missing in (_SKIPPED, *_MISSING):
         skipped = [report for report in terminalreporter.stats.get("skipped", []) if missing in str(report.longrepr)]
         if skipped:
             terminalreporter.section(missing, sep="!", red=True)

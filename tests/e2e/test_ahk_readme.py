@@ -1,61 +1,56 @@
 """The page that takes a script's author from nothing to a protected script, done as it is written, under Wine.
 
-The server is started by the test on a port of its own; the values are pasted where the page says, and a second script
-sits before the screen: it enters the key, reads what the program says and presses the button.
+The server has a port of its own; the values are pasted where the page says, and a second script sits before the screen:
+it enters the key, reads what the program says and presses the button.
 """
 
 from __future__ import annotations
 
 import json
-import re
 import shutil
-import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.support.processes import ROOT, ServerProcess, free_port
+from tests.support.pages import Desk, blocks
+from tests.support.processes import ROOT, free_port
 from tests.support.wine import LOGS, Script, windows_path
 
 CLIENTS = ROOT / "clients" / "ahk"
 README = (CLIENTS / "README.md").read_text(encoding="utf-8")
-BLOCK = re.compile(r"```(\w*)\n(.*?)```", re.DOTALL)
 ROBOT = ROOT / "tests" / "support" / "wine_robot.ahk"
 
 KINDS = {"v1": "autohotkey", "v2": "autohotkey2"}
 
 
-def blocks(kind: str) -> list[str]:
-    return [match[2] for match in BLOCK.finditer(README) if match[1] == kind]
+def shown(kind: str) -> list[str]:
+    return [block.text for block in blocks(README) if block.kind == kind]
 
 
 class Program:
     """The page's script in a folder of its own, with the values pasted that the page says where to find."""
 
-    def __init__(self, ahk: Script, folder: Path, server: ServerProcess, data: Path) -> None:
+    def __init__(self, ahk: Script, folder: Path, desk: Desk, port: int) -> None:
         folder.mkdir()
         self._ahk, self._folder = ahk, folder
-        demo, public_keys = self._shown(server, data)
+        demo, public_keys = self._printed(desk, port)
         self.key = str(demo["key"])
-        script = blocks(KINDS[ahk.version])[0]
+        script = shown(KINDS[ahk.version])[0]
         for said, value in {
-            ":5000": f":{server.port}", ":5001": f":{free_port()}",
+            ":5000": f":{port}", ":5001": f":{free_port()}",
             "PASTE THE PUBLIC KEYS HERE": public_keys, "PASTE THE API KEY HERE": demo["api_key"],
             "PASTE THE SHARED SECRET HERE": demo["shared_secret"],
         }.items():  # fmt: skip
             assert said in script
             script = script.replace(said, value)
         (folder / "Example.ahk").write_text(script, encoding="utf-8")
-        shutil.copy(CLIENTS / ahk.version / "License.ahk", folder)
+        shutil.copy(desk.root / "clients" / "ahk" / ahk.version / "License.ahk", folder)
 
     @staticmethod
-    def _shown(server: ServerProcess, data: Path) -> tuple[dict[str, str], str]:
+    def _printed(desk: Desk, port: int) -> tuple[dict[str, str], str]:
         """What the page's commands print: the demo's values, and on the last line the public keys."""
-        command = blocks("sh")[1].replace(":5000", f":{server.port}")
-        done = subprocess.run(
-            ["sh", "-ec", command], cwd=data.parent, capture_output=True, text=True, check=True, timeout=60
-        )
+        done = desk.keep(shown("sh")[1].replace(":5000", f":{port}"))
+        assert done.returncode == 0, done.stderr
         *demo, public_keys = done.stdout.strip().splitlines()
         return json.loads("".join(demo)), public_keys
 
@@ -78,35 +73,25 @@ class Program:
         (self._folder / "license-key.txt").unlink(missing_ok=True)
 
 
-@pytest.fixture
-def data(tmp_path: Path) -> Path:
-    return tmp_path / "data"
-
-
-@pytest.fixture
-def server(data: Path) -> Iterator[ServerProcess]:
-    data.mkdir()
-    env = {"DATA_DIR": str(data), "PROTECAO_DEMO": "1", "WEB_CONCURRENCY": "1"}
-    with ServerProcess.python("app.py", env=env, cwd=ROOT / "api") as server:
-        yield server.wait_until_answers("/readyz", 120)
-
-
 @pytest.mark.parametrize("version", KINDS)
 def test_the_page_shows_the_examples_as_they_are(version: str) -> None:
     example = (CLIENTS / version / "Example.ahk").read_text(encoding="utf-8-sig")
-    assert blocks(KINDS[version])[0] == example
+    assert shown(KINDS[version])[0] == example
 
 
-def test_the_page_does_what_it_says(ahk: Script, server: ServerProcess, data: Path, tmp_path: Path) -> None:
-    assert blocks("sh")[0] == "make run\n"
-    unlocked, refused, offline = blocks("")
-    program = Program(ahk, tmp_path / "program", server, data)
-    assert program.says(program.key) == unlocked
-    assert program.says() == unlocked
-    program.forget_key()
-    assert program.says("NO-SUCH-KEY-12345678") == refused
-    assert program.says(program.key) == unlocked
-    server.stop()
-    assert program.says() == offline
+def test_the_page_does_what_it_says(ahk: Script, tmp_path: Path) -> None:
+    assert shown("sh")[0] == "make run\n"
+    unlocked, refused, offline = shown("")
+    desk, port = Desk(tmp_path), free_port()
+    with desk.make_run(port) as server:
+        server.wait_until_answers("/readyz", 120)
+        program = Program(ahk, tmp_path / "program", desk, port)
+        assert program.says(program.key) == unlocked
+        assert program.says() == unlocked
+        program.forget_key()
+        assert program.says("NO-SUCH-KEY-12345678") == refused
+        assert program.says(program.key) == unlocked
+        server.interrupt()
+        assert program.says() == offline
     assert all(ahk.wine.log(name) for name in LOGS)
     assert program.key not in "".join(line for name in LOGS for line in ahk.wine.log(name))

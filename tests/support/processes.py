@@ -148,6 +148,15 @@ class ServerProcess:
         self.signal(signal.SIGTERM)
         return self.wait(deadline)
 
+    def interrupt(self, deadline: float = DEADLINE_S) -> int:
+        """Ctrl-C in its terminal, which means its whole process group, and its exit status."""
+        group = os.getpgid(self.process.pid)
+        for process in [*self.descendants(), self.process]:
+            with contextlib.suppress(psutil.NoSuchProcess, ProcessLookupError):
+                if os.getpgid(process.pid) == group:
+                    process.send_signal(signal.SIGINT)
+        return self.wait(deadline)
+
     def kill_tree(self) -> None:
         """SIGKILL it and all that it has started. May be called twice."""
         if self._output.closed:
