@@ -11,6 +11,8 @@ if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from flask import Flask
+from flask.cli import load_dotenv
+from flask.helpers import get_load_dotenv
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from api import demo, logs, private_files, problems
@@ -65,6 +67,8 @@ def main() -> int:
     """Serves until told to stop; gives the exit status: 2 for faulty settings."""
     # Before any file is made and any process forked: what a node writes is for its own user only.
     os.umask(0o077)
+    if get_load_dotenv():
+        load_dotenv()  # as `flask` does: the server and its command line are to speak of one ledger
     try:
         settings = Settings.from_env(os.environ)
     except SettingsError as error:

@@ -19,6 +19,7 @@ from api.settings import Settings
 from tests.support.cli import Cli, Program
 from tests.support.nodes import environment
 from tests.support.processes import ROOT, ServerProcess, running, until
+from tests.support.small_servers import workers
 
 
 @pytest.fixture
@@ -135,6 +136,16 @@ def test_without_a_demo_one_line_says_where_things_are(folder: Path) -> None:
     assert str(folder) in printed
     assert not (folder / "demo.json").exists()
     assert not (folder / "protecao.db").exists()
+
+
+def test_a_file_of_settings_is_read_by_the_server_as_by_its_command_line(tmp_path: Path) -> None:
+    kept = tmp_path / "kept here"
+    (tmp_path / ".env").write_text(f"DATA_DIR={kept}\nLOG_LEVEL=WARNING\nWEB_CONCURRENCY=2\n")
+    env = {"FLASK_SKIP_DOTENV": "", "WEB_CONCURRENCY": "1"}
+    with running(str(ROOT / "api" / "app.py"), env=env, path="/readyz", cwd=tmp_path) as server:
+        assert (kept / "protecao.db").exists()
+        assert '"level":"INFO"' not in server.output().replace(" ", "")
+        assert len(workers(server)) == 1, "what the environment says goes before the file"
 
 
 def test_a_shared_ledger_gets_no_demo(postgres_url: str, folder: Path) -> None:

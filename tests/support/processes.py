@@ -71,12 +71,15 @@ class ServerProcess:
     def __init__(
         self, command: Sequence[str], env: Mapping[str, str], *, port: int | None = None, cwd: Path = ROOT
     ) -> None:
-        """`env` is all it gets, besides PORT, HOST (loopback) and a few harmless names such as PATH."""
+        """`env` is all it gets, besides PORT, HOST (loopback) and a few harmless names such as PATH.
+
+        A developer's own `.env` is not for it.
+        """
         self.port = port if port is not None else free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._output = tempfile.TemporaryFile()  # noqa: SIM115 (closed by kill_tree)
         harmless = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
-        own = {"PORT": str(self.port), "HOST": "127.0.0.1", "PYTHONUNBUFFERED": "1"}
+        own = {"PORT": str(self.port), "HOST": "127.0.0.1", "PYTHONUNBUFFERED": "1", "FLASK_SKIP_DOTENV": "1"}
         self._popen = subprocess.Popen(
             command, cwd=cwd, env={**harmless, **own, **env}, stdout=self._output, stderr=subprocess.STDOUT
         )
