@@ -145,11 +145,12 @@ def _while_cut_off(found: CutOff) -> str:
 
 
 def _while_copying(found: Copying) -> str:
-    few, many = (median(samples, "server_cpu") for samples in (found.few, found.many))
+    few, many, all = (median(samples, "server_cpu") for samples in (found.few, found.many, found.all))
+    asked, licenses = (f"{count:,}" for count in found.licenses)
     return (
-        f"The copy of {found.licenses[1]:,} licenses with a machine each is {found.file_mb:.0f} MB. A check's CPU with "
-        f"{found.licenses[0]:,} licenses {few:.2f} ms, with {found.licenses[1]:,} {many:.2f} ms "
-        f"({found.connections} connections, random keys).\n"
+        f"The copy of {licenses} licenses with a machine each is {found.file_mb:.0f} MB. A check's CPU with {asked} "
+        f"licenses {few:.2f} ms, of {asked} among {licenses} {many:.2f} ms, of any of the {licenses}, where it is its "
+        f"license's first in a minute, {all:.2f} ms ({found.connections} connections).\n"
     )
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from tests.bench.calls import Vendor
 from tests.bench.load import Window, drive
 from tests.bench.machine import Tree
 from tests.bench.stage import Stage
@@ -30,10 +31,19 @@ class Sample:
 
 
 def measure(
-    stage: Stage, server: ServerProcess, path: str, connections: int, seconds: float, good: Sequence[bytes]
+    stage: Stage,
+    server: ServerProcess,
+    path: str,
+    connections: int,
+    seconds: float,
+    good: Sequence[bytes],
+    vendor: Vendor | None = None,
 ) -> Sample:
-    """A closed loop of so many connections for so many seconds; an answer is good that has all of `good` in it."""
-    calls = stage.vendor.calls(path, int(_CALLS_PER_S * seconds) + connections)
+    """A closed loop of so many connections for so many seconds; an answer is good that has all of `good` in it.
+
+    `vendor`: whose licenses are asked about, instead of all the stage's.
+    """
+    calls = (vendor or stage.vendor).calls(path, int(_CALLS_PER_S * seconds) + connections)
     serving = Tree(server.process)
     served, stored = serving.cpu_s(), stage.postgres_cpu_s()
     with _undisturbed():

@@ -58,7 +58,7 @@ def test_a_copy_of_many_licenses_is_made_while_every_check_is_answered() -> None
     assert not found.refused
     assert found.loaded_s > 0
     assert found.answered > 0
-    assert len(found.few) == len(found.many) == _TINIEST.rounds
+    assert len(found.few) == len(found.many) == len(found.all) == _TINIEST.rounds
     assert found.pss_mb > 1
     assert found.look_up_us > 0
 
@@ -105,6 +105,8 @@ def _made_up(ours: float) -> Results:
     rates = {"bare": 1000.0, "naive": 50.0, "ours": ours}
     samples = {(n, name): [sample(rates[name])] for n in (16, 64) for name in SUBJECTS}
     cut_off = CutOff(64, [sample(400.0)], [sample(500.0)], 10, 10, 60_010, 60_009, 60_000, 6_000.0)
-    copying = Copying((1_000, 100_000), 16, 9.0, 500, Counter(), [sample(500.0)], [sample(490.0)], 200.0, 53.0, 11.0)
+    copying = Copying(
+        (1_000, 100_000), 16, 9.0, 500, Counter(), [sample(500.0)], [sample(490.0)], [sample(480.0)], 200.0, 53.0, 11.0
+    )
     once = {"pss_mb": 100.0, "starts_s": [1.0], "delayed": [sample(600.0)], "round_trip_ms": 25.0}
     return Results(samples=samples, **once, cut_off=cut_off, copying=copying)  # type: ignore[arg-type]
