@@ -18,14 +18,18 @@ from tests.vectors import jws
 CALM = (30_000, 30_000)
 
 
-def new(folder: Path, *urls: str, budgets: tuple[int, ...] = CALM, **changes: Any) -> Json:
-    """A client of the tests' vendor whose files are all in `folder`, but for the logs. `changes` are more options."""
+def new(folder: Path, *urls: str, budgets: tuple[int, ...] | None = CALM, **changes: Any) -> Json:
+    """A client of the tests' vendor whose files are all in `folder`, but for the logs. `changes` are more options.
+
+    `budgets`: milliseconds for a server in the passes; None leaves them as they are.
+    """
     options = {
         "servers": list(urls), "product": PRODUCT, "key": KEY, "publicKeys": json.dumps(jws.jwk_of(VENDOR)),
         "apiKey": "api-key", "sharedSecret": "shared-secret", "folder": windows_path(folder),
         "registry": f"HKCU\\Software\\{folder.name}",
     }  # fmt: skip
-    return {"do": "new", "budgets": list(budgets), "options": {**options, **changes}}
+    given = {} if budgets is None else {"budgets": list(budgets)}
+    return {"do": "new", "options": {**options, **changes}, **given}
 
 
 def anew() -> str:
@@ -37,9 +41,9 @@ def call(method: str, *arguments: Any) -> Json:
     return {"do": "call", "method": method, "with": list(arguments)}
 
 
-def clock(by: int) -> Json:
-    """The machine's clock stands still from now on, so many seconds off the time at which this is called."""
-    return {"do": "clock", "at": int(time.time()) + by}
+def clock(by: int, since: float | None = None) -> Json:
+    """The machine's clock stands still from now on, so many seconds off `since` (Unix seconds), by default off now."""
+    return {"do": "clock", "at": int(time.time() if since is None else since) + by}
 
 
 def machine(*parts: str) -> Json:
