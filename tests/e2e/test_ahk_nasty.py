@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import pytest
+
 from tests.support.wine import Script
 from tests.support.wine_client import CALM, anew, call, denies_now, grants, new, outcome, reasons, results, whole
 from tests.support.wine_tls import Authority
@@ -123,26 +125,29 @@ def all_servers() -> Iterator[dict[str, tuple[Case, Nasty]]]:
         yield {name: (case, stack.enter_context(Nasty(case.conduct))) for name, case in cases().items()}
 
 
-def test_a_nasty_server_alone_neither_denies_nor_validates(ahk: Script, tmp_path: Path) -> None:
-    with all_servers() as servers, Nasty(answers(VALID)) as other:
+@pytest.mark.parametrize("is_saved", [False, True], ids=["no token", "a saved token"])
+def test_a_nasty_server_alone_neither_denies_nor_validates(is_saved: bool, ahk: Script, tmp_path: Path) -> None:
+    """Where a token is saved, the token decides, after each of them: none takes it away."""
+    with all_servers() as servers, Nasty(answers(VALID)) as other, Nasty(answers(VALID)) as grantor:
         redirect = Nasty(sends(lambda path, _: http(307, b"", f"Location: {other.url}{path}")))
         with redirect, refused_url() as refused:
-            steps = []
+            steps = [new(tmp_path, grantor.url), call("Validate")] if is_saved else []
             for case, nasty in servers.values():
                 steps += [new(tmp_path, nasty.url, budgets=(SHORT if case.is_slow else CALM[0],)), call("Validate")]
             steps += [new(tmp_path, redirect.url, budgets=CALM[:1]), call("Validate")]
             steps += [new(tmp_path, refused, budgets=CALM[:1]), call("Validate")]
-            told = ahk.run(steps)[1::2]
+            told = results(ahk.run(steps))[is_saved:]
         assert other.connections == 0
     named = dict(zip([*servers, "redirect", "refused"], told, strict=True))
-    assert {name: outcome(answer) for name, answer in named.items()} == dict.fromkeys(
-        named, (False, "NO_SERVER", "offline")
-    )
+    undecided = (True, "OFFLINE_VALID", "offline") if is_saved else (False, "NO_SERVER", "offline")
+    assert {name: outcome(answer) for name, answer in named.items()} == dict.fromkeys(named, undecided)
     expected = {name: [case.reason] for name, (case, _) in servers.items()}
     assert {name: reasons(answer) for name, answer in named.items()} == {
         **expected, "redirect": ["status 307"], "refused": ["refused"],
     }  # fmt: skip
     assert {nasty.connections for case, nasty in servers.values() if not case.is_slow} == {1}
+    offline = [line.split("\t")[1:] for line in ahk.wine.log("license_offline_success.txt")]
+    assert offline == [["offline", "validate OFFLINE_VALID"]] * (len(named) if is_saved else 0)
 
 
 def test_behind_a_nasty_server_the_next_one_decides(ahk: Script, tmp_path: Path) -> None:
@@ -165,10 +170,16 @@ def test_a_handshake_that_never_ends_is_cut_too(ahk: Script, tmp_path: Path) -> 
     ended = threading.Event()
     with Nasty(lambda *_: ended.wait(60), reads=False) as mute, Nasty(answers(VALID)) as other:
         url = mute.url.replace("http://127.0.0.1", "https://localhost")
-        (told,) = results(ahk.run([new(tmp_path, url, other.url, budgets=(SHORT, CALM[1])), call("Validate")]))
+        behind, alone = results(
+            ahk.run(
+                [new(tmp_path, url, other.url, budgets=(SHORT, CALM[1])), call("Validate"),
+                 new(tmp_path, url, budgets=(SHORT,)), call("Validate")]
+            )
+        )  # fmt: skip
         ended.set()
-    assert (told["code"], told["server"]) == ("VALID", other.url)
-    assert [url, "timeout"] in told["attempts"]
+    assert (behind["code"], behind["server"]) == ("VALID", other.url)
+    assert [url, "timeout"] in behind["attempts"]
+    assert (outcome(alone), reasons(alone)) == ((True, "OFFLINE_VALID", "offline"), ["timeout"])
 
 
 def test_an_untrusted_certificate_is_no_server_and_a_trusted_one_is(ahk: Script, tmp_path: Path) -> None:
@@ -179,9 +190,9 @@ def test_an_untrusted_certificate_is_no_server_and_a_trusted_one_is(ahk: Script,
     one, two = (Nasty(answers(VALID), tls=context) for context in contexts)
     with one, two:
         urls = [each.url.replace("127.0.0.1", "localhost") for each in (one, two)]
-        first, both = ahk.run(
-            [new(tmp_path, urls[0], budgets=CALM[:1]), call("Validate"), new(tmp_path, *urls), call("Validate")]
-        )[1::2]
+        stranger = [new(tmp_path, urls[0], budgets=CALM[:1]), call("Validate")]
+        first, both, saved = results(ahk.run([*stranger, new(tmp_path, *urls), call("Validate"), *stranger]))
     assert (outcome(first), reasons(first)) == ((False, "NO_SERVER", "offline"), ["tls"])
+    assert (outcome(saved), reasons(saved)) == ((True, "OFFLINE_VALID", "offline"), ["tls"])
     assert (both["code"], both["server"], reasons(both)) == ("VALID", urls[1], [])
     assert one.requests == []

@@ -127,6 +127,17 @@ def test_a_nasty_server_alone_neither_denies_nor_validates(conduct: Conduct, tmp
 
 
 @pytest.mark.parametrize("conduct", NASTY.values(), ids=NASTY.keys())
+def test_a_nasty_server_alone_does_not_take_the_saved_token_away(conduct: Conduct, tmp_path: Path) -> None:
+    with server(says(token=lease(at=int(time.time())))) as good, client_of([good.url], tmp_path) as client:
+        assert client.validate().valid
+    with Nasty(conduct) as nasty, client_of([nasty.url], tmp_path, budgets=(1.0,)) as client:
+        for _ in range(2):
+            result = client.validate()
+            assert (result.valid, result.code, result.source) == (True, "OFFLINE_VALID", "offline")
+            assert len(result.attempts) == 1
+
+
+@pytest.mark.parametrize("conduct", NASTY.values(), ids=NASTY.keys())
 @pytest.mark.parametrize("behave", [says(), denies("SUSPENDED")], ids=["valid", "denied"])
 def test_behind_a_nasty_server_the_next_one_decides(behave: Behaviour, conduct: Conduct, tmp_path: Path) -> None:
     with Nasty(conduct) as nasty, server(behave) as good, client_of([nasty.url, good.url], tmp_path) as client:
