@@ -245,6 +245,13 @@ class StepDriver {
         return "{}"
     }
 
+    ; A window of the script's own, for as long as it runs.
+    DoWindow(step) {
+        title := this.Text(step, "title")
+        Gui, Show, w100 h100, %title%
+        return "{}"
+    }
+
     ; How long it takes to find out that a text is no answer.
     DoMembers(step) {
         file := FileOpen(this.Text(step, "path"), "r")

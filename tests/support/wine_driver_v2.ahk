@@ -33,7 +33,7 @@ class TestedClient extends LicenseClient {
 }
 
 class StepDriver {
-    keys := "", client := "", results := [], gaps := 0, depth := 0, deepest := 0, kept := ""
+    keys := "", client := "", results := [], gaps := 0, depth := 0, deepest := 0, kept := "", window := ""
 
     Do(step) {
         what := this.Text(step, "do")
@@ -222,6 +222,13 @@ class StepDriver {
     DoHold(step) {
         path := this.Text(step, "path")
         this.kept := path == "" ? "" : FileOpen(path, "rw-rwd")
+        return "{}"
+    }
+
+    ; A window of the script's own, for as long as it runs.
+    DoWindow(step) {
+        this.window := Gui(, this.Text(step, "title"))
+        this.window.Show("w100 h100")
         return "{}"
     }
 

@@ -1134,6 +1134,7 @@ class LicenseJson {
     static _MaxDepth := 100
     static _MaxValues := 1000
     static _MaxMembers := 100
+    static _MaxEscapes := 4000
 
     Parse(text) {
         reader := new LicenseJson(text)
@@ -1182,7 +1183,7 @@ class LicenseJson {
     __New(text) {
         this.memory := new LicenseBuffer(2 * StrLen(text) + 2)
         StrPut(text, this.memory.Ptr + 0, "UTF-16")
-        this.at := this.memory.Ptr, this.count := 0
+        this.at := this.memory.Ptr, this.count := 0, this.escapes := 0
     }
 
     _Value(depth) {
@@ -1259,6 +1260,8 @@ class LicenseJson {
                 return out
             }
             text := StrGet(this.at + 0, 6, "UTF-16")
+            this.escapes += 1
+            this._Require(this.escapes <= LicenseJson._MaxEscapes)
             this._Require(RegExMatch(text, "OA)\\(?:([\x22\\/bfnrt])|u([0-9A-Fa-f]{4}))", escape))
             this.at += 2 * escape.Len(0)
             code := "0x" . escape[2]

@@ -775,7 +775,8 @@ class LicenseExchange {
         while !this.isOver {
             bits := NumGet(this.state, 0, "UInt")
             if bits & LicenseExchange.Broken
-                this._Over(A_TickCount < this.deadline ? LicenseExchange._Reason(NumGet(this.state, 8, "UInt")) : "timeout")
+                this._Over(A_TickCount < this.deadline ? LicenseExchange._Reason(NumGet(this.state, 8, "UInt"))
+                    : "timeout")
             else if bits & this.awaited
                 this._GoOn()
             else if A_TickCount < this.deadline
@@ -1085,6 +1086,7 @@ class LicenseJson {
     static _MaxDepth := 100
     static _MaxValues := 1000
     static _MaxMembers := 100
+    static _MaxEscapes := 4000
 
     static Parse(text) {
         reader := LicenseJson(text)
@@ -1133,7 +1135,7 @@ class LicenseJson {
     __New(text) {
         this.memory := Buffer(2 * StrLen(text) + 2)
         StrPut(text, this.memory, "UTF-16")
-        this.at := this.memory.Ptr, this.count := 0
+        this.at := this.memory.Ptr, this.count := 0, this.escapes := 0
     }
 
     _Value(depth) {
@@ -1207,6 +1209,7 @@ class LicenseJson {
                 return out
             }
             text := StrGet(this.at, 6, "UTF-16")
+            this._Require(++this.escapes <= LicenseJson._MaxEscapes)
             this._Require(RegExMatch(text, 'A)\\(?:(["\\/bfnrt])|u([0-9A-Fa-f]{4}))', &escape))
             this.at += 2 * escape.Len
             ; A text of AutoHotkey ends at a NUL: a character that is none stands for it.
