@@ -73,6 +73,7 @@ def test_the_page_does_what_it_says(tmp_path: Path) -> None:
     with desk.make_run(port) as server:
         server.wait_until_answers("/readyz", 120)
         installed(desk, install)
+        assert list(desk.root.glob("data/my-program/.venv/lib/*/site-packages/license_client/py.typed"))
         done = desk.keep(vendor)
         assert done.returncode == 0, done.stderr
         program.write_text(as_here(page.program()), encoding="utf-8")

@@ -46,8 +46,9 @@ def costs_at_most(limit: float, dead: Attempt, measure: Callable[[], Round]) -> 
         if len(rounds) >= _FEWEST and _keeps(limit, _over_normal(min, rounds)):
             break
     assert len(rounds) >= _FEWEST, f"this machine was too busy for {_MOST} rounds"
-    best = _over_normal(min, rounds)
-    print(f"{dead}: over normal {best}, in the median {_over_normal(median, rounds)} s, {len(rounds)} rounds")
+    best, typical = _over_normal(min, rounds), _over_normal(median, rounds)
+    print(f"{dead[1]}, over normal: first {best[0]:+.3f} s, later {best[1]:+.3f} s at best of {len(rounds)} rounds;")
+    print(f"in the median {typical[0]:+.3f} s, {typical[1]:+.3f} s")
     assert _keeps(limit, best), best
 
 
