@@ -86,7 +86,13 @@ def main() -> int:
     # One for the life of this server: a supervisor that is started again must find its own lease again.
     instance = new_id()
     supervisor = Companion("supervisor", lambda: process.run(settings, instance))
-    return serve(options, lambda: create_app(settings, instance), [supervisor])
+    return serve(options, lambda: _settled(create_app(settings, instance)), [supervisor])
+
+
+def _settled(app: Flask) -> Flask:
+    """The application, as soon as its worker may take connections."""
+    app.extensions["runtime"].settle()
+    return app
 
 
 if __name__ == "__main__":

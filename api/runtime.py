@@ -6,6 +6,7 @@ A ledger that is down at start is waited for in the background: the port is open
 from __future__ import annotations
 
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,7 @@ _REACHABLE_FOR_S = 5.0
 #: The same while polls only wait for a connection: longer than an admin's longest statement.
 _BUSY_FOR_S = 15.0
 _SUPERVISOR_PATIENCE_S = 3.0
+_SETTLE_S, _SETTLE_LOOK_S = 5.0, 0.02
 #: What a node opens in all, and what of it the supervisor needs.
 _CONNECTIONS, _SUPERVISORS = 5, 2
 _NOBODY = Ask(key_hash="")
@@ -91,6 +93,7 @@ class Runtime:
         self._waiting_for = "the ledger"
         self._signer: Signer | None = None
         self._polling = threading.Lock()
+        self._has_polled = threading.Event()
 
     def start(self) -> None:
         """Starts the background jobs; the first poll of the ledger runs at once."""
@@ -99,6 +102,16 @@ class Runtime:
         self.jobs.start()
         if self._supervises:
             threading.Thread(target=self._supervise, name="supervisor", daemon=True).start()
+
+    def settle(self) -> None:
+        """Waits until this process gives verdicts, or knows that it will not soon; some seconds at most.
+
+        For a worker that is yet to take connections: where another one is ready, nobody is to be told `STARTING`.
+        """
+        end = self.started + _SETTLE_S
+        self._has_polled.wait(end - self.clock.monotonic())
+        while self._signer is not None and not self._knows_its_part() and self.clock.monotonic() < end:
+            time.sleep(_SETTLE_LOOK_S)
 
     def stop(self) -> None:
         self._stop.set()
@@ -246,6 +259,8 @@ class Runtime:
             self.poll()
         except LedgerError:
             return  # said by poll; the job tries again
+        finally:
+            self._has_polled.set()
 
 
 def _pool_size(settings: Settings) -> int:

@@ -13,7 +13,6 @@ import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -31,12 +30,7 @@ _TIMEOUT_S = 6.0
 #: What two noisy cores may add to a takeover before a test calls it late; 2 s are promised.
 _NOISE_S = 6.0
 _FIRST_S = 4.0
-
-
-@pytest.fixture
-def own_server(tmp_path: Path) -> Iterator[PostgresServer]:
-    with PostgresServer(tmp_path / "postgres") as server:
-        yield server
+_START_S = 90.0
 
 
 # -- starting ---------------------------------------------------------------------------------------------------------
@@ -61,6 +55,14 @@ def test_of_two_nodes_that_start_in_the_same_second_rank_1_leads_and_both_answer
         assert {"beat", "ledger"} <= jobs.keys()
         assert all(job["last_success_s"] is not None for job in jobs.values()), jobs
         assert jobs["beat"]["last_success_s"] < _TIMEOUT_S
+
+
+def test_where_one_worker_is_ready_none_says_that_it_is_starting(site: Site) -> None:
+    for copy in "abc":
+        node = site.node(1, copy=copy, WEB_CONCURRENCY="4")
+        node.server.wait_until_answers("/readyz", _START_S)
+        assert [node.server.get("/readyz").status_code for _ in range(40)] == [200] * 40
+        node.server.kill_tree()
 
 
 # -- the primary dies and comes back ----------------------------------------------------------------------------------
@@ -196,21 +198,21 @@ def test_an_admin_moves_the_lease_by_call_and_by_command(site: Site) -> None:
 
 
 def test_a_database_that_stops_is_said_and_the_same_node_goes_on_leading_when_it_is_back(
-    own_server: PostgresServer, tmp_path: Path
+    server: PostgresServer, tmp_path: Path
 ) -> None:
-    url = own_server.create_database("shared")
+    url = server.create_database("shared")
     with contextlib.closing(Site(url, tmp_path)) as site:
         one, two = site.two()
         sold = site.sell()
         (lease,) = rows(site.database, tables.lease)
-        own_server.stop()
+        server.stop()
         plays((one, "isolated", 1), (two, "isolated", 1))
         for member in (one, two):
             until(lambda m=member: m.stats()["node"]["ledger"] == "unreachable", "its stats say so")  # type: ignore[misc]
             all_workers_say(member, 200, ledger="unreachable", role="isolated")
             assert member.server.get("/livez").status_code == 200
         time.sleep(1.0)  # beyond the margin: the lease is over by the database's clock as well
-        own_server.start()
+        server.start()
         plays((one, "primary", 1), (two, "standby", 1))
         for member in (one, two):
             all_workers_say(member, 200, ledger="reachable")

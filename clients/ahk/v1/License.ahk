@@ -839,7 +839,7 @@ class LicenseExchange {
         DllCall("winhttp\WinHttpSetOption", "Ptr", this.request, "UInt", 45, "Ptr*", state, "UInt", A_PtrSize)
         LicenseHttp.SetOption(this.request, 63, 3)      ; no cookies, no redirects
         left := this.deadline - LicenseTime.Ticks()
-        left := (left < 1 ? 1 : left) + 1000        ; WinHTTP names its own time-outs by what it was doing
+        left := (left < 1 ? 1 : left) + 50        ; WinHTTP names its own time-outs by what it was doing
         DllCall("winhttp\WinHttpSetTimeouts", "Ptr", this.request, "Int", left, "Int", left, "Int", left, "Int", left)
         LicenseHttp.SetOption(this.request, 7, left)
     }

@@ -801,7 +801,7 @@ class LicenseExchange {
         state := this.state
         DllCall("winhttp\WinHttpSetOption", "Ptr", this.request, "UInt", 45, "Ptr*", &state, "UInt", A_PtrSize)
         LicenseHttp.SetOption(this.request, 63, 3)      ; no cookies, no redirects
-        left := Max(1, this.deadline - A_TickCount) + 1000      ; WinHTTP names its own time-outs by what it was doing
+        left := Max(1, this.deadline - A_TickCount) + 50      ; WinHTTP names its own time-outs by what it was doing
         DllCall("winhttp\WinHttpSetTimeouts", "Ptr", this.request, "Int", left, "Int", left, "Int", left, "Int", left)
         LicenseHttp.SetOption(this.request, 7, left)
     }
