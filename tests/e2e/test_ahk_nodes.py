@@ -15,7 +15,7 @@ import requests
 
 from api.ledger import tables
 from api.signing import parse_signing_keys
-from tests.support.cluster import Member, Site
+from tests.support.cluster import TOO_BUSY, Member, Site
 from tests.support.nodes import PRODUCT, Sold, change_license, events_of, ledger_of, license_row, rows, sell, signed
 from tests.support.processes import until
 from tests.support.wine import LOGS, Json, Script
@@ -67,8 +67,8 @@ def is_refused(member: Member) -> bool:
 def undisturbed(ahk: Script, made: Json, *calls: Json) -> tuple[list[Json], dict[str, list[list[str]]]]:
     """What the calls gave, and the lines of the log files without their times, which are there.
 
-    The client has the budgets that it comes with, and remembers no server. Where no server is silent, a time-out says
-    that this machine stood still for the two seconds that a server has: then it is all done again.
+    The client has the budgets that it comes with, and remembers no server. What it says of nodes only where
+    the machine is too busy for them is no part of the guide: then it is all done again.
     """
     for _ in range(10):
         ahk.wine.forget_logs()
@@ -77,9 +77,9 @@ def undisturbed(ahk: Script, made: Json, *calls: Json) -> tuple[list[Json], dict
         told = results(ahk.run([made, clock(0), *calls]))
         found = {name: [line.split("\t") for line in ahk.wine.log(name)] for name in LOGS}
         assert all(time.strptime(line[0], "%Y-%m-%dT%H:%M:%SZ") for lines in found.values() for line in lines)
-        if not [line for line in found[FAILOVER] if line[2] == "timeout"]:
+        if not TOO_BUSY & {line[2] for line in found[FAILOVER]}:
             return told, {name: [line[1:] for line in lines] for name, lines in found.items()}
-    raise AssertionError("this machine was too busy for a server's two seconds, ten times")
+    raise AssertionError("this machine was too busy, ten times")
 
 
 @pytest.mark.slow
@@ -92,13 +92,13 @@ def test_primary_up_then_down_then_all_down_then_back(ahk: Script, empty_postgre
         assert "budgets" not in made
 
         told, logged = undisturbed(ahk, made, call("Activate"), call("Validate"))
-        assert [(outcome(answer), answer["server"]) for answer in told] == [(VALID, first)] * 2
+        assert [(outcome(answer), answer["server"]) for answer in told] == [(VALID, first)] * 2, logged
         assert logged == {USED: [[first, "activate VALID"], [first, "validate VALID"]], FAILOVER: [], OFFLINE: []}
 
         one.server.kill_tree()
         until(lambda: is_refused(one), "a port that is refused")
         told, logged = undisturbed(ahk, made, call("Validate"), call("Validate"))
-        assert [(outcome(answer), answer["server"]) for answer in told] == [(VALID, second)] * 2
+        assert [(outcome(answer), answer["server"]) for answer in told] == [(VALID, second)] * 2, logged
         assert logged == {USED: [[second, "validate VALID"]] * 2, FAILOVER: [[first, "refused"]], OFFLINE: []}
 
         two.server.kill_tree()
@@ -115,7 +115,7 @@ def test_primary_up_then_down_then_all_down_then_back(ahk: Script, empty_postgre
         back = site.node(2, copy="again", **ONE_WORKER).ready()
         made = client_of(back, sold, folder, first, back.server.url, budgets=None)
         told, logged = undisturbed(ahk, made, call("Validate"))
-        assert [(outcome(answer), answer["server"]) for answer in told] == [(VALID, back.server.url)]
+        assert [(outcome(answer), answer["server"]) for answer in told] == [(VALID, back.server.url)], logged
         assert logged == {USED: [[back.server.url, "validate VALID"]], FAILOVER: [[first, "refused"]], OFFLINE: []}
 
 

@@ -27,6 +27,9 @@ _START_S = 90.0
 #: By how much one worker may learn later than another what the supervisor says; the rest is for noisy machines.
 WORKERS_AGREE_S = 0.1 + 0.4
 
+#: What a client says of a node that runs and is well, on a machine that is too busy for the node or for its ledger.
+TOO_BUSY = frozenset({"timeout", "status 503 LEDGER_UNAVAILABLE", "status 503 OVERLOADED"})
+
 
 class Member:
     """One node: its server, and a client and an admin of it."""
