@@ -88,6 +88,12 @@ def test_a_seat_freed_by_a_later_call_is_not_taken_again_by_an_earlier_one() -> 
     assert merge(_past(Act.ACTIVATE, NOW + 1), holding).holding.seats == 1
 
 
+def test_a_seat_taken_by_a_later_call_is_not_freed_by_an_earlier_one() -> None:
+    holding = _holding(_machine(active=True, seat_at=NOW))
+    assert merge(_past(Act.DEACTIVATE, NOW - 1), holding).holding.seats == 1
+    assert merge(_past(Act.DEACTIVATE, NOW + 1), holding).holding.seats == 0
+
+
 def test_a_denied_call_has_no_effect() -> None:
     for act in (Act.ACTIVATE, Act.USAGE):
         holding = _holding()
