@@ -195,6 +195,11 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     return report
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The long ones first, or in the end one process waits for the other's."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     for missing in (_SKIPPED, *_MISSING):
         skipped = [report for report in terminalreporter.stats.get("skipped", []) if missing in str(report.longrepr)]

@@ -80,7 +80,9 @@ def test_a_node_with_another_key_says_so_and_serves_once_its_key_is_current(ledg
             permitted_keys.write(connection, ours.kid, KeyStatus.PREVIOUS, 1.0)
         followed(lambda: stranger.http.get("/readyz").status_code == 200, "the stranger serves")
         assert kid_of(stranger, sold.key) == theirs.kid
-        followed(lambda: node.call("validate", sold.key).code == "STARTING", "the first node stops signing")
+        # Not by calls: one that is answered while the keys change is read with keys that are not there any more.
+        followed(lambda: node.http.get("/readyz").status_code == 503, "the first node stops signing")
+        assert node.call("validate", sold.key).code == "STARTING"
 
 
 @pytest.mark.parametrize("held", [1, 2])

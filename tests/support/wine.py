@@ -57,8 +57,8 @@ class Wine:
             # Only what is started from now on takes the driver that needs no screen.
             self._run("wineserver", "-k", check=False)
             self._run("wineserver", "-w")
-            # Kept for a minute: between two scripts it would go, and starting it takes longer than they do.
-            self._run("wineserver", "-p60")
+            # Kept for half an hour: it would go between two scripts, and a script that starts meanwhile fails.
+            self._run("wineserver", "-p1800")
         except BaseException:
             self.__exit__()
             raise
