@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ VERSIONS = ("v1", "v2")
 LOGS = ("license_server_used.txt", "license_server_failover.txt", "license_offline_success.txt")
 
 _PROGRAMS = {"v1": "AutoHotkey.exe", "v2": "AutoHotkeyV2.exe"}
+_SCRIPTS = ROOT / "tests" / "support"
+_STAY = _SCRIPTS / "wine_stay.ahk"
 _DEADLINE_S = 180
 _GUID = r"HKLM\SOFTWARE\Microsoft\Cryptography"
 
@@ -49,6 +52,7 @@ class Wine:
         self._env |= {"WINEDLLOVERRIDES": "mscoree=;mshtml=;winemenubuilder.exe=d", "XDG_RUNTIME_DIR": str(runtime)}
         # What language Windows speaks follows from it.
         self._env |= {"LC_ALL": "C.UTF-8"}
+        self._staying: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Wine:
         try:
@@ -57,8 +61,7 @@ class Wine:
             # Only what is started from now on takes the driver that needs no screen.
             self._run("wineserver", "-k", check=False)
             self._run("wineserver", "-w")
-            # Kept for half an hour: it would go between two scripts, and a script that starts meanwhile fails.
-            self._run("wineserver", "-p1800")
+            self._stay()
         except BaseException:
             self.__exit__()
             raise
@@ -66,7 +69,26 @@ class Wine:
 
     def __exit__(self, *_: object) -> None:
         self._run("wineserver", "-k", check=False)
+        if self._staying is not None:
+            self._staying.wait(_DEADLINE_S)
         self._folder.cleanup()
+
+    def _stay(self) -> None:
+        """Has a script run until the end, so that the desktop stays.
+
+        It would go with the last script and come with the next, and one that waits too long for it, or meets it on its
+        way out, makes no window: AutoHotkey ends with status 2 then, without a word.
+        """
+        ready, command = Path(self._folder.name) / "ready", self._command("v2", _STAY)
+        give_up = time.monotonic() + _DEADLINE_S
+        while not ready.exists():
+            assert time.monotonic() < give_up, "no desktop came up"
+            nowhere = subprocess.DEVNULL
+            self._staying = subprocess.Popen(
+                [*command, windows_path(ready)], env=self._env, stdout=nowhere, stderr=nowhere
+            )
+            while self._staying.poll() is None and not ready.exists():
+                time.sleep(0.05)
 
     @functools.cached_property
     def temp(self) -> Path:
@@ -78,8 +100,12 @@ class Wine:
 
     def start(self, version: str, script: Path, *arguments: str) -> subprocess.Popen[str]:
         """A script, just started; what it says on its standard output and error is text."""
-        command = ["wine", str(_program(version)), "/ErrorStdOut", windows_path(script), *arguments]
+        command = [*self._command(version, script), *arguments]
         return subprocess.Popen(command, env=self._env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+    @staticmethod
+    def _command(version: str, script: Path) -> list[str]:
+        return ["wine", str(_program(version)), "/ErrorStdOut", windows_path(script)]
 
     def finish(self, running: subprocess.Popen[str]) -> str:
         """What it said. AssertionError for one that fails or does not end."""
@@ -121,7 +147,7 @@ class Wine:
 
     def trust(self, certificate: Path) -> None:
         """Makes an authority trusted, from its certificate in DER."""
-        self.finish(self.start("v2", ROOT / "tests" / "support" / "wine_trust.ahk", windows_path(certificate)))
+        self.finish(self.start("v2", _SCRIPTS / "wine_trust.ahk", windows_path(certificate)))
 
 
 def _program(version: str) -> Path:
@@ -152,7 +178,7 @@ class Script:
         given, answered = (self._folder / f"{self.version}-{self._runs}.{kind}" for kind in ("steps", "answers"))
         # ASCII, so that no idea of an encoding matters.
         given.write_text("".join(json.dumps(step) + "\n" for step in steps), encoding="ascii")
-        driver = ROOT / "tests" / "support" / f"wine_driver_{self.version}.ahk"
+        driver = _SCRIPTS / f"wine_driver_{self.version}.ahk"
         process = self.wine.start(self.version, driver, windows_path(given), windows_path(answered))
         return Running(self.wine, process, answered, len(steps))
 
