@@ -25,6 +25,7 @@ from tests.support.processes import freeze, until
 
 _TAKEOVER_S = 60.0
 _READY_S = 90.0
+_LONG_OUTAGE_SHARE, _LONG_OUTAGE_S = 0.25, (40.0, 60.0)
 _SKEWS_S = (3_700, -3_700, 3 * 86_400)
 _PAGE_TYPES_OF_INDEXES = (0x02, 0x0A)
 
@@ -44,6 +45,12 @@ class Scene:
     def stay(self, low: float, high: float) -> None:
         """Leaves the fault for so many seconds."""
         time.sleep(low if self.short else self.rng.uniform(low, high))
+
+    def stay_without_database(self, low: float, high: float) -> None:
+        """The same; every fourth time for as long as a host takes to start again, unless `short`."""
+        if not self.short and self.rng.random() < _LONG_OUTAGE_SHARE:
+            low, high = _LONG_OUTAGE_S
+        self.stay(low, high)
 
     def until_taken_over(self, epoch: int) -> None:
         """Until another node leads, and how long that took."""
@@ -147,14 +154,14 @@ def stop_postgres(scene: Scene) -> None:
     modes: tuple[StopMode, ...] = ("fast", "immediate")
     scene.made()
     scene.site.server.stop(scene.rng.choice(modes))
-    scene.stay(4.0, 9.0)
+    scene.stay_without_database(4.0, 9.0)
     scene.site.server.start()
 
 
 def kill_postgres(scene: Scene) -> None:
     scene.made()
     scene.site.server.kill()
-    scene.stay(3.0, 9.0)
+    scene.stay_without_database(3.0, 9.0)
     scene.site.server.start()
 
 
@@ -162,7 +169,7 @@ def freeze_postgres(scene: Scene) -> None:
     """Its host still acknowledges, and nothing answers."""
     scene.made()
     scene.site.server.freeze()
-    scene.stay(4.0, 9.0)
+    scene.stay_without_database(4.0, 9.0)
     scene.site.server.thaw()
 
 
