@@ -1,18 +1,24 @@
-"""Group commit without a thread of its own: the first waiter of a batch flushes it for all.
+"""Group commit: one flush at a time, and all who come meanwhile go with the next one.
 
-While one flush is on its way, those who come wait in line; when it ends, the first of them takes the whole line
-(up to `max_batch`) along. So one caller alone pays one flush, and many callers share one, without a timer.
-What is still to be done with each result, its flusher does for all as well, while the next flush is on its way: a
-thread at work costs less than many that wake and take the interpreter from one another.
+While one flush is on its way, those who come wait in line; when it ends, the whole line (up to `max_batch`) goes along.
+So one caller alone pays one flush, and many callers share one, without a timer. What is still to be done with each
+result is done on the flusher's thread, while another one flushes the next batch: a thread at work costs less than many
+that wake and take the interpreter from one another, and nobody who waits needs a thread to wait with.
 Source of the idea: DeWitt et al., "Implementation techniques for main memory database systems", 1984.
 """
 
 from __future__ import annotations
 
+import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Generic, TypeVar, cast
+from typing import Any, Generic, TypeVar
+
+from api.threads import Threads
+
+_log = logging.getLogger(__name__)
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -20,11 +26,44 @@ Final = TypeVar("Final")
 
 #: One flush: a result for each item, in order, or an exception instance for those that failed.
 Flush = Callable[[list[Item]], Sequence[Result | BaseException]]
+#: Is given what became of a call, or the exception instance that it ended with.
+Done = Callable[[Final | BaseException], None]
+
+#: One flushes while the other finishes what it has flushed.
+_FLUSHERS = 2
+#: So often within its patience the line is looked at for those who have waited too long.
+_LOOKS = 10
 
 
 def as_it_is(result: Final) -> Final:
-    """For callers of `Batcher.submit` with nothing left to do."""
+    """For callers with nothing left to do."""
     return result
+
+
+def waited(begin: Callable[[Done[Final]], None]) -> Final:
+    """What `begin` gives to the callback that it is called with, waited for. Raises what is an exception."""
+    told: list[Final | BaseException] = []
+    # A bare lock, taken: releasing it wakes the waiter. An Event costs ten times as much.
+    turn = threading.Lock()
+    turn.acquire()
+
+    def done(outcome: Final | BaseException) -> None:
+        told.append(outcome)
+        turn.release()
+
+    begin(done)
+    turn.acquire()
+    if isinstance(told[0], BaseException):
+        raise told[0]
+    return told[0]
+
+
+def passed_on(begin: Callable[[Done[Final]], None], done: Done[Final]) -> None:
+    """`begin`, for a caller who can only be told by `done`: of what it raises as well."""
+    try:
+        begin(done)
+    except Exception as error:
+        done(error)
 
 
 class LineFull(Exception):
@@ -35,17 +74,52 @@ class FlushTimeout(Exception):
     """The flush this caller waited for did not end in time. What it carried may yet be committed."""
 
 
-class _Waiter(Generic[Item, Result]):
-    __slots__ = ("finish", "item", "leads", "outcome", "turn")
+class _Waiter(Generic[Item]):
+    __slots__ = ("_done", "finish", "item", "outcome", "since")
 
-    def __init__(self, item: Item, finish: Callable[[Result], object]) -> None:
+    def __init__(self, item: Item, finish: Callable[[Any], object], done: Callable[[Any], None]) -> None:
         self.item = item
         self.finish = finish
         self.outcome: object = None
-        self.leads = False
-        # A bare lock, taken: releasing it wakes the waiter. An Event costs ten times as much.
-        self.turn = threading.Lock()
-        self.turn.acquire()
+        self.since = time.monotonic()
+        self._done = [done]
+
+    @property
+    def is_told(self) -> bool:
+        return not self._done
+
+    def tell(self, outcome: object) -> None:
+        """Tells the caller, if nobody has done so yet."""
+        try:
+            done = self._done.pop()  # one step for the interpreter: of two threads one has it
+        except IndexError:
+            return
+        try:
+            done(outcome)
+        except BaseException:
+            _log.exception("a caller could not be told what became of its call")
+
+    def end(self) -> None:
+        """Finishes, and tells what came of it."""
+        if self.is_told:
+            return
+        outcome = self.outcome
+        if not isinstance(outcome, BaseException):
+            try:
+                outcome = self.finish(outcome)
+            except BaseException as error:
+                outcome = error
+        self.tell(outcome)
+
+
+class _Batch(Generic[Item]):
+    """Those whose flush is under way, and since when."""
+
+    __slots__ = ("since", "waiters")
+
+    def __init__(self, waiters: list[_Waiter[Item]]) -> None:
+        self.since = time.monotonic()
+        self.waiters = waiters
 
 
 class Batcher(Generic[Item, Result]):
@@ -68,79 +142,100 @@ class Batcher(Generic[Item, Result]):
         self._max_batch = max_batch
         self._max_waiting = max_waiting
         self._patience_s = patience_s
+        self._threads = Threads("batcher")
         self._lock = threading.Lock()
-        self._line: deque[_Waiter[Item, Result]] = deque()
+        self._line: deque[_Waiter[Item]] = deque()
+        self._batches: list[_Batch[Item]] = []
+        self._flushers = 0
         self._flushing = False
+        self._watched = False
 
     def submit(self, item: Item, finish: Callable[[Result], Final]) -> Final:
-        """What `finish` makes of the result for `item`, after the flush that carried it, on the flusher's thread.
+        """As `begin`, waited for: gives what `finish` made of the result, or raises what it was told."""
 
-        Raises what the flush raised or gave for `item`, or what `finish` raised.
+        def begin(done: Done[Final]) -> None:
+            self.begin(item, finish, done)
 
-        Raises `LineFull` at once where too many wait, `FlushTimeout` after `patience_s` seconds in line.
+        return waited(begin)
+
+    def begin(self, item: Item, finish: Callable[[Result], Final], done: Done[Final]) -> None:
+        """Puts `item` in line. Waits for nothing; raises `LineFull` at once where too many wait.
+
+        `done` is called once, on another thread: with what `finish` made of the result, after the flush that carried
+        it; with what the flush raised or gave for `item`, or `finish` raised; or, `patience_s` after this, with
+        `FlushTimeout`. It must not block, and what it raises is only logged.
         """
-        waiter: _Waiter[Item, Result] = _Waiter(item, finish)
+        waiter = _Waiter(item, finish, done)
         with self._lock:
             if len(self._line) >= self._max_waiting:
                 raise LineFull
             self._line.append(waiter)
             if not self._flushing:
-                self._flushing = waiter.leads = True
-        if not waiter.leads and not waiter.turn.acquire(timeout=self._patience_s):
-            self._give_up(waiter)
-        if waiter.leads:
-            self._lead()
-        if isinstance(waiter.outcome, BaseException):
-            raise waiter.outcome
-        return waiter.outcome  # type: ignore[return-value]
+                self._call_flusher()
+            if not self._watched:
+                self._watched = self._threads.run(self._watch)
+
+    def longest(self, now: float) -> float:
+        """For how many seconds at `now` (monotonic) the oldest batch has been under way; 0 where none is."""
+        with self._lock:
+            return max((now - batch.since for batch in self._batches), default=0.0)
+
+    def give_up(self, now: float) -> None:
+        """Tells those who at `now` (monotonic) have waited too long, in line or for a flush."""
+        until = now - self._patience_s
+        overdue = []
+        with self._lock:
+            while self._line and self._line[0].since <= until:
+                overdue.append(self._line.popleft())
+            for batch in self._batches:
+                overdue += [waiter for waiter in batch.waiters if waiter.since <= until]
+        for waiter in overdue:
+            waiter.tell(FlushTimeout())
+
+    def _call_flusher(self) -> None:
+        """Under the lock. Where all who flush are busy with what they have flushed, one of them looks here again."""
+        if self._flushers < _FLUSHERS and self._threads.run(self._lead):
+            self._flushers += 1
+            self._flushing = True
 
     def _lead(self) -> None:
-        with self._lock:
-            batch = [self._line.popleft() for _ in range(min(len(self._line), self._max_batch))]
+        """Flushes as long as it is this thread's turn."""
+        mine = True
+        while mine:
+            with self._lock:
+                batch = _Batch([self._line.popleft() for _ in range(min(len(self._line), self._max_batch))])
+                self._batches.append(batch)
+            self._carry(batch)
+            with self._lock:
+                self._flushing = False
+                if self._line:
+                    self._call_flusher()
+            for waiter in batch.waiters:
+                waiter.end()
+            with self._lock:
+                self._batches.remove(batch)
+                mine = bool(self._line) and not self._flushing
+                self._flushing = self._flushing or mine
+                self._flushers -= not mine
+
+    def _carry(self, batch: _Batch[Item]) -> None:
         try:
-            outcomes = self._flush([waiter.item for waiter in batch])
-            for waiter, outcome in zip(batch, outcomes, strict=True):
+            outcomes = self._flush([waiter.item for waiter in batch.waiters]) if batch.waiters else ()
+            for waiter, outcome in zip(batch.waiters, outcomes, strict=True):
                 waiter.outcome = outcome
         except BaseException as error:
             if isinstance(error, self._fails_line):
-                batch += self._clear_line()
-            for waiter in batch:
+                with self._lock:
+                    batch.waiters += self._line
+                    self._line.clear()
+            for waiter in batch.waiters:
                 waiter.outcome = error
-        finally:
-            self._hand_over()
-            for waiter in batch:
-                _finish(waiter)
-                waiter.turn.release()
 
-    def _clear_line(self) -> list[_Waiter[Item, Result]]:
-        with self._lock:
-            cleared = list(self._line)
-            self._line.clear()
-        return cleared
-
-    def _hand_over(self) -> None:
-        """Makes the first in line the next to flush, or leaves the place free for whoever comes."""
-        with self._lock:
-            if not self._line:
-                self._flushing = False
-                return
-            self._line[0].leads = True
-            self._line[0].turn.release()
-
-    def _give_up(self, waiter: _Waiter[Item, Result]) -> None:
-        with self._lock:
-            if waiter.leads:
-                waiter.turn.acquire()  # its turn came in the same instant, and the others wait for it
-                return
-            if waiter in self._line:
-                self._line.remove(waiter)
-        raise FlushTimeout
-
-
-def _finish(waiter: _Waiter[Item, Result]) -> None:
-    if isinstance(waiter.outcome, BaseException):
-        return
-    try:
-        waiter.outcome = waiter.finish(cast(Result, waiter.outcome))
-    except BaseException as error:
-        waiter.outcome = error
+    def _watch(self) -> None:
+        """Runs in a thread while anybody waits."""
+        watched = True
+        while watched:
+            time.sleep(self._patience_s / _LOOKS)
+            self.give_up(time.monotonic())
+            with self._lock:
+                watched = self._watched = bool(self._line or self._batches)

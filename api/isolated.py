@@ -15,7 +15,7 @@ import msgspec
 from filelock import FileLock
 from filelock import Timeout as LockTimeout
 
-from api.batcher import Batcher
+from api.batcher import Batcher, Done
 from api.clock import Clock
 from api.draft import Draft, Operation, Outcome
 from api.ledger.errors import LedgerUnavailable, QueueIsFull
@@ -69,13 +69,17 @@ class Isolated:
             self._flush, max_batch=_MAX_BATCH, max_waiting=_MAX_WAITING, patience_s=patience_s
         )
 
-    def submit(self, operation: Operation, finish: Callable[[Outcome], T]) -> T:
-        """Decides and queues `operation`; gives what `finish` makes of the outcome.
+    def begin(self, operation: Operation, finish: Callable[[Outcome], T], done: Done[T]) -> None:
+        """Has `operation` decided and queued; `done` is called once with what `finish` makes of the outcome.
 
-        Raises `LedgerUnavailable` where only the ledger could say, or no copy is young enough; `QueueIsFull`;
-        `RequestIdReused`, `LineFull` and `FlushTimeout`.
+        Or with `LedgerUnavailable` where only the ledger could say, or no copy is young enough; with `QueueIsFull`,
+        `RequestIdReused` or `FlushTimeout`. Raises `LineFull`; waits for nothing.
         """
-        return self._lane.submit(operation, finish)
+        self._lane.begin(operation, finish, done)
+
+    def longest(self, now: float) -> float:
+        """For how many seconds at `now` (monotonic) the oldest batch has been under way; 0 where none is."""
+        return self._lane.longest(now)
 
     def holds(self, operation: Operation) -> bool:
         """Whether events of this license wait in the queue: then what comes goes behind them."""

@@ -12,9 +12,10 @@ import random
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import TypeVar
 
-from api.batcher import Batcher, Flush
+from api.batcher import Batcher, Done, Flush, passed_on, waited
 from api.clock import Clock
 from api.draft import Draft, MustWrite, Operation, Outcome
 from api.isolated import Isolated
@@ -74,31 +75,64 @@ class Recorder:
         return Batcher(flush, patience_s=patience_s, fails_line=LedgerUnavailable, **limits)
 
     def submit(self, operation: Operation, finish: Callable[[Outcome], T]) -> T:
-        """Decides and records `operation`; gives what `finish` makes of the outcome.
+        """As `begin`, waited for: gives what `finish` makes of the outcome, or raises what it was told."""
 
-        Raises `LedgerError`, `RequestIdReused`, `LineFull` or `FlushTimeout`, or what `finish` raises.
+        def begin(done: Done[T]) -> None:
+            self.begin(operation, finish, done)
+
+        return waited(begin)
+
+    def begin(self, operation: Operation, finish: Callable[[Outcome], T], done: Done[T]) -> None:
+        """Has `operation` decided and recorded; `done` is called once with what `finish` makes of the outcome.
+
+        Or with `LedgerError`, `RequestIdReused`, `LineFull` or `FlushTimeout`, or what `finish` raises. Raises
+        `LineFull` itself where that is so at once; waits for nothing where `is_at_once`.
 
         The first call that the ledger leaves without an answer cuts the node off for all; its supervisor ends that.
         """
         if self._isolated is None:
-            return self._on_the_ledger(operation, finish)
+            return self._on_the_ledger(operation, finish, done)
         if self._state.cut_off_since is not None:
-            return self._isolated.submit(operation, finish)
+            return self._isolated.begin(operation, finish, done)
         if self._state.may_hold_queued and self._isolated.holds(operation):
-            return self._isolated.submit(operation, finish)
-        try:
-            return self._on_the_ledger(operation, finish)
-        except LedgerUnavailable:
-            self._state.cut_off()
-            return self._isolated.submit(operation, finish)
+            return self._isolated.begin(operation, finish, done)
+        return self._on_the_ledger(operation, finish, self._or_without_it(self._isolated, operation, finish, done))
 
-    def _on_the_ledger(self, operation: Operation, finish: Callable[[Outcome], T]) -> T:
-        if operation.call.act not in WRITING_ACTS:
-            try:
-                return self._checks.submit(operation, finish)
-            except MustWrite:
-                pass
-        return self._writes.submit(operation, finish)
+    @property
+    def is_at_once(self) -> bool:
+        """Whether `begin` finds the lane without a look into the queue, which others may be writing."""
+        return self._isolated is None or self._state.cut_off_since is not None or not self._state.may_hold_queued
+
+    def longest(self, now: float) -> float:
+        """For how many seconds at `now` (monotonic) the oldest batch has been under way; 0 where none is."""
+        cut_off = 0.0 if self._isolated is None else self._isolated.longest(now)
+        return max(self._checks.longest(now), self._writes.longest(now), cut_off)
+
+    def _on_the_ledger(self, operation: Operation, finish: Callable[[Outcome], T], done: Done[T]) -> None:
+        if operation.call.act in WRITING_ACTS:
+            self._writes.begin(operation, finish, done)
+            return
+
+        def checked(outcome: T | BaseException) -> None:
+            if isinstance(outcome, MustWrite):
+                passed_on(partial(self._writes.begin, operation, finish), done)
+            else:
+                done(outcome)
+
+        self._checks.begin(operation, finish, checked)
+
+    def _or_without_it(
+        self, isolated: Isolated, operation: Operation, finish: Callable[[Outcome], T], done: Done[T]
+    ) -> Done[T]:
+        """`done`, unless the ledger was away: then the call goes on in the isolated lane."""
+
+        def recorded(outcome: T | BaseException) -> None:
+            if isinstance(outcome, LedgerUnavailable):
+                passed_on(partial(isolated.begin, operation, finish), done)
+            else:
+                done(outcome)
+
+        return recorded
 
     def unknown(self, operation: Operation, as_of: float) -> Outcome:
         """The outcome for a key found unknown at `as_of`; counted with the next batch. Raises `LedgerError`."""
@@ -109,10 +143,25 @@ class Recorder:
         return Outcome(verdict=verdict, as_of=as_of, event_id=operation.event_id)
 
     def _flush_checks(self, operations: list[Operation]) -> Outcomes:
-        return _one_by_one_if_refused(self._check_batch, operations)
+        return self._flushed(self._check_batch, operations)
 
     def _flush_writes(self, operations: list[Operation]) -> Outcomes:
-        return _one_by_one_if_refused(self._write_batch, operations)
+        return self._flushed(self._write_batch, operations)
+
+    def _flushed(self, work: Callable[[list[Operation]], Outcomes], operations: list[Operation]) -> Outcomes:
+        """Whoever still waits for it: a batch that the ledger leaves without an answer cuts the node off."""
+        try:
+            outcomes = _one_by_one_if_refused(work, operations)
+        except LedgerUnavailable:
+            self._cut_off()
+            raise
+        if any(isinstance(outcome, LedgerUnavailable) for outcome in outcomes):
+            self._cut_off()
+        return outcomes
+
+    def _cut_off(self) -> None:
+        if self._isolated is not None:
+            self._state.cut_off()
 
     def _check_batch(self, operations: list[Operation]) -> Outcomes:
         draft = self._draft()

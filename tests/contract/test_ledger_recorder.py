@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
 
-from api.batcher import as_it_is
+from api.batcher import FlushTimeout, LineFull, as_it_is
 from api.clock import Clock
 from api.draft import Draft, Operation, Outcome, RequestIdReused
 from api.ids import new_id
@@ -19,7 +21,9 @@ from api.ledger.store import Ledger
 from api.licensing import Act, Call
 from api.node import Node
 from api.recorder import Recorder
+from api.shared_state import SharedState
 from tests.support.nodes import Sold, events_of, opened_ledger, rows, sell
+from tests.support.processes import until
 
 Fault = Callable[[], LedgerError | None]
 
@@ -32,6 +36,8 @@ class Faulty:
         self.before: list[LedgerError] = []
         self.after: list[LedgerError] = []
         self.calls: list[str] = []
+        self.held = threading.Event()
+        self.held.set()
 
     @property
     def database(self) -> Any:
@@ -58,6 +64,7 @@ class Faulty:
 
     def _fail(self, call: str, faults: list[LedgerError]) -> None:
         self.calls.append(call)
+        assert self.held.wait(30)
         if faults:
             raise faults.pop(0)
 
@@ -96,6 +103,128 @@ def test_a_break_before_or_after_the_commit_leaves_one_event(
     assert [row["event_id"] for row in events_of(faulty.database, sold)] == [done.event_id]
     assert count(faulty, "VALID") == 1
     assert rows(faulty.database, tables.licenses)[0]["uses"] == (1 if act is Act.USAGE else 0)
+
+
+class Told:
+    """What a begun call was told, each time that it was."""
+
+    def __init__(self) -> None:
+        self.outcomes: list[Any] = []
+        self._told = threading.Event()
+
+    def __call__(self, outcome: Any) -> None:
+        self.outcomes.append(outcome)
+        self._told.set()
+
+    def only(self) -> Any:
+        """What it was told, once."""
+        assert self._told.wait(30)
+        [outcome] = self.outcomes
+        return outcome
+
+
+class WithoutIt:
+    """`Isolated`, as far as a recorder knows it: whoever comes is told `queued`, or that the line is full."""
+
+    def __init__(self) -> None:
+        self.taken: list[Operation] = []
+        self.full = False
+
+    def begin(self, operation: Operation, finish: Callable[[Any], Any], done: Callable[[Any], None]) -> None:
+        if self.full:
+            raise LineFull
+        self.taken.append(operation)
+        done(finish("queued"))
+
+    def holds(self, _operation: Operation) -> bool:
+        return False
+
+    def longest(self, _now: float) -> float:
+        return 0.0
+
+
+@pytest.mark.parametrize("act", [Act.VALIDATE, Act.USAGE])
+def test_a_begun_call_is_told_once_what_its_finish_makes_of_it(faulty: Faulty, recorder: Recorder, act: Act) -> None:
+    sold, told = sell(faulty.database), Told()
+    recorder.begin(operation(sold, act), lambda outcome: outcome.verdict.code, told)
+    assert told.only() == "VALID"
+    assert len(events_of(faulty.database, sold)) == 1
+
+
+def test_a_begun_check_that_turns_out_to_change_something_goes_on_as_a_write(
+    faulty: Faulty, recorder: Recorder
+) -> None:
+    sold = sell(faulty.database, {"expiry_basis": "first_validation", "duration_days": 1})
+    told = Told()
+    recorder.begin(operation(sold, Act.VALIDATE), lambda outcome: outcome.verdict.code, told)
+    assert told.only() == "VALID"
+    assert rows(faulty.database, tables.licenses)[0]["expires_at"] is not None
+
+
+@pytest.mark.parametrize("fault", [LedgerRefused, LedgerBusy])
+def test_a_begun_call_is_told_what_the_ledger_said_to_it(
+    faulty: Faulty, recorder: Recorder, fault: type[LedgerError]
+) -> None:
+    sold, told = sell(faulty.database), Told()
+    faulty.before = [fault("again and again") for _ in range(50)]
+    recorder.begin(operation(sold, Act.VALIDATE), as_it_is, told)
+    assert isinstance(told.only(), fault)
+
+
+def cut_off_recorder(faulty: Faulty) -> tuple[Recorder, WithoutIt, SharedState]:
+    isolated, state = WithoutIt(), SharedState(None)
+    return Recorder(faulty, Node("n"), Clock(), state=state, isolated=isolated), isolated, state  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("act", [Act.VALIDATE, Act.USAGE])
+def test_calls_begun_when_the_ledger_breaks_go_on_without_it_and_each_is_told_once(faulty: Faulty, act: Act) -> None:
+    sold = sell(faulty.database)
+    recorder, isolated, state = cut_off_recorder(faulty)
+    faulty.before = [LedgerUnavailable("broken") for _ in range(500)]
+    begun = [(operation(sold, act), Told()) for _ in range(100)]
+    for one, told in begun:
+        recorder.begin(one, lambda outcome: f"{outcome}, finished", told)
+    assert [told.only() for _, told in begun] == ["queued, finished"] * 100
+    assert state.cut_off_since is not None
+    assert {one.event_id for one in isolated.taken} == {one.event_id for one, _ in begun}
+    assert len(isolated.taken) == 100
+    assert events_of(faulty.database, sold) == []
+
+
+def test_a_call_that_finds_no_room_without_the_ledger_either_is_told_so(faulty: Faulty) -> None:
+    recorder, isolated, _ = cut_off_recorder(faulty)
+    isolated.full = True
+    faulty.before = [LedgerUnavailable("broken") for _ in range(2)]
+    told = Told()
+    recorder.begin(operation(sell(faulty.database), Act.VALIDATE), as_it_is, told)
+    assert isinstance(told.only(), LineFull)
+    with pytest.raises(LineFull):
+        recorder.begin(operation(sell(faulty.database), Act.VALIDATE), as_it_is, told)
+
+
+def test_a_ledger_that_is_found_to_be_away_after_its_callers_have_left_cuts_the_node_off(faulty: Faulty) -> None:
+    recorder, isolated, state = cut_off_recorder(faulty)
+    sold, told = sell(faulty.database), Told()
+    faulty.before = [LedgerUnavailable("broken") for _ in range(2)]
+    faulty.held.clear()
+    recorder.begin(operation(sold, Act.VALIDATE), as_it_is, told)
+    until(lambda: faulty.calls, "it is under way")
+    recorder._checks.give_up(time.monotonic() + 60)
+    assert isinstance(told.only(), FlushTimeout)
+    assert recorder.longest(time.monotonic() + 60) >= 60
+    faulty.held.set()
+    until(lambda: state.cut_off_since is not None, "it is cut off")
+    assert isolated.taken == []
+
+
+def test_a_lane_is_found_at_once_unless_something_may_wait_in_the_queue(faulty: Faulty, recorder: Recorder) -> None:
+    assert recorder.is_at_once, "it has no queue"
+    recorder, _, state = cut_off_recorder(faulty)
+    assert recorder.is_at_once
+    state.will_queue()
+    assert not recorder.is_at_once
+    state.cut_off()
+    assert recorder.is_at_once, "all go there"
 
 
 @pytest.mark.parametrize("act", [Act.VALIDATE, Act.USAGE])

@@ -1,10 +1,12 @@
-"""Group commit: the first waiter flushes for all, and every waiter gets its own result or the error."""
+"""Group commit: one flush for all who wait, and every caller is told its own result or the error, once."""
 
 from __future__ import annotations
 
+import math
 import random
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any
 
@@ -48,20 +50,31 @@ class Stage:
         self.desk = Desk()
         limits = {"max_batch": 64, "max_waiting": 512, "patience_s": _S, "fails_line": Fatal, **options}
         self.batcher: Batcher[int, int] = Batcher(self.desk.flush, **limits)
-        self.pool = ThreadPoolExecutor(64)
+        self.told: dict[int, list[Any]] = {}
 
-    def call(self, *items: int) -> list[Future[int]]:
-        """Submits one after the other, each standing in line (or flushing) before the next comes."""
+    def call(self, *items: int, finish: Callable[[int], int] = as_it_is) -> list[Future[int]]:
+        """Begins one after the other; the first is on its way before the next comes."""
         calls = []
         for item in items:
-            before = self.standing()
-            calls.append(self.pool.submit(self.batcher.submit, item, as_it_is))
-            while self.standing() == before and not calls[-1].done():
+            calls.append(told := self.begin(item, finish))
+            while not self.desk.batches and not told.done():
                 pass
         return calls
 
-    def standing(self) -> int:
-        return len(self.batcher._line) + sum(map(len, self.desk.batches))
+    def begin(self, item: int, finish: Callable[[int], int] = as_it_is) -> Future[int]:
+        """What it is told, as a future; and in `told` all that it ever was."""
+        future: Future[int] = Future()
+        outcomes = self.told[item] = []
+
+        def done(outcome: int | BaseException) -> None:
+            outcomes.append(outcome)
+            if isinstance(outcome, BaseException):
+                future.set_exception(outcome)
+            else:
+                future.set_result(outcome)
+
+        self.batcher.begin(item, finish, done)
+        return future
 
 
 def test_one_caller_pays_one_flush() -> None:
@@ -141,25 +154,76 @@ def test_a_full_line_is_refused_at_once() -> None:
     assert [call.result(_S) for call in calls] == [10, 20, 30]
 
 
-def test_who_waited_too_long_leaves_the_line_and_the_others_go_on() -> None:
-    stage = Stage(patience_s=0.2)
+def test_who_waited_too_long_in_line_is_told_and_leaves_it() -> None:
+    stage = Stage()
     calls = stage.call(1, 2)
+    stage.batcher.give_up(time.monotonic() + _S)
     assert isinstance(calls[1].exception(_S), FlushTimeout)
     calls += stage.call(3)
     stage.desk.let_go(2)
-    assert [calls[0].result(_S), calls[2].result(_S)] == [10, 30]
+    assert calls[2].result(_S) == 30
     assert stage.desk.batches == [[1], [3]]
 
 
-def test_who_waited_too_long_for_a_flush_under_way_is_told_and_the_flush_ends_well() -> None:
-    stage = Stage(patience_s=0.2)
-    calls = stage.call(1, 2)
-    stage.desk.let_go()
-    assert calls[0].result(_S) == 10
-    calls += stage.call(3)  # waits for the flush of 2, which leads and is patient
-    assert isinstance(calls[2].exception(_S), FlushTimeout)
+def test_who_waited_too_long_for_a_flush_is_told_once_and_what_comes_of_it_is_nobodys() -> None:
+    stage = Stage()
+    finished: list[int] = []
+
+    def finish(result: int) -> int:
+        finished.append(result)
+        return result
+
+    [call] = stage.call(1, finish=finish)
+    assert stage.batcher.longest(time.monotonic() + 7) > 6
+    stage.batcher.give_up(time.monotonic() + _S)
+    assert isinstance(call.exception(_S), FlushTimeout)
+    later = stage.call(2)
     stage.desk.let_go(2)
-    assert calls[1].result(_S) == 20
+    assert later[0].result(_S) == 20
+    assert [len(told) for told in stage.told.values()] == [1, 1]
+    assert finished == []
+
+
+def test_nobody_has_to_ask_for_those_who_waited_too_long() -> None:
+    stage = Stage(patience_s=0.1)
+    calls = stage.call(1, 2)
+    assert [type(call.exception(_S)) for call in calls] == [FlushTimeout] * 2
+    with pytest.raises(FlushTimeout):
+        stage.batcher.submit(3, as_it_is)
+    stage.desk.let_go(2)
+    while stage.batcher.longest(time.monotonic()):
+        pass
+    assert stage.desk.batches == [[1]], "the others had left the line"
+
+
+def test_nothing_is_under_way_where_nobody_waits() -> None:
+    stage = Stage()
+    assert stage.batcher.longest(math.inf) == 0.0
+    stage.desk.let_go()
+    assert stage.batcher.submit(1, as_it_is) == 10
+    while stage.batcher.longest(time.monotonic()):
+        pass
+
+
+def test_a_caller_that_cannot_be_told_keeps_nobody_else_from_it() -> None:
+    stage = Stage()
+
+    def done(_outcome: object) -> None:
+        raise KeyError("gone")
+
+    first = stage.call(1)
+    stage.batcher.begin(2, as_it_is, done)
+    last = stage.begin(3)
+    stage.desk.let_go(2)
+    assert [first[0].result(_S), last.result(_S)] == [10, 30]
+
+
+def test_what_is_begun_from_a_call_that_is_told_goes_in_line_as_well() -> None:
+    stage = Stage()
+    again: Future[int] = Future()
+    stage.batcher.begin(1, as_it_is, lambda outcome: stage.batcher.begin(2, as_it_is, again.set_result))
+    stage.desk.let_go(2)
+    assert again.result(_S) == 20
 
 
 def test_a_hard_exit_of_the_flusher_leaves_nobody_waiting() -> None:
@@ -175,23 +239,49 @@ def test_a_hard_exit_of_the_flusher_leaves_nobody_waiting() -> None:
 def test_the_flusher_finishes_for_all_of_its_batch_while_the_next_flush_is_under_way() -> None:
     stage = Stage()
     threads: list[int] = []
+    go = threading.Event()
 
     def finish(result: int) -> int:
         threads.append(threading.get_ident())
+        assert go.wait(_S)
         return result + 1
 
-    def call(item: int) -> Future[int]:
-        return stage.pool.submit(stage.batcher.submit, item, finish)
-
     first = stage.call(1)
-    held = [call(2), call(3), call(4)]
-    while stage.standing() < 4:
+    held = stage.call(2, 3, 4, finish=finish)
+    stage.desk.let_go(2)
+    while not threads:
         pass
-    stage.desk.let_go()
+    last = stage.begin(5)
+    while len(stage.desk.batches) < 3:
+        pass
+    go.set()
     stage.desk.let_go()
     assert [each.result(_S) for each in held] == [21, 31, 41]
-    assert first[0].result(_S) == 10
+    assert [first[0].result(_S), last.result(_S)] == [10, 50]
     assert len(set(threads)) == 1
+    assert stage.desk.batches == [[1], [2, 3, 4], [5]]
+
+
+def test_who_comes_while_all_who_flush_are_busy_finishing_is_flushed_after_it() -> None:
+    stage = Stage()
+    busy, go = threading.Semaphore(0), threading.Event()
+
+    def finish(result: int) -> int:
+        busy.release()
+        assert go.wait(_S)
+        return result
+
+    calls = stage.call(1, finish=finish)
+    stage.desk.let_go()
+    assert busy.acquire(timeout=_S)
+    calls.append(stage.begin(2, finish))
+    stage.desk.let_go()
+    assert busy.acquire(timeout=_S)
+    calls.append(stage.begin(3))
+    assert len(stage.desk.batches) == 2
+    go.set()
+    stage.desk.let_go()
+    assert [call.result(_S) for call in calls] == [10, 20, 30]
 
 
 def test_a_finish_that_fails_fails_its_own_caller_only() -> None:
@@ -202,13 +292,10 @@ def test_a_finish_that_fails_fails_its_own_caller_only() -> None:
             raise KeyError(result)
         return result
 
-    first = stage.call(1)
-    held = [stage.pool.submit(stage.batcher.submit, item, finish) for item in (2, 3)]
-    while stage.standing() < 3:
-        pass
+    calls = stage.call(1, 2, 3, finish=finish)
     stage.desk.let_go(2)
-    assert isinstance(held[0].exception(_S), KeyError)
-    assert [held[1].result(_S), first[0].result(_S)] == [30, 10]
+    assert isinstance(calls[1].exception(_S), KeyError)
+    assert [calls[0].result(_S), calls[2].result(_S)] == [10, 30]
 
 
 def test_many_threads_each_get_their_own_result(seed: int) -> None:

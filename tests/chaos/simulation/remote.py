@@ -85,22 +85,20 @@ class OpenTransaction:
 
 
 class Lane:
-    """`api.batcher.Batcher` for tasks: the first of those who wait flushes for all."""
+    """`api.batcher.Batcher` for tasks, which may wait: the first of those who do flushes for all."""
 
     def __init__(self, kernel: Kernel, owner: Owner, flush: Flush) -> None:
         self._kernel, self._owner, self._flush = kernel, owner, flush
         self._line: list[tuple[Any, greenlet]] = []
         self._busy = False
 
-    def submit(self, item: Any, finish: Callable[[Any], Any]) -> Any:
-        """What `finish` makes of the outcome for `item`; raises it where it is an exception."""
+    def begin(self, item: Any, finish: Callable[[Any], Any], done: Callable[[Any], None]) -> None:
+        """Calls `done` with what `finish` makes of the outcome for `item`, or with the exception that it is."""
         self._line.append((item, getcurrent()))
         outcome = self._kernel.park() if self._busy else None
         if outcome is None:
             outcome = self._lead()
-        if isinstance(outcome[0], BaseException):
-            raise outcome[0]
-        return finish(outcome[0])
+        done(outcome[0] if isinstance(outcome[0], BaseException) else finish(outcome[0]))
 
     def _lead(self) -> tuple[Any]:
         self._busy = True
