@@ -56,7 +56,8 @@ def create_app(settings: Settings | None = None, instance: str | None = None) ->
     app.register_blueprint(stats.blueprint(runtime, admin_auth))
     app.register_blueprint(meta.blueprint(runtime))
     app.register_blueprint(docs.blueprint(CLIENT_ROUTES + ADMIN_ROUTES))
-    app.wsgi_app = DirectCalls(app, calls)  # type: ignore[method-assign]
+    app.wsgi_app = direct = DirectCalls(app, calls, settings.trusted_proxies)  # type: ignore[method-assign]
+    app.extensions["at_once"] = direct
     if settings.trusted_proxies:
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=settings.trusted_proxies)  # type: ignore[method-assign]
     runtime.start()

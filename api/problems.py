@@ -75,28 +75,45 @@ def body_of(problem: Problem, request_id: str) -> bytes:
 
 def register(app: Flask) -> None:
     """Makes `app` answer every exception as a problem."""
-    app.register_error_handler(Problem, render)
-    app.register_error_handler(LedgerError, lambda error: render(_from_ledger(error)))
-    app.register_error_handler(RequestIdReused, lambda _: render(Problem("REQUEST_ID_REUSED")))
-    app.register_error_handler(LineFull, lambda _: render(Problem("OVERLOADED")))
-    app.register_error_handler(FlushTimeout, lambda _: render(Problem("LEDGER_UNAVAILABLE", "no answer in time")))
     app.register_error_handler(HTTPException, _from_http)
-    app.register_error_handler(Exception, _from_unexpected)
+    app.register_error_handler(Exception, lambda error: render(problem_of(error, request.path)))
+
+
+def problem_of(error: BaseException, path: str) -> Problem:
+    """What to say where a call of `path` ended with `error`. What nobody expected is logged."""
+    if isinstance(error, Problem):
+        return error
+    if isinstance(error, LedgerError):
+        return _from_ledger(error)
+    if isinstance(error, RequestIdReused):
+        return Problem("REQUEST_ID_REUSED")
+    if isinstance(error, LineFull):
+        return Problem("OVERLOADED")
+    if isinstance(error, FlushTimeout):
+        return Problem("LEDGER_UNAVAILABLE", "no answer in time")
+    _log.error("unexpected error", exc_info=error, extra={"path": path})
+    return Problem("INTERNAL")
+
+
+def headers_of(problem: Problem) -> list[tuple[str, str]]:
+    """What the answer's head says besides the body's length."""
+    headers = [("Content-Type", "application/problem+json")]
+    if problem.status in (429, 503):
+        headers.append(("Retry-After", str(max(1, round(problem.retry_after)))))
+    if problem.code == "TOKEN_INVALID":
+        headers.append(("WWW-Authenticate", "Bearer"))
+    return headers
 
 
 def render(problem: Problem) -> Response:
-    response = Response(body_of(problem, request_id()), problem.status, content_type="application/problem+json")
-    if problem.status in (429, 503):
-        response.headers["Retry-After"] = str(max(1, round(problem.retry_after)))
-    if problem.code == "TOKEN_INVALID":
-        response.headers["WWW-Authenticate"] = "Bearer"
-    return response
+    """The problem as Flask's answer to the request that it has before it."""
+    request_id = request_id_of(request.headers.get("X-Request-Id"))
+    return Response(body_of(problem, request_id), problem.status, headers_of(problem))
 
 
-def request_id() -> str:
+def request_id_of(sent: str | None) -> str:
     """The caller's `X-Request-Id` where it is well formed, else a new one."""
-    sent = request.headers.get("X-Request-Id", "")
-    return sent if is_request_id(sent) else new_id()
+    return sent if sent is not None and is_request_id(sent) else new_id()
 
 
 def _from_ledger(error: LedgerError) -> Problem:
@@ -116,8 +133,3 @@ def _from_http(error: HTTPException) -> Response:
         if name == "Allow":
             response.headers[name] = value
     return response
-
-
-def _from_unexpected(error: Exception) -> Response:
-    _log.error("unexpected error", exc_info=error, extra={"path": request.path})
-    return render(Problem("INTERNAL"))

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from functools import partial
 
 import msgspec
 
 from api.answers import Asked, answer
+from api.batcher import Done, passed_on
 from api.draft import Operation, Outcome
 from api.ids import new_id, retry_id
 from api.intake import Taken
@@ -29,27 +31,67 @@ class Answered(msgspec.Struct, frozen=True):
     unknown_at: float | None
 
 
-def check(
-    runtime: Runtime,
-    act: Act,
-    taken: Taken,
-    before_waiting: Callable[[], None],
-) -> Answered:
-    """Decides, records and answers one call. Raises what `problems.register` renders.
+class Check:
+    """One call: decided, recorded, answered. What goes wrong is what `problems.problem_of` knows."""
 
-    `before_waiting` is called before an unknown key waits its turn, and raises where this caller is not to.
-    """
-    signer, body = runtime.signer, taken.body
-    key_hash = key_claim(body.key)
-    # An empty request id names nothing: it must not tie calls together.
-    operation = _operation(act, body, key_hash, taken.sent.request_id or None)
-    asked = Asked(call=operation.call, key_hash=key_hash, nonce=body.nonce, body=taken.sent.raw)
+    def __init__(self, runtime: Runtime, act: Act, taken: Taken) -> None:
+        """Raises the problem `STARTING`."""
+        self._runtime = runtime
+        self._signer = runtime.signer
+        body = taken.body
+        key_hash = key_claim(body.key)
+        # An empty request id names nothing: it must not tie calls together.
+        self._operation = _operation(act, body, key_hash, taken.sent.request_id or None)
+        self._asked = Asked(call=self._operation.call, key_hash=key_hash, nonce=body.nonce, body=taken.sent.raw)
 
-    def answered(outcome: Outcome) -> Answered:
+    def answer(self, before_waiting: Callable[[], None]) -> Answered:
+        """Waits for the answer. `before_waiting` is called before an unknown key waits its turn, and raises where this
+        caller is not to.
+        """
+        runtime, operation = self._runtime, self._operation
+        unknown_keys, key_hash = runtime.unknown_keys, operation.key_hash
+        remembered_at = unknown_keys.remembered(key_hash)
+        if remembered_at is not None:
+            return self._answered(runtime.recorder.unknown(operation, remembered_at))
+        changes = runtime.state.key_changes
+        try:
+            place = unknown_keys.enter(key_hash, before_waiting)
+        except TooManyUnknown as error:
+            raise Problem("OVERLOADED", "too many unknown license keys are being asked for") from error
+        given = runtime.recorder.submit(operation, self._answered)
+        self._note(given, place, changes)
+        return given
+
+    def begin(self, done: Done[Answered]) -> bool:
+        """Has `done` called once, on another thread, with the answer or what went wrong. Waits for nothing.
+
+        False where it might have to: for the turn of a key that is not known, or to look into the queue.
+        """
+        runtime, operation = self._runtime, self._operation
+        if not (runtime.recorder.is_at_once and runtime.unknown_keys.knows(operation.key_hash)):
+            return False
+        changes = runtime.state.key_changes
+
+        def recorded(given: Answered | BaseException) -> None:
+            if isinstance(given, Answered):
+                self._note(given, None, changes)
+            done(given)
+
+        passed_on(partial(runtime.recorder.begin, operation, self._answered), recorded)
+        return True
+
+    def _answered(self, outcome: Outcome) -> Answered:
         unknown_at = outcome.as_of if outcome.verdict.code is Code.NOT_FOUND else None
-        return Answered(answer(asked, outcome, runtime.node, signer, runtime.clock.now()), unknown_at)
+        runtime = self._runtime
+        return Answered(answer(self._asked, outcome, runtime.node, self._signer, runtime.clock.now()), unknown_at)
 
-    return _recorded(runtime, operation, answered, before_waiting)
+    def _note(self, given: Answered, place: float | None, changes: int) -> None:
+        """Whether the key is known. `place`: the one it took; `changes`: `key_changes` as read before the look-up."""
+        key_hash = self._operation.key_hash
+        if given.unknown_at is not None:
+            self._runtime.unknown_keys.missed(key_hash, given.unknown_at, changes)
+        else:
+            self._runtime.unknown_keys.found(key_hash, place)
 
 
 def _operation(act: Act, body: ClientBody, key_hash: str, request_id: str | None) -> Operation:
@@ -58,29 +100,6 @@ def _operation(act: Act, body: ClientBody, key_hash: str, request_id: str | None
         return Operation(call=call, key_hash=key_hash, event_id=new_id(), nonce=body.nonce)
     event_id = new_id() if request_id is None else retry_id(act, key_hash, request_id)
     return Operation(call=call, key_hash=key_hash, event_id=event_id, nonce=body.nonce, body_hash=_body_hash(body))
-
-
-def _recorded(
-    runtime: Runtime,
-    operation: Operation,
-    answered: Callable[[Outcome], Answered],
-    before_waiting: Callable[[], None],
-) -> Answered:
-    unknown_keys, key_hash = runtime.unknown_keys, operation.key_hash
-    remembered_at = unknown_keys.remembered(key_hash)
-    if remembered_at is not None:
-        return answered(runtime.recorder.unknown(operation, remembered_at))
-    changes = runtime.state.key_changes
-    try:
-        place = unknown_keys.enter(key_hash, before_waiting)
-    except TooManyUnknown as error:
-        raise Problem("OVERLOADED", "too many unknown license keys are being asked for") from error
-    given = runtime.recorder.submit(operation, answered)
-    if given.unknown_at is not None:
-        unknown_keys.missed(key_hash, given.unknown_at, changes)
-    else:
-        unknown_keys.found(key_hash, place)
-    return given
 
 
 def _body_hash(body: ClientBody) -> str:

@@ -72,6 +72,12 @@ class UnknownKeys:
             return None
         return at
 
+    def knows(self, key_hash: str) -> bool:
+        """Whether a call with this key needs no place, and waits for none."""
+        if self.remembered(key_hash) is not None:
+            return False
+        return key_hash in self._known or self._is_known(key_hash) is True
+
     def enter(self, key_hash: str, before_waiting: Callable[[], None] = _anybody_may) -> float | None:
         """Call before a look-up; gives the place it takes, if any.
 

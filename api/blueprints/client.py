@@ -9,12 +9,14 @@ from flask import Blueprint, Request, Response, request
 from flask_cors import CORS
 
 from api.auth import ClientAuth
-from api.intake import Intake, read_json_body
+from api.batcher import Done, passed_on
+from api.intake import Intake, Taken, read_json_body
 from api.licensing import Act
+from api.problems import Problem
 from api.rate_limit import FailureLimiter
 from api.runtime import Runtime
 from api.sent import Sent, sent_by
-from api.service import check
+from api.service import Answered, Check
 
 PATHS = {f"/v1/{act}": act for act in Act}
 
@@ -27,9 +29,36 @@ class ClientCalls:
         self._intake = Intake(ClientAuth(runtime.settings), limiter, runtime.clock)
 
     def answer(self, act: Act, sent: Sent) -> bytes:
-        """The JSON of the verdict. Raises what `problems.register` renders."""
+        """The JSON of the verdict. Raises what `problems.problem_of` knows."""
         taken = self._intake.take(act, sent)
-        answered = check(self._runtime, act, taken, partial(self._intake.refuse_limited, taken))
+        answered = Check(self._runtime, act, taken).answer(partial(self._intake.refuse_limited, taken))
+        return self._counted(taken, answered)
+
+    def begin(self, act: Act, sent: Sent, done: Done[bytes]) -> bool:
+        """Has `done` called once, on another thread, with what `answer` gives or raises. Waits for nothing.
+
+        False where it might have to, or where the call is refused: nothing was done, and `answer` is to be called.
+        """
+        try:
+            taken = self._intake.looked_at(act, sent)
+            check = Check(self._runtime, act, taken)
+        except Problem:
+            return False
+
+        def answered(given: Answered | BaseException) -> None:
+            if isinstance(given, Answered):
+                passed_on(lambda tell: tell(self._counted(taken, given)), done)
+            else:
+                done(given)
+
+        return check.begin(answered)
+
+    def longest(self, now: float) -> float:
+        """For how many seconds at `now` (monotonic) the oldest of what was begun has been on its way to the ledger."""
+        return self._runtime.recorder.longest(now)
+
+    def _counted(self, taken: Taken, answered: Answered) -> bytes:
+        """Raises `RATE_LIMITED` where too many unknown keys came from there."""
         if answered.unknown_at is not None:
             self._intake.unknown_key(taken)
         return answered.body

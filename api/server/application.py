@@ -1,0 +1,42 @@
+"""What a worker serves: a WSGI application, and what answers some of its requests without a thread for each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+from wsgiref.types import WSGIApplication, WSGIEnvironment
+
+
+class Reply(NamedTuple):
+    """A whole answer. Its length is not among the headers."""
+
+    status: int
+    headers: list[tuple[str, str]]
+    body: bytes
+
+
+class AtOnce(Protocol):
+    """Answers requests that it has begun from a thread of its own."""
+
+    def begin(self, environ: WSGIEnvironment, raw: bytes, answer: Callable[[Reply], None]) -> bool:
+        """Takes the request in `environ` with the body `raw`, and has `answer` called once, on any thread.
+
+        Waits for nothing, and raises nothing. False: it does not take it, nothing was done, and the WSGI application
+        is to be asked. `environ` is left as it is.
+        """
+
+    def longest(self, now: float) -> float:
+        """For how many seconds at `now` (monotonic) its oldest work has been under way; 0 where there is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Application:
+    """`wsgi` answers whatever `at_once` does not take."""
+
+    wsgi: WSGIApplication
+    at_once: AtOnce | None = None
+
+
+WorkerFactory = Callable[[], Application]
+"""Makes the application inside each worker, after the fork: engines and threads belong here."""
