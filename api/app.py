@@ -35,7 +35,8 @@ def create_app(settings: Settings | None = None, instance: str | None = None) ->
     """A node's application for any WSGI server; call it after any fork. Raises `SettingsError`.
 
     `settings` default to the environment's; `instance` names the supervisor that runs beside this process, if one
-    does. The `Runtime` is at `app.extensions["runtime"]`, already started.
+    does. The `Runtime` is at `app.extensions["runtime"]`, already started; at `app.extensions["at_once"]` is what
+    answers client calls without a thread for each, for a server that can.
     """
     settings = settings or Settings.from_env(os.environ)
     secrets = (*settings.api_keys, *settings.shared_secrets, settings.admin_token)
@@ -76,10 +77,10 @@ def main() -> int:
         print(f"These settings cannot be used:\n{error}", file=sys.stderr)
         return 2
     for name in SECRET_SETTINGS:
-        # All who need it have the settings; the server would copy it into the WSGI environ of every request.
+        # All who need it have the settings; nothing else is to find it there, nor the processes that are started.
         os.environ.pop(name, None)
     private_files.tighten(settings)
-    from api.server import Companion, ServerOptions, serve
+    from api.server import Application, Companion, ServerOptions, serve
     from api.supervision import process
 
     demo.announce(settings)
@@ -87,13 +88,13 @@ def main() -> int:
     # One for the life of this server: a supervisor that is started again must find its own lease again.
     instance = new_id()
     supervisor = Companion("supervisor", lambda: process.run(settings, instance))
-    return serve(options, lambda: _settled(create_app(settings, instance)), [supervisor])
 
+    def application() -> Application:
+        app = create_app(settings, instance)
+        app.extensions["runtime"].settle()  # its worker takes connections as soon as it has this
+        return Application(app, app.extensions["at_once"])
 
-def _settled(app: Flask) -> Flask:
-    """The application, as soon as its worker may take connections."""
-    app.extensions["runtime"].settle()
-    return app
+    return serve(options, application, [supervisor])
 
 
 if __name__ == "__main__":

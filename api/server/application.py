@@ -9,7 +9,7 @@ from wsgiref.types import WSGIApplication, WSGIEnvironment
 
 
 class Reply(NamedTuple):
-    """A whole answer. Its length is not among the headers."""
+    """A whole answer. Its length need not be among the headers."""
 
     status: int
     headers: list[tuple[str, str]]

@@ -1,78 +1,120 @@
-"""Reads each request's body before the request may take a place at work, and ends connections that drip theirs.
-Granian hands over the body as a stream whose `read` blocks its thread, without any time limit of its own."""
+"""Reads each request's body before the request is passed on, without a thread that waits, and ends those that drip."""
 
+import asyncio
 import contextlib
-import io
 import time
-from collections.abc import Iterable
-from http import HTTPStatus
-from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+from collections.abc import Callable
+from typing import Any
+from wsgiref.types import WSGIEnvironment
 
-from .connections import Unanswered
-from .gate import problem
-
-SLOW_S = 1.0
-_SLACK_S = 0.3
+Got = Callable[[bytes], None]
+Failed = Callable[[str], None]
 
 
 class Bodies:
-    """WSGI middleware: `wsgi.input` is in memory, at most one byte longer than the limit. A body that declares more
-    is not read at all (what to say is the application's business); one that is shorter than declared is not passed on.
+    """A body is at most a byte longer than `limit`: what to say of one that is too long is the application's business.
+
+    All but `end_slow` is called on Granian's own thread, and so are `got` and `failed`, one of which each body has
+    called once; `end_slow` calls `failed` on its caller's.
     """
 
-    def __init__(self, app: WSGIApplication, limit: int, timeout: float, spare: int, connections: Unanswered) -> None:
-        """`limit` in bytes, `timeout` in seconds; `spare`: how many slow bodies may be awaited at a time."""
-        self._app = app
+    def __init__(self, limit: int, timeout: float) -> None:
+        """`limit` in bytes, `timeout` in seconds, for a whole body."""
         self._limit = limit
         self._timeout = timeout
-        self._spare = spare
-        self._connections = connections
-        self._reading: dict[object, float] = {}  # no lock: each use is one step for the interpreter
+        self._reading: dict[_Body, float] = {}  # no lock: each use is one step for the interpreter
 
-    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        """Read, then go on."""
+    def read(self, protocol: Any, environ: WSGIEnvironment, got: Got, failed: Failed) -> None:
+        """Reads the body of the request in `environ`. One that declares more than the limit is not read at all."""
         declared = _declared(environ)
         if declared is None or declared > self._limit:
-            return self._app(environ, start_response)
-        body = self._read(environ, declared if declared >= 0 else self._limit + 1)
-        if len(body) < declared:
-            detail = "the body ends before its declared length"
-            end = ("Connection", "close")
-            return problem(environ, start_response, HTTPStatus.BAD_REQUEST, "MALFORMED", detail, end)
-        environ["wsgi.input"] = io.BytesIO(body)
-        # A chunked body has a length now: Werkzeug would otherwise cut it at its limit without a word.
-        environ["CONTENT_LENGTH"] = str(len(body))
-        environ.pop("HTTP_TRANSFER_ENCODING", None)
-        return self._app(environ, start_response)
-
-    def busy(self) -> int:
-        """How many bodies are being read."""
-        return len(self._reading)
-
-    def end_slow(self, at_work: float, now: float) -> None:
-        """End the connections whose body is past the time limit, and the oldest slow ones beyond `spare`.
-
-        Which connection a body belongs to is not known, but one that has waited longer than the oldest request at
-        work (`at_work` seconds) is still sending its own. To be called some times a second.
-        """
-        ages = [now - since for since in list(self._reading.values())]
-        if max(ages, default=0.0) < SLOW_S / 2:
-            self._connections.forget()
+            got(b"")
             return
-        self._connections.look(now)
-        late = sum(age > self._timeout for age in ages)
-        surplus = sum(age > SLOW_S for age in ages) - self._spare
-        if (count := max(late, surplus)) > 0:
-            patience = SLOW_S if surplus > 0 else self._timeout - SLOW_S
-            self._connections.end(count, max(patience, at_work + _SLACK_S), now)
+        body = _Body(self._limit, got, failed, self._reading)
+        self._reading[body] = time.monotonic()
+        if declared >= 0:
+            body.whole(protocol)
+        else:
+            body.in_parts(protocol)
 
-    def _read(self, environ: WSGIEnvironment, size: int) -> bytes:
-        ticket = object()
-        self._reading[ticket] = time.monotonic()
+    def end_slow(self, now: float) -> None:
+        """Ends those that have taken longer than they may. To be called some times a second."""
+        for body, since in list(self._reading.items()):
+            if now - since > self._timeout:
+                body.end()
+
+
+class _Body:
+    """One that is being read."""
+
+    def __init__(self, limit: int, got: Got, failed: Failed, reading: dict["_Body", float]) -> None:
+        self._limit = limit
+        self._got = got
+        self._failed = failed
+        self._reading = reading
+        self._awaited: Any = None
+        self._parts: list[bytes] = []
+        self._size = 0
+
+    def whole(self, protocol: Any) -> None:
+        """One whose length is known, and not too much."""
+        self._await(protocol(), self._has_come)
+
+    def in_parts(self, protocol: Any) -> None:
+        """One whose length is known at its end."""
+        protocol.__aiter__()
+        self._next(protocol)
+
+    def end(self) -> None:
+        """Waits no longer: what is awaited is told so, and the connection with it. Too early between two parts."""
+        if self._awaited is not None:
+            self._awaited.cancel()
+
+    def _await(self, awaitable: Any, then: Callable[[Any], None]) -> None:
+        self._awaited = awaitable
+        awaitable.add_done_callback(then)
+
+    def _next(self, protocol: Any) -> None:
         try:
-            return bytes(environ["wsgi.input"].read(size))
-        finally:
-            del self._reading[ticket]
+            part = protocol.__anext__()
+        except StopAsyncIteration:
+            self._is_here(b"".join(self._parts))
+            return
+        self._await(part, lambda awaited: self._part_has_come(protocol, awaited))
+
+    def _has_come(self, awaited: Any) -> None:
+        raw = self._result(awaited)
+        if raw is not None:
+            self._is_here(raw)
+
+    def _part_has_come(self, protocol: Any, awaited: Any) -> None:
+        part = self._result(awaited)
+        if part is None:
+            return
+        self._parts.append(part)
+        self._size += len(part)
+        if self._size > self._limit:
+            self._is_here(b"".join(self._parts)[: self._limit + 1])
+        else:
+            self._next(protocol)
+
+    def _result(self, awaited: Any) -> bytes | None:
+        """What has come; None where that has been dealt with."""
+        try:
+            return bytes(awaited.result())
+        except asyncio.CancelledError:
+            self._is_no_more("the body did not come in time")
+        except Exception:
+            self._is_no_more("the body ends before its declared length")
+        return None
+
+    def _is_here(self, raw: bytes) -> None:
+        if self._reading.pop(self, None) is not None:
+            self._got(raw)
+
+    def _is_no_more(self, why: str) -> None:
+        if self._reading.pop(self, None) is not None:
+            self._failed(why)
 
 
 def _declared(environ: WSGIEnvironment) -> int | None:

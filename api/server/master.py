@@ -12,15 +12,14 @@ import socket
 import time
 from collections.abc import Callable, Sequence
 from types import FrameType
-from wsgiref.types import WSGIApplication
 
 import psutil
 
+from .application import WorkerFactory
 from .beats import BeatPipe, Pulse
 from .children import Child
-from .gate import overloaded
 from .listener import PortUnavailable, listen, turn_away
-from .options import WORKERS_ENDED, Companion, ServerOptions, WorkerFactory
+from .options import WORKERS_ENDED, Companion, ServerOptions
 from .phase import Phase, SharedPhase
 from .worker import run_granian
 
@@ -32,16 +31,11 @@ SETTLE_S = 0.1
 MUSTER_S = 10.0
 
 
-def serve(
-    options: ServerOptions,
-    factory: WorkerFactory,
-    companions: Sequence[Companion] = (),
-    refuse: WSGIApplication = overloaded,
-) -> int:
+def serve(options: ServerOptions, factory: WorkerFactory, companions: Sequence[Companion] = ()) -> int:
     """Serve until SIGTERM or SIGINT; the exit status: 0 after a drain, 1 if the port cannot be had.
 
-    `factory` makes the application in each worker, after the fork; `refuse` answers when a worker is full. To be
-    called in the main thread of a process that has no other yet, with everything heavy imported.
+    `factory` makes the application in each worker, after the fork. To be called in the main thread of a process that
+    has no other yet, with everything heavy imported.
     """
     try:
         listener = listen(options.host, options.port)
@@ -52,7 +46,7 @@ def serve(
     gc.collect()
     gc.freeze()
     with listener:
-        Master(options, listener, factory, companions, refuse).run()
+        Master(options, listener, factory, companions).run()
     return 0
 
 
@@ -65,16 +59,13 @@ class Master:
         listener: socket.socket,
         factory: WorkerFactory,
         companions: Sequence[Companion],
-        refuse: WSGIApplication,
     ) -> None:
         self._options = options
         self._listener = listener
         self._pipe = BeatPipe()
         self._phase = SharedPhase()
         self._pulse = Pulse(options.hang_timeout)
-        self._granian = Child(
-            "granian", lambda: run_granian(options, listener, factory, refuse, self._pipe, self._phase)
-        )
+        self._granian = Child("granian", lambda: run_granian(options, listener, factory, self._pipe, self._phase))
         self._companions = [Child(companion.name, _apart(companion.run, listener)) for companion in companions]
         self._ending = False
         self._mustered = time.monotonic()

@@ -1,14 +1,9 @@
-"""What the server is told: where to listen, how many may work at once, how long to wait.
+"""What the server is told: where to listen, how much may be at work at once, how long to wait.
 Plain values, made by the settings; nothing here reads the environment."""
 
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass
-from wsgiref.types import WSGIApplication
-
-WorkerFactory = Callable[[], WSGIApplication]
-"""Makes the WSGI application inside each worker, after the fork: engines and threads belong here."""
-
 
 WORKERS_ENDED = signal.SIGUSR1
 """What a companion that is still there is sent when no worker is."""
@@ -31,18 +26,17 @@ class Companion:
 class ServerOptions:
     """Every time is in seconds; counts are per worker process unless said otherwise.
 
-    `threads` run requests; `places` of them (fewer) may be at work, the rest stay free to say 503 and to answer
-    `/livez`. `backpressure` is how many connections one worker holds open, idle ones included. `drain_notice` is how
-    long answers carry `Connection: close` before the port closes; `drain_timeout` how long what is in flight may
-    still take after that. A worker that is silent, or has a request at work, for `hang_timeout` is killed. A body
-    must arrive within `body_timeout`; `idle_timeout` bounds headers and idle keep-alive connections (longer than
-    the 60 s for which proxies keep theirs).
+    `places` is how many requests may be at work on threads, each on one of its own; beyond it the answer is a 503 at
+    once. What the application begins without a thread takes no place, and neither does `/livez`. `backpressure` is how
+    many connections one worker holds open, idle ones included. `drain_notice` is how long answers carry `Connection:
+    close` before the port closes; `drain_timeout` how long what is in flight may still take after that. A worker that
+    is silent, or has something at work, for `hang_timeout` is killed. A body must arrive within `body_timeout`;
+    `idle_timeout` bounds headers and idle keep-alive connections (longer than the 60 s for which proxies keep theirs).
     """
 
     host: str = "0.0.0.0"  # noqa: S104 (the hosts' proxies reach us from outside)
     port: int = 5000
     workers: int = 2
-    threads: int = 80
     places: int = 72
     backpressure: int = 1024
     drain_notice: float = 0.5
@@ -53,8 +47,8 @@ class ServerOptions:
     idle_timeout: float = 75.0
 
     def __post_init__(self) -> None:
-        """Raise ValueError where the numbers contradict one another."""
-        if not 0 < self.places < self.threads:
-            raise ValueError("places must be at least 1 and fewer than threads")
+        """Raise ValueError where nothing could be served."""
+        if self.places < 1:
+            raise ValueError("places must be at least 1")
         if self.workers < 1:
             raise ValueError("workers must be at least 1")

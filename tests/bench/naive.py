@@ -1,4 +1,4 @@
-"""What ours is compared with, on the same server and options: a bare Flask route, and a check as one first writes it.
+"""What ours is compared with, as one serves it on Granian: a bare Flask route, and a check as one first writes it.
 
 `python -m tests.bench.naive bare` or `naive`, with PORT, HOST and DATABASE_URL in the environment.
 """
@@ -8,14 +8,16 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable
 
 from flask import Flask, Response, jsonify, request
+from granian import Granian
+from granian.constants import HTTPModes, Interfaces
+from granian.log import LogLevels
 from sqlalchemy import create_engine, select
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
-from api.server import ServerOptions, serve
-
+#: The most connections of a run find a thread each.
+_THREADS = 80
 #: As long as the two tokens of our answer, so that the answers are about the same size.
 _VERDICT, _TOKEN = "v" * 870, "t" * 680
 
@@ -93,13 +95,22 @@ def _answer(nonce: str, code: str) -> Response:
     )
 
 
-_APPS: dict[str, Callable[[], Flask]] = {"bare": bare_app, "naive": naive_app}
+_APPS = {"bare": "bare_app", "naive": "naive_app"}
 
 
 def main() -> int:
-    workers = int(os.environ["WEB_CONCURRENCY"])
-    options = ServerOptions(host=os.environ["HOST"], port=int(os.environ["PORT"]), workers=workers)
-    return serve(options, _APPS[sys.argv[1]])
+    Granian(
+        f"tests.bench.naive:{_APPS[sys.argv[1]]}",
+        factory=True,
+        address=os.environ["HOST"],
+        port=int(os.environ["PORT"]),
+        interface=Interfaces.WSGI,
+        workers=int(os.environ["WEB_CONCURRENCY"]),
+        blocking_threads=_THREADS,
+        http=HTTPModes.http1,
+        log_level=LogLevels.error,
+    ).serve()
+    return 0
 
 
 if __name__ == "__main__":

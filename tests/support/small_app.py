@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 from flask import Flask, Response, jsonify, request
 
-from api.server import DRAINING, WORKERS_ENDED, Companion, ServerOptions, serve
+from api.server import DRAINING, WORKERS_ENDED, Application, Companion, ServerOptions, serve
 
 
 def make_app() -> Flask:
@@ -99,7 +99,7 @@ def main() -> int:
     given = json.loads(os.environ.get("OPTIONS", "{}"))
     options = ServerOptions(host=os.environ["HOST"], port=int(os.environ["PORT"]), **given)
     companions = [Companion("supervisor", companion)] if "COMPANION_FILE" in os.environ else []
-    return serve(options, make_app, companions)
+    return serve(options, lambda: Application(make_app()), companions)
 
 
 if __name__ == "__main__":
