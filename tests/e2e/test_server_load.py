@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import http.client
 import json
 import socket
-import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,9 +17,7 @@ import requests
 
 from api.server import ServerOptions
 from tests.support.processes import until
-from tests.support.small_servers import ask, in_flight, small_app
-
-linux = pytest.mark.skipif(sys.platform != "linux", reason="the kernel's help is Linux's")
+from tests.support.small_servers import ask, in_flight, small_app, workers
 
 # -- more than it can do ----------------------------------------------------------------------------------------------
 
@@ -54,10 +53,95 @@ def test_the_answer_of_a_full_worker_is_a_problem_that_says_when_to_come_back(tm
         assert server.answers("/pid")
 
 
+def test_what_is_begun_without_a_thread_takes_no_place(tmp_path: Path) -> None:
+    hold = tmp_path / "hold"
+    hold.touch()
+    with small_app({"LATER_S": "0.01"}, workers=1, places=1) as server, ThreadPoolExecutor(64) as clients:
+        busy = clients.submit(ask, server.port, f"/held?while={hold}")
+        until(lambda: server.get("/pid").status_code == 503, "a full worker")
+        answers = [clients.submit(ask, server.port, "/later") for _ in range(200)]
+        assert [answer.result()[0] for answer in answers] == [200] * 200
+        hold.unlink()
+        assert busy.result()[0] == 200
+
+
+def test_whatever_the_application_raises_or_says_twice_each_request_has_one_answer() -> None:
+    with small_app(workers=1) as server:
+        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)) as connection:
+            for path, status in [("/twice", 200), ("/raises", 500), ("/later", 200), ("/pid", 200)] * 3:
+                connection.request("GET", path, headers={"X-Request-Id": "request-0001"})
+                answer = connection.getresponse()
+                told = json.loads(answer.read())
+                assert (path, answer.status) == (path, status)
+                assert status == 200 or (told["code"], told["request_id"]) == ("INTERNAL", "request-0001")
+        assert "told to fail" in server.output()
+
+
+def test_clients_that_are_gone_before_their_answer_leave_nothing_behind(tmp_path: Path) -> None:
+    hold = tmp_path / "hold"
+    hold.touch()
+    with small_app({"LATER_S": "0.05"}, workers=1, places=2, drain_timeout=60) as server:
+        for path in ("/later", f"/held?while={hold}", "/flood?n=1000", "/stream?n=50", "/later"):
+            with socket.create_connection(("127.0.0.1", server.port)) as client:
+                client.sendall(b"GET %b HTTP/1.1\r\nHost: x\r\n\r\n" % path.encode())
+        hold.unlink()
+        until(lambda: in_flight(server) == 0, "their end")
+        until(lambda: all(server.answers("/pid") for _ in range(5)), "a free place")
+        assert server.stop(deadline=20) == 0
+
+
+# -- answers in parts -------------------------------------------------------------------------------------------------
+
+
 def test_a_streamed_answer_arrives_whole_and_gives_its_place_back() -> None:
     with small_app(workers=1, places=1) as server:
         for _ in range(3):
             assert server.get("/stream?n=20").text.split() == [str(number) for number in range(20)]
+
+
+def test_parts_are_sent_as_they_come() -> None:
+    with small_app(workers=1) as server, socket.create_connection(("127.0.0.1", server.port), timeout=30) as client:
+        began = time.monotonic()
+        client.sendall(b"GET /stream?n=200 HTTP/1.1\r\nHost: x\r\n\r\n")
+        while b"\r\n3\n\r\n" not in client.recv(4096):
+            pass
+        assert time.monotonic() - began < 3.5, "not with the last part, which comes after four seconds"
+
+
+def test_a_slow_reader_is_waited_for_holds_its_place_and_fills_no_memory() -> None:
+    with small_app(workers=1, places=1, hang_timeout=2) as server:
+        [worker] = workers(server)
+        server.get("/flood?n=1")
+        before = worker.memory_info().rss
+        with socket.create_connection(("127.0.0.1", server.port), timeout=30) as client:
+            client.sendall(b"GET /flood?n=1000 HTTP/1.0\r\nHost: x\r\n\r\n")
+            size = len(client.recv(4096))
+            time.sleep(5)  # nothing to wait for: longer than a request may be at work
+            assert server.get("/pid").status_code == 503
+            assert worker.memory_info().rss - before < 30_000_000
+            while part := client.recv(1_000_000):
+                size += len(part)
+        assert size > 100_000_000
+        until(lambda: server.answers("/pid"), "a free place")
+        assert workers(server) == {worker}
+
+
+def test_a_reader_that_goes_in_the_middle_gives_its_place_back() -> None:
+    with small_app(workers=1, places=1) as server:
+        with socket.create_connection(("127.0.0.1", server.port), timeout=30) as client:
+            client.sendall(b"GET /flood?n=1000 HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert client.recv(4096)
+            until(lambda: server.get("/pid").status_code == 503, "it holds the place")
+        until(lambda: server.answers("/pid"), "a free place")
+
+
+def test_an_answer_that_breaks_in_the_middle_ends_there_and_costs_nothing_else() -> None:
+    with small_app(workers=1, places=1) as server:
+        for _ in range(3):
+            answer = server.get("/broken")
+            assert (answer.status_code, answer.text) == (200, "first\n")
+        until(lambda: server.answers("/pid"), "a free place")
+        assert "told to fail" in server.output()
 
 
 # -- bodies -----------------------------------------------------------------------------------------------------------
@@ -85,9 +169,26 @@ class Dripping:
         self._socket.close()
 
 
-@linux
+def test_who_drips_is_told_so_and_nothing_else_comes_by_that_connection() -> None:
+    with small_app(body_timeout=1) as server:
+        slow = Dripping(server.port, 60_000)
+        answer = until(slow.drip, "an answer")
+        assert answer.startswith(b"HTTP/1.1 400 ")
+        assert b"\r\nconnection: close\r\n" in answer.lower()
+        assert b'"code": "MALFORMED"' in answer
+        until(lambda: slow.drip() == b"", "the end of the connection")
+        slow.close()
+
+
+def test_a_body_in_parts_that_drips_is_ended_too() -> None:
+    with small_app(body_timeout=1) as server, socket.create_connection(("127.0.0.1", server.port)) as client:
+        client.settimeout(30)
+        client.sendall(b"POST /echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n")
+        assert client.recv(4096).startswith(b"HTTP/1.1 400 ")
+
+
 def test_bodies_that_drip_hold_no_thread_for_ever_and_others_are_served_meanwhile() -> None:
-    with small_app(body_timeout=3) as server:
+    with small_app(body_timeout=3, places=2) as server:
         slow = [Dripping(server.port, 60_000) for _ in range(80)]
         for _ in range(5):
             assert requests.post(server.url + "/echo", data=b"x" * 300, timeout=20).json() == {"size": 300}

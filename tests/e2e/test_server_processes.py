@@ -52,6 +52,14 @@ def test_what_is_in_flight_at_the_end_is_answered() -> None:
         assert [answer.result()[0] for answer in answers] == [200] * 8
 
 
+def test_what_was_begun_without_a_thread_is_answered_before_the_end() -> None:
+    with small_app({"LATER_S": "0.2"}, drain_notice=0) as server, ThreadPoolExecutor(20) as clients:
+        answers = [clients.submit(ask, server.port, "/later") for _ in range(20)]
+        until(lambda: in_flight(server) >= 20, "requests in flight")
+        assert server.stop() == 0
+        assert [answer.result()[0] for answer in answers] == [200] * 20
+
+
 def test_a_node_that_is_ending_is_unready_and_still_answers() -> None:
     with small_app(drain_notice=6) as server:
         assert server.get("/readyz").status_code == 200

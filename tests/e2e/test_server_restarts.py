@@ -64,7 +64,10 @@ def ask_for(path: str) -> Hang:
     return ask_victim
 
 
-@pytest.mark.parametrize("hang", [stop, ask_for("/stuck"), ask_for("/seize")], ids=["stopped", "stuck", "seized"])
+HANGS = {"stopped": stop, **{name: ask_for(f"/{name}") for name in ("stuck", "seize", "never")}}
+
+
+@pytest.mark.parametrize("hang", HANGS.values(), ids=HANGS)
 def test_a_hung_worker_is_noticed_and_replaced(hang: Hang) -> None:
     with small_app(hang_timeout=3) as server:
         others = workers(server)

@@ -5,17 +5,21 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
+import queue
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from wsgiref.types import WSGIEnvironment
 
 import psutil
 from flask import Flask, Response, jsonify, request
 
 from api.server import DRAINING, WORKERS_ENDED, Application, Companion, ServerOptions, serve
+from api.server.application import Reply
 
 
 def make_app() -> Flask:
@@ -71,11 +75,55 @@ def make_app() -> Flask:
 
         return Response(lines(), mimetype="text/csv")
 
+    @app.get("/flood")
+    def flood() -> Response:
+        return Response((b"x" * 100_000 for _ in range(int(request.args["n"]))), mimetype="text/csv")
+
+    @app.get("/broken")
+    def broken() -> Response:
+        def lines() -> Iterator[str]:
+            yield "first\n"
+            raise RuntimeError("told to fail")
+
+        return Response(lines(), mimetype="text/csv")
+
     @app.post("/echo")
     def echo() -> Response:
         return jsonify(size=len(request.get_data()))
 
     return app
+
+
+class Later:
+    """Answers some paths without a thread for each request: what was begun by then, each `LATER_S` seconds.
+
+    `/later`: once; `/twice`: and again; `/raises`: not at all; `/never`: neither, and it hangs on that.
+    """
+
+    def __init__(self) -> None:
+        self._begun: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._never = math.inf
+        threading.Thread(target=self._answer, daemon=True).start()
+
+    def begin(self, environ: WSGIEnvironment, raw: bytes, answer: Callable[[Reply], None]) -> bool:
+        path = environ["PATH_INFO"]
+        if path == "/raises":
+            raise RuntimeError("told to fail")
+        if path == "/never":
+            self._never = min(self._never, time.monotonic())
+            return True
+        for _ in range({"/later": 1, "/twice": 2}.get(path, 0)):
+            self._begun.put(lambda: answer(Reply(200, [], json.dumps({"size": len(raw), "pid": os.getpid()}).encode())))
+        return path in ("/later", "/twice")
+
+    def longest(self, now: float) -> float:
+        return max(0.0, now - self._never)
+
+    def _answer(self) -> None:
+        while True:
+            answer = self._begun.get()
+            time.sleep(float(os.environ.get("LATER_S", "0")))
+            answer()
 
 
 def companion() -> int:
@@ -99,7 +147,7 @@ def main() -> int:
     given = json.loads(os.environ.get("OPTIONS", "{}"))
     options = ServerOptions(host=os.environ["HOST"], port=int(os.environ["PORT"]), **given)
     companions = [Companion("supervisor", companion)] if "COMPANION_FILE" in os.environ else []
-    return serve(options, lambda: Application(make_app()), companions)
+    return serve(options, lambda: Application(make_app(), Later()), companions)
 
 
 if __name__ == "__main__":
