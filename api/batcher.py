@@ -1,9 +1,9 @@
 """Group commit: one flush at a time, and all who come meanwhile go with the next one.
 
 While one flush is on its way, those who come wait in line; when it ends, the whole line (up to `max_batch`) goes along.
-So one caller alone pays one flush, and many callers share one, without a timer. What is still to be done with each
-result is done on the flusher's thread, while another one flushes the next batch: a thread at work costs less than many
-that wake and take the interpreter from one another, and nobody who waits needs a thread to wait with.
+So one caller alone pays one flush, and many callers share one, without a timer. One thread flushes, does what is still
+to be done with each result, and then tells all callers one after the other: that costs less than threads that wake and
+take the interpreter from one another, and nobody who waits needs a thread to wait with.
 Source of the idea: DeWitt et al., "Implementation techniques for main memory database systems", 1984.
 """
 
@@ -29,8 +29,6 @@ Flush = Callable[[list[Item]], Sequence[Result | BaseException]]
 #: Is given what became of a call, or the exception instance that it ended with.
 Done = Callable[[Final | BaseException], None]
 
-#: One flushes while the other finishes what it has flushed.
-_FLUSHERS = 2
 #: So often within its patience the line is looked at for those who have waited too long.
 _LOOKS = 10
 
@@ -99,17 +97,14 @@ class _Waiter(Generic[Item]):
         except BaseException:
             _log.exception("a caller could not be told what became of its call")
 
-    def end(self) -> None:
-        """Finishes, and tells what came of it."""
-        if self.is_told:
-            return
-        outcome = self.outcome
-        if not isinstance(outcome, BaseException):
-            try:
-                outcome = self.finish(outcome)
-            except BaseException as error:
-                outcome = error
-        self.tell(outcome)
+    def finished(self) -> object:
+        """What to tell: what is made of a result, or what went wrong."""
+        if self.is_told or isinstance(self.outcome, BaseException):
+            return self.outcome
+        try:
+            return self.finish(self.outcome)
+        except BaseException as error:
+            return error
 
 
 class _Batch(Generic[Item]):
@@ -120,6 +115,12 @@ class _Batch(Generic[Item]):
     def __init__(self, waiters: list[_Waiter[Item]]) -> None:
         self.since = time.monotonic()
         self.waiters = waiters
+
+    def end(self) -> None:
+        """Tells each what came of it. Made for all first: it is the telling that wakes others."""
+        told = [(waiter, waiter.finished()) for waiter in self.waiters]
+        for waiter, outcome in told:
+            waiter.tell(outcome)
 
 
 class Batcher(Generic[Item, Result]):
@@ -145,8 +146,7 @@ class Batcher(Generic[Item, Result]):
         self._threads = Threads("batcher")
         self._lock = threading.Lock()
         self._line: deque[_Waiter[Item]] = deque()
-        self._batches: list[_Batch[Item]] = []
-        self._flushers = 0
+        self._batch: _Batch[Item] | None = None
         self._flushing = False
         self._watched = False
 
@@ -171,14 +171,14 @@ class Batcher(Generic[Item, Result]):
                 raise LineFull
             self._line.append(waiter)
             if not self._flushing:
-                self._call_flusher()
+                self._flushing = self._threads.run(self._lead)
             if not self._watched:
                 self._watched = self._threads.run(self._watch)
 
     def longest(self, now: float) -> float:
-        """For how many seconds at `now` (monotonic) the oldest batch has been under way; 0 where none is."""
-        with self._lock:
-            return max((now - batch.since for batch in self._batches), default=0.0)
+        """For how many seconds at `now` (monotonic) the batch under way has been; 0 where none is."""
+        batch = self._batch
+        return 0.0 if batch is None else now - batch.since
 
     def give_up(self, now: float) -> None:
         """Tells those who at `now` (monotonic) have waited too long, in line or for a flush."""
@@ -187,40 +187,27 @@ class Batcher(Generic[Item, Result]):
         with self._lock:
             while self._line and self._line[0].since <= until:
                 overdue.append(self._line.popleft())
-            for batch in self._batches:
-                overdue += [waiter for waiter in batch.waiters if waiter.since <= until]
+            if self._batch is not None:
+                overdue += [waiter for waiter in self._batch.waiters if waiter.since <= until]
         for waiter in overdue:
             waiter.tell(FlushTimeout())
 
-    def _call_flusher(self) -> None:
-        """Under the lock. Where all who flush are busy with what they have flushed, one of them looks here again."""
-        if self._flushers < _FLUSHERS and self._threads.run(self._lead):
-            self._flushers += 1
-            self._flushing = True
-
     def _lead(self) -> None:
-        """Flushes as long as it is this thread's turn."""
-        mine = True
-        while mine:
-            with self._lock:
-                batch = _Batch([self._line.popleft() for _ in range(min(len(self._line), self._max_batch))])
-                self._batches.append(batch)
+        """Flushes until nobody waits."""
+        while (batch := self._next()) is not None:
             self._carry(batch)
-            with self._lock:
-                self._flushing = False
-                if self._line:
-                    self._call_flusher()
-            for waiter in batch.waiters:
-                waiter.end()
-            with self._lock:
-                self._batches.remove(batch)
-                mine = bool(self._line) and not self._flushing
-                self._flushing = self._flushing or mine
-                self._flushers -= not mine
+            batch.end()
+
+    def _next(self) -> _Batch[Item] | None:
+        with self._lock:
+            waiters = [self._line.popleft() for _ in range(min(len(self._line), self._max_batch))]
+            self._batch = _Batch(waiters) if waiters else None
+            self._flushing = bool(waiters)
+            return self._batch
 
     def _carry(self, batch: _Batch[Item]) -> None:
         try:
-            outcomes = self._flush([waiter.item for waiter in batch.waiters]) if batch.waiters else ()
+            outcomes = self._flush([waiter.item for waiter in batch.waiters])
             for waiter, outcome in zip(batch.waiters, outcomes, strict=True):
                 waiter.outcome = outcome
         except BaseException as error:
@@ -238,4 +225,4 @@ class Batcher(Generic[Item, Result]):
             time.sleep(self._patience_s / _LOOKS)
             self.give_up(time.monotonic())
             with self._lock:
-                watched = self._watched = bool(self._line or self._batches)
+                watched = self._watched = bool(self._line) or self._batch is not None

@@ -250,7 +250,7 @@ def test_a_call_whose_flush_does_not_end_is_answered(node: Node, monkeypatch: py
     monkeypatch.setattr(lane, "_flush", lambda operations: held.wait(_S) and flush(operations))
     call = Begun(node, Act.VALIDATE, body_for(sold, Act.VALIDATE))
     clock = node.runtime.clock
-    until(lambda: lane._batches, "it is under way")
+    until(lambda: lane._batch, "it is under way")
     lane.give_up(clock.monotonic() + _S)
     reply = call.reply()
     assert (reply.status, json.loads(reply.body)["code"]) == (503, "LEDGER_UNAVAILABLE")

@@ -236,52 +236,44 @@ def test_a_hard_exit_of_the_flusher_leaves_nobody_waiting() -> None:
     assert calls[1].result(_S) == 20
 
 
-def test_the_flusher_finishes_for_all_of_its_batch_while_the_next_flush_is_under_way() -> None:
+def test_one_thread_flushes_finishes_for_all_and_then_tells_them() -> None:
     stage = Stage()
-    threads: list[int] = []
-    go = threading.Event()
+    done: list[tuple[str, int]] = []
+    threads: set[int] = set()
 
     def finish(result: int) -> int:
-        threads.append(threading.get_ident())
-        assert go.wait(_S)
+        threads.add(threading.get_ident())
+        done.append(("finished", result))
         return result + 1
 
     first = stage.call(1)
-    held = stage.call(2, 3, 4, finish=finish)
+    held = stage.call(2, 3, finish=finish)
+    for call in held:
+        call.add_done_callback(lambda told: done.append(("told", told.result())))
     stage.desk.let_go(2)
-    while not threads:
-        pass
-    last = stage.begin(5)
-    while len(stage.desk.batches) < 3:
-        pass
-    go.set()
+    assert [each.result(_S) for each in held] == [21, 31]
+    last = stage.begin(4, finish)
     stage.desk.let_go()
-    assert [each.result(_S) for each in held] == [21, 31, 41]
-    assert [first[0].result(_S), last.result(_S)] == [10, 50]
-    assert len(set(threads)) == 1
-    assert stage.desk.batches == [[1], [2, 3, 4], [5]]
+    assert [first[0].result(_S), last.result(_S)] == [10, 41]
+    assert done[:4] == [("finished", 20), ("finished", 30), ("told", 21), ("told", 31)]
+    assert len(threads) == 1
 
 
-def test_who_comes_while_all_who_flush_are_busy_finishing_is_flushed_after_it() -> None:
+def test_who_comes_while_the_last_batch_is_finished_is_flushed_next() -> None:
     stage = Stage()
-    busy, go = threading.Semaphore(0), threading.Event()
+    busy, go = threading.Event(), threading.Event()
 
     def finish(result: int) -> int:
-        busy.release()
+        busy.set()
         assert go.wait(_S)
         return result
 
     calls = stage.call(1, finish=finish)
-    stage.desk.let_go()
-    assert busy.acquire(timeout=_S)
-    calls.append(stage.begin(2, finish))
-    stage.desk.let_go()
-    assert busy.acquire(timeout=_S)
-    calls.append(stage.begin(3))
-    assert len(stage.desk.batches) == 2
+    stage.desk.let_go(2)
+    assert busy.wait(_S)
+    calls.append(stage.begin(2))
     go.set()
-    stage.desk.let_go()
-    assert [call.result(_S) for call in calls] == [10, 20, 30]
+    assert [call.result(_S) for call in calls] == [10, 20]
 
 
 def test_a_finish_that_fails_fails_its_own_caller_only() -> None:
