@@ -99,6 +99,14 @@ def test_a_streamed_answer_arrives_whole_and_gives_its_place_back() -> None:
             assert server.get("/stream?n=20").text.split() == [str(number) for number in range(20)]
 
 
+def test_a_large_answer_of_a_known_length_arrives_whole_and_says_how_long_it_is() -> None:
+    with small_app(workers=1, places=1) as server:
+        for _ in range(3):
+            answer = server.get("/large")
+            assert (answer.headers["Content-Length"], len(answer.content)) == ("3000000", 3_000_000)
+            assert "Transfer-Encoding" not in answer.headers
+
+
 def test_parts_are_sent_as_they_come() -> None:
     with small_app(workers=1) as server, socket.create_connection(("127.0.0.1", server.port), timeout=30) as client:
         began = time.monotonic()

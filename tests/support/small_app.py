@@ -79,6 +79,10 @@ def make_app() -> Flask:
     def flood() -> Response:
         return Response((b"x" * 100_000 for _ in range(int(request.args["n"]))), mimetype="text/csv")
 
+    @app.get("/large")
+    def large() -> bytes:
+        return b"x" * 3_000_000
+
     @app.get("/broken")
     def broken() -> Response:
         def lines() -> Iterator[str]:
