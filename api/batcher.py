@@ -174,6 +174,10 @@ class Batcher(Generic[Item, Result]):
                 self._flushing = self._threads.run(self._lead)
             if not self._watched:
                 self._watched = self._threads.run(self._watch)
+            if not (self._flushing or self._watched):
+                # The system gives no thread: nobody would ever tell this caller anything.
+                self._line.pop()
+                raise LineFull
 
     def longest(self, now: float) -> float:
         """For how many seconds at `now` (monotonic) the batch under way has been; 0 where none is."""

@@ -196,6 +196,20 @@ def test_nobody_has_to_ask_for_those_who_waited_too_long() -> None:
     assert stage.desk.batches == [[1]], "the others had left the line"
 
 
+def test_where_the_system_gives_no_thread_nobody_is_left_in_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none_left(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    stage = Stage()
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", none_left)
+        with pytest.raises(LineFull):
+            stage.batcher.submit(1, as_it_is)
+    stage.desk.let_go()
+    assert stage.batcher.submit(2, as_it_is) == 20
+    assert stage.desk.batches == [[2]]
+
+
 def test_nothing_is_under_way_where_nobody_waits() -> None:
     stage = Stage()
     assert stage.batcher.longest(math.inf) == 0.0
