@@ -16,8 +16,8 @@ from granian.log import LogLevels
 from sqlalchemy import create_engine, select
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
-#: The most connections of a run find a thread each.
-_THREADS = 80
+#: For each worker. With one for each connection both answer less: so many take the interpreter from one another.
+_THREADS = 16
 #: As long as the two tokens of our answer, so that the answers are about the same size.
 _VERDICT, _TOKEN = "v" * 870, "t" * 680
 
