@@ -67,8 +67,9 @@ class _Body:
 
     def end(self) -> None:
         """Waits no longer: what is awaited is told so, and the connection with it. Too early between two parts."""
-        if self._awaited is not None:
-            self._awaited.cancel()
+        awaited = self._awaited
+        if awaited is not None:
+            awaited.cancel()
 
     def _await(self, awaitable: Any, then: Callable[[Any], None]) -> None:
         self._awaited = awaitable
@@ -100,6 +101,8 @@ class _Body:
 
     def _result(self, awaited: Any) -> bytes | None:
         """What has come; None where that has been dealt with."""
+        # It keeps whom it calls, and Python's collector does not see that: the two would hold each other for ever.
+        self._awaited = None
         try:
             return bytes(awaited.result())
         except asyncio.CancelledError:

@@ -177,6 +177,23 @@ class Dripping:
         self._socket.close()
 
 
+@pytest.mark.parametrize("parts", [False, True], ids=["length", "chunked"])
+@pytest.mark.parametrize("path", ["/echo", "/later"])
+def test_nothing_of_a_body_is_kept_once_its_request_is_answered(path: str, parts: bool) -> None:
+    with small_app(workers=1) as server, requests.Session() as session:
+        [worker] = workers(server)
+
+        def send(count: int) -> None:
+            for _ in range(count):
+                body = iter([b"x" * 30_000] * 2) if parts else b"x" * 60_000
+                assert session.post(server.url + path, data=body, timeout=10).json()["size"] == 60_000
+
+        send(100)
+        before = worker.memory_info().rss
+        send(1000)
+        assert worker.memory_info().rss - before < 20_000_000
+
+
 def test_who_drips_is_told_so_and_nothing_else_comes_by_that_connection() -> None:
     with small_app(body_timeout=1) as server:
         slow = Dripping(server.port, 60_000)
