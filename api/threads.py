@@ -1,12 +1,8 @@
-"""Threads that wait for work, none of which waits in a line: what no thread is free for is the caller's to deal with.
-
-One that has just become free is the first to be called again, and one that nobody calls for a while ends.
-"""
+"""Threads that wait for work: one that has just become free is the first to be called again, and idle ones end."""
 
 from __future__ import annotations
 
 import logging
-import math
 import threading
 from collections.abc import Callable
 
@@ -29,31 +25,24 @@ class _Desk:
 class Threads:
     """Threads that are made when they are needed, and end with their process whatever they do."""
 
-    def __init__(self, name: str, limit: float = math.inf, *, idle_s: float = 10.0) -> None:
-        """At most `limit` at a time; one that has been without work for `idle_s` seconds ends."""
+    def __init__(self, name: str, *, idle_s: float = 10.0) -> None:
+        """One that has been without work for `idle_s` seconds ends."""
         self._name = name
-        self._limit = limit
         self._idle_s = idle_s
         self._lock = threading.Lock()
         self._free: list[_Desk] = []
-        self._count = 0
 
     def run(self, work: Work) -> bool:
-        """Has a thread do `work`, now; False where all have something to do, or the system gives no more."""
+        """Has a thread do `work`, now; False where none is free and the system gives no more."""
         with self._lock:
             if self._free:
                 desk = self._free.pop()
                 desk.work = work
                 desk.bell.release()
                 return True
-            if self._count >= self._limit:
-                return False
-            self._count += 1
         try:
             threading.Thread(target=self._live, args=(work,), name=self._name, daemon=True).start()
         except RuntimeError:
-            with self._lock:
-                self._count -= 1
             return False
         return True
 
@@ -74,7 +63,6 @@ class Threads:
             with self._lock:
                 if desk in self._free:
                     self._free.remove(desk)
-                    self._count -= 1
                     return None
             desk.bell.acquire()  # called in the same instant
         work, desk.work = desk.work, None

@@ -6,7 +6,7 @@ import os
 import struct
 import termios
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 from wsgiref.types import WSGIEnvironment
 
@@ -25,18 +25,20 @@ _TAKEN_S, _LOOK_S, _LOOK_LONGEST_S = 20.0, 0.0005, 0.05
 class Exchange:
     """`environ` is WSGI's; `since` when (monotonic) it was last at work, infinite while nobody is."""
 
-    __slots__ = ("_open", "_phase", "_protocol", "environ", "since")
+    __slots__ = ("_left", "_phase", "_protocol", "environ", "since")
 
     def __init__(
-        self, protocol: Any, environ: WSGIEnvironment, phase: SharedPhase, open_ones: dict["Exchange", None]
+        self, protocol: Any, environ: WSGIEnvironment, phase: SharedPhase, left: Callable[["Exchange"], None]
     ) -> None:
-        """`protocol`: Granian's; `open_ones`: all that are not answered, of which this is one from now on."""
+        """`protocol`: Granian's; `left`: called once, when nothing more is to be done for it.
+
+        That is before its client can know: who has an answer and asks again finds what it took free again.
+        """
         self._protocol = [protocol]
         self._phase = phase
-        self._open = open_ones
+        self._left = left
         self.environ = environ
         self.since = math.inf
-        open_ones[self] = None
 
     @property
     def sent_id(self) -> str:
@@ -47,13 +49,11 @@ class Exchange:
         """The answer, whole. `ends`: no other request may come by this connection."""
         protocol = self._take()
         if protocol is not None:
-            try:
-                protocol.response_bytes(reply.status, self._headed(reply.headers, ends), reply.body)
-            finally:
-                self._open.pop(self, None)
+            self._left(self)
+            protocol.response_bytes(reply.status, self._headed(reply.headers, ends), reply.body)
 
     def stream(self, status: int, headers: Headers, first: bytes, rest: Iterator[bytes]) -> None:
-        """The answer in parts, of which `first` is not empty; it is open until the last one is on its way.
+        """The answer in parts, of which `first` is not empty; it is left when the last one is on its way.
 
         Waits while the client does not read, and ends when it is gone. Raises what `rest` raises; the answer then
         ends where it stands.
@@ -63,7 +63,11 @@ class Exchange:
             return
         # Granian's own stream takes whatever it is given into memory. A file it reads no faster than it can send, and a
         # pipe is a file to it.
-        reading, writing = os.pipe()
+        try:
+            reading, writing = os.pipe()
+        except BaseException:
+            self._left(self)
+            raise
         try:
             try:
                 os.write(writing, first[:_FIRST])
@@ -75,8 +79,8 @@ class Exchange:
             if is_read and self._written(writing, first[_FIRST:]):
                 self._write_all(writing, rest)
         finally:
+            self._left(self)
             os.close(writing)
-            self._open.pop(self, None)
 
     def _take(self) -> Any:
         """Granian's protocol, for the first who asks; then None."""

@@ -33,9 +33,12 @@ class Front:
         self._app = application.wsgi
         self._at_once = application.at_once
         self._phase = phase
-        self._threads = Threads("request", options.places)
+        self._places = options.places
+        self._threads = Threads("request")
         self._bodies = Bodies(options.body_limit, options.body_timeout)
-        self._open: dict[Exchange, None] = {}  # no lock: each use is one step for the interpreter
+        # No lock: each use is one step for the interpreter, and only Granian's thread adds to them.
+        self._open: dict[Exchange, None] = {}
+        self._at_work: dict[Exchange, None] = {}
         self._entered = math.inf
 
     def __call__(self, watcher: Any) -> None:
@@ -62,7 +65,8 @@ class Front:
         return max(begun, now - min(since, self._entered))
 
     def _take(self, scope: Any, protocol: Any) -> None:
-        exchange = Exchange(protocol, environ_of(scope), self._phase, self._open)
+        exchange = Exchange(protocol, environ_of(scope), self._phase, self._leave)
+        self._open[exchange] = None
         try:
             self._bodies.read(protocol, exchange.environ, partial(self._got, exchange), partial(_cut, exchange))
         except BaseException:
@@ -85,9 +89,16 @@ class Front:
         if environ["PATH_INFO"] in ALWAYS:
             self._work(exchange)
             return
-        exchange.since = time.monotonic()
-        if not self._threads.run(partial(self._work, exchange)):
-            exchange.answer(overloaded(exchange.sent_id))
+        if len(self._at_work) < self._places:
+            self._at_work[exchange] = None
+            exchange.since = time.monotonic()
+            if self._threads.run(partial(self._work, exchange)):
+                return
+        exchange.answer(overloaded(exchange.sent_id))
+
+    def _leave(self, exchange: Exchange) -> None:
+        self._open.pop(exchange, None)
+        self._at_work.pop(exchange, None)
 
     def _work(self, exchange: Exchange) -> None:
         try:

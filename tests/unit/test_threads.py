@@ -1,4 +1,4 @@
-"""Threads that wait for work: called again where they are free, and none more than the limit."""
+"""Threads that wait for work: called again where they are free, made where none is, and ended where nobody calls."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ def until_free(threads: Threads, count: int) -> None:
         pass
 
 
-def test_work_for_which_no_thread_is_free_is_refused() -> None:
-    threads, held = Threads("t", 2), Held()
-    assert [threads.run(held) for _ in range(3)] == [True, True, False]
-    held.go.release(2)
-    until_free(threads, 2)
-    assert threads.run(held)
-    held.go.release()
+def test_where_none_is_free_there_is_another_one() -> None:
+    threads, held = Threads("t"), Held()
+    assert all(threads.run(held) for _ in range(3))
+    assert all(held.began.acquire(timeout=_S) for _ in range(3))
+    held.go.release(3)
+    until_free(threads, 3)
+    assert len(set(held.threads)) == 3
 
 
 def test_the_thread_that_became_free_last_is_called_first() -> None:
@@ -48,19 +48,19 @@ def test_the_thread_that_became_free_last_is_called_first() -> None:
     assert len(set(held.threads)) == 1
 
 
-def test_a_thread_that_nobody_calls_ends_and_another_one_comes() -> None:
-    threads, held = Threads("t", 1, idle_s=0.01), Held()
+def test_a_thread_that_nobody_calls_ends() -> None:
+    threads, held = Threads("nobody-calls", idle_s=0.01), Held()
     for _ in range(3):
-        while not threads.run(held):
-            pass
+        assert threads.run(held)
         held.go.release()
-        while threads._count:
+        while any(thread.name == "nobody-calls" for thread in threading.enumerate()):
             pass
     assert len(held.threads) == 3
+    assert threads._free == []
 
 
 def test_work_that_fails_ends_no_thread() -> None:
-    threads, held = Threads("t", 1), Held()
+    threads, held = Threads("t"), Held()
 
     def fail() -> None:
         raise SystemExit
@@ -71,8 +71,8 @@ def test_work_that_fails_ends_no_thread() -> None:
     held.go.release()
 
 
-def test_a_system_without_another_thread_is_said_and_takes_no_place(monkeypatch: pytest.MonkeyPatch) -> None:
-    threads, held = Threads("t", 1), Held()
+def test_a_system_without_another_thread_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    threads, held = Threads("t"), Held()
 
     def none_left(_thread: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")

@@ -193,6 +193,17 @@ def test_where_no_thread_is_free_it_is_said_at_once_and_who_asks_whether_it_live
     assert stage.front.longest(time.monotonic() + 7) == 0
 
 
+def test_who_has_an_answer_and_asks_again_at_once_finds_the_place_free() -> None:
+    class Eager(Request):
+        def response_bytes(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
+            super().response_bytes(status, headers, body)
+            stage.front(again)
+
+    stage, again = a_front(places=1), Request()
+    stage.front(Eager())
+    assert again.only()[0] == 201
+
+
 def test_while_the_server_leaves_each_answer_ends_its_connection() -> None:
     stage, request, begun = a_front(), Request(), Request("/at-once")
     stage.front(begun)
