@@ -19,7 +19,7 @@ from api.batcher import Batcher, Done
 from api.clock import Clock
 from api.draft import Draft, Operation, Outcome
 from api.ledger.errors import LedgerUnavailable, QueueIsFull
-from api.ledger.records import Ask, Event, Known
+from api.ledger.records import Ask, Batch, Event, Known
 from api.licensing import WRITING_ACTS
 from api.node import Node
 from api.shared_state import SharedState
@@ -50,6 +50,15 @@ def from_row(row: Row) -> Event:
     return _decode(row.body)
 
 
+class _Decided(msgspec.Struct, frozen=True):
+    """A batch as it was decided. `seqs`: as of which change of the ledger each license was known, by its id."""
+
+    ledger_id: str
+    outcomes: Outcomes
+    batch: Batch
+    seqs: dict[str, int]
+
+
 class Isolated:
     """One process's lane into the node's queue at `path`."""
 
@@ -62,7 +71,8 @@ class Isolated:
         self._node = node
         self._clock = clock
         self._queue: EventQueue | None = None
-        # Two workers that decide at once would give the last seat twice, and answer a call's retry twice.
+        # For what changes a license: two workers that decide at once would give the last seat twice, and answer a
+        # call's retry twice.
         self._one = FileLock(f"{path}.lane.lock", timeout=_LOCK_TIMEOUT_S, poll_interval=0.001, thread_local=False)
         self._opening = threading.Lock()
         self._lane: Batcher[Operation, Outcome] = Batcher(
@@ -95,8 +105,7 @@ class Isolated:
 
     def _flush(self, operations: list[Operation]) -> Outcomes:
         try:
-            with self._one:
-                return self._batch(operations)
+            return self._batch(operations)
         except (LockTimeout, OSError) as error:
             raise LedgerUnavailable(f"the queue cannot be used: {error}") from error
         except QueueFull as error:
@@ -114,32 +123,44 @@ class Isolated:
             return error
 
     def _batch(self, operations: list[Operation]) -> Outcomes:
+        if not any(operation.call.act in WRITING_ACTS for operation in operations):
+            decided = self._decide(operations)
+            if not decided.batch.changes:  # a license that runs from its first validation is changed by that
+                return self._kept(decided)
+        with self._one:
+            return self._kept(self._decide(operations))
+
+    def _decide(self, operations: list[Operation]) -> _Decided:
         now = self._clock.now()
-        queue, position = self._open(), self._reader.usable(now)
+        position = self._reader.usable(now)
         if position is None:
             raise LedgerUnavailable("there is no copy of the ledger young enough to answer from")
-        known = self._known(queue, operations, now)
+        known = self._known(operations, now)
         draft = Draft(self._node, now, {}, cut_off=True)
         draft.load([answer for answer, _ in known])
         outcomes = [
             draft.write_cut_off(operation, answer, as_of)
             for operation, (answer, as_of) in zip(operations, known, strict=True)
         ]
-        batch = draft.batch()
+        seqs = {answer.holding.license.id: answer.seq for answer, _ in known if answer.holding is not None}
+        return _Decided(position.ledger_id, outcomes, draft.batch(), seqs)
+
+    def _kept(self, decided: _Decided) -> Outcomes:
+        """What was decided, once its events are in the queue and what they change in the snapshot."""
+        batch = decided.batch
         if batch.events:
             self._state.will_queue()
-            queue.append([to_row(event) for event in batch.events], ledger=position.ledger_id)
+            self._open().append([to_row(event) for event in batch.events], ledger=decided.ledger_id)
             # Again: the supervisor may have found the queue empty in between, and would let later calls overtake these.
             self._state.will_queue()
-            seqs = {answer.holding.license.id: answer.seq for answer, _ in known if answer.holding is not None}
-            changes = [(change, seqs[change.after.license.id]) for change in batch.changes]
+            changes = [(change, decided.seqs[change.after.license.id]) for change in batch.changes]
             self._reader.put_own(changes, queued=True)
-        return outcomes
+        return decided.outcomes
 
-    def _known(self, queue: EventQueue, operations: Sequence[Operation], now: float) -> list[tuple[Known, float]]:
+    def _known(self, operations: Sequence[Operation], now: float) -> list[tuple[Known, float]]:
         """What the snapshot has of each, and what this node's queue has of the same call."""
         retried = [operation.event_id for operation in operations if operation.body_hash is not None]
-        earlier = {id: from_row(row) for id, row in queue.find(retried).items()} if retried else {}
+        earlier = {id: from_row(row) for id, row in self._open().find(retried).items()} if retried else {}
         # The counts that the snapshot keeps do for calls that change none.
         fully = any(operation.call.act in WRITING_ACTS for operation in operations)
         seen = self._reader.look_up_cut_off([_ask(operation) for operation in operations], now, fully=fully)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 from sqlalchemy import select
 
 from api.ledger import tables
@@ -155,6 +156,17 @@ def test_replayed_checks_leave_when_they_saw_a_license_and_are_no_news_for_any_s
     assert after["last_seen_at"] is not None
     assert machine["last_seen_at"] is not None
     assert (after["seq"], machine["seq"]) == (before, before)
+
+
+def test_what_changes_nothing_does_not_wait_for_another_worker_that_decides(
+    server: PostgresServer, node: Node, admin: Admin
+) -> None:
+    key = copied(admin, max_uses=5)["key"]
+    gone(server, node, key)
+    with FileLock(f"{node.runtime.settings.queue_path}.lane.lock"):  # as the other worker has it
+        assert node.call("validate", key).body["durability"] == "queue"
+        assert node.call("usage", key).code == "LEDGER_UNAVAILABLE"
+    assert node.call("usage", key).code == "VALID"
 
 
 # -- what is said without the ledger ----------------------------------------------------------------------------------
