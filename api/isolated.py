@@ -32,6 +32,8 @@ from failover.queue import EventQueue
 _MAX_BATCH = 64
 _MAX_WAITING = 512
 _LOCK_TIMEOUT_S = 2.0
+#: A batch is in the queue within a millisecond or two: to look only every millisecond would cost a share of that.
+_LOCK_POLL_S = 0.0002
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Event).decode
@@ -73,7 +75,9 @@ class Isolated:
         self._queue: EventQueue | None = None
         # For what changes a license: two workers that decide at once would give the last seat twice, and answer a
         # call's retry twice.
-        self._one = FileLock(f"{path}.lane.lock", timeout=_LOCK_TIMEOUT_S, poll_interval=0.001, thread_local=False)
+        self._one = FileLock(
+            f"{path}.lane.lock", timeout=_LOCK_TIMEOUT_S, poll_interval=_LOCK_POLL_S, thread_local=False
+        )
         self._opening = threading.Lock()
         self._lane: Batcher[Operation, Outcome] = Batcher(
             self._flush, max_batch=_MAX_BATCH, max_waiting=_MAX_WAITING, patience_s=patience_s

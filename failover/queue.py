@@ -21,6 +21,8 @@ from failover.queue_file import checksum, open_file, put_aside, recount
 
 _log = logging.getLogger("protecao.failover.queue")
 _LOCK_TIMEOUT_S = 5.0
+#: A batch is in the queue within a millisecond or two: to look only every millisecond would cost a share of that.
+_LOCK_POLL_S = 0.0002
 _DAY_S = 86_400.0
 
 _CHOSEN = "state = 'pending' AND position IN (SELECT value FROM json_each(?))"
@@ -86,7 +88,9 @@ class EventQueue:
         self.limits = limits or QueueLimits()
         self._now = now
         self._thread_lock = threading.RLock()
-        self._lock = FileLock(f"{self.path}.lock", timeout=_LOCK_TIMEOUT_S, poll_interval=0.001, thread_local=False)
+        self._lock = FileLock(
+            f"{self.path}.lock", timeout=_LOCK_TIMEOUT_S, poll_interval=_LOCK_POLL_S, thread_local=False
+        )
         self._connection: sqlite3.Connection | None = None
         self._inode = 0
         with self._opened() as connection:
