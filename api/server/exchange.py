@@ -68,6 +68,8 @@ class Exchange:
         except BaseException:
             self._left(self)
             raise
+        # From here on it is Granian or the client that is waited for; one that is gone takes all of that time.
+        self.since = math.inf
         try:
             try:
                 os.write(writing, first[:_FIRST])

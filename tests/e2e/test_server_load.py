@@ -80,13 +80,15 @@ def test_whatever_the_application_raises_or_says_twice_each_request_has_one_answ
 def test_clients_that_are_gone_before_their_answer_leave_nothing_behind(tmp_path: Path) -> None:
     hold = tmp_path / "hold"
     hold.touch()
-    with small_app({"LATER_S": "0.05"}, workers=1, places=2, drain_timeout=60) as server:
+    with small_app({"LATER_S": "0.05"}, workers=1, places=2, drain_timeout=60, hang_timeout=3) as server:
+        before = workers(server)
         for path in ("/later", f"/held?while={hold}", "/flood?n=1000", "/stream?n=50", "/later"):
             with socket.create_connection(("127.0.0.1", server.port)) as client:
                 client.sendall(b"GET %b HTTP/1.1\r\nHost: x\r\n\r\n" % path.encode())
         hold.unlink()
         until(lambda: in_flight(server) == 0, "their end")
         until(lambda: all(server.answers("/pid") for _ in range(5)), "a free place")
+        assert workers(server) == before
         assert server.stop(deadline=20) == 0
 
 

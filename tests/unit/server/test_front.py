@@ -12,7 +12,7 @@ from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 import pytest
 
-from api.server import DRAINING, Application, ServerOptions
+from api.server import DRAINING, Application, ServerOptions, exchange
 from api.server.application import Reply
 from api.server.front import Front
 from api.server.phase import Phase, SharedPhase
@@ -74,6 +74,10 @@ class Request:
 
     def response_bytes(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
         self.answers.append((status, dict(headers), body))
+
+    def response_file(self, status: int, headers: list[tuple[str, str]], _path: str) -> None:
+        """Whose client is gone: nobody opens the file, and nobody says so."""
+        self.answers.append((status, dict(headers), b""))
 
     def only(self) -> tuple[int, dict[str, str], bytes]:
         """Its one answer, as soon as it is there."""
@@ -212,6 +216,23 @@ def test_while_the_server_leaves_each_answer_ends_its_connection() -> None:
     assert (request.only()[1]["Connection"], json.loads(request.only()[2])[0]) == ("close", True)
     stage.begins.begun[0](Reply(200, [], b""))
     assert begun.only()[1] == {"Connection": "close"}
+
+
+def test_an_answer_in_parts_that_nobody_takes_is_not_at_work_and_gives_its_place_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def app(_environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        start_response("200 OK", [])
+        return iter([b"first", b"second"])
+
+    monkeypatch.setattr(exchange, "_TAKEN_S", 0.2)
+    stage, request = a_front(app), Request()
+    stage.front(request)
+    assert request.only()[0] == 200
+    assert stage.front.longest(time.monotonic() + 60) == 0, "it would end the worker, and with it what others wait for"
+    end = time.monotonic() + _S
+    while stage.front.busy():
+        assert time.monotonic() < end
 
 
 # -- bodies -----------------------------------------------------------------------------------------------------------
