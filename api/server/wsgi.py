@@ -32,7 +32,11 @@ _ALWAYS = {
 
 
 def environ_of(scope: Any) -> WSGIEnvironment:
-    """All of the request but its body. Of headers with values that are not ASCII only the others count."""
+    """All of the request but its body. Of headers with values that are not ASCII only the others count.
+
+    Those with an underscore in their name are left out: here they have the names of those with a hyphen, which a proxy
+    may have set (`X-Forwarded-For`) and passes on beside what its client sent.
+    """
     server, _, port = scope.server.rpartition(":")
     environ: WSGIEnvironment = {
         **_ALWAYS,
@@ -48,6 +52,8 @@ def environ_of(scope: Any) -> WSGIEnvironment:
     headers = scope.headers
     before = ""
     for header, value in headers.items():
+        if "_" in header:
+            continue
         if header != before:
             environ[_name(header)] = value
         elif header not in _ONCE:
@@ -55,7 +61,8 @@ def environ_of(scope: Any) -> WSGIEnvironment:
         before = header
     if len(environ) < len(_ALWAYS) + _OWN + len(headers):
         for header in headers:
-            environ.setdefault(_name(header), "")
+            if "_" not in header:
+                environ.setdefault(_name(header), "")
     if "HTTP_HOST" not in environ:
         environ["HTTP_HOST"] = scope.authority or ""
     return environ
