@@ -63,7 +63,7 @@ class Check:
         return given
 
     def begin(self, done: Done[Answered]) -> bool:
-        """Has `done` called once, on another thread, with the answer or what went wrong. Waits for nothing.
+        """Has `done` called once, on any thread, with the answer or what went wrong. Waits for nothing.
 
         False where it might have to: for the turn of a key that is not known, or to look into the queue.
         """

@@ -35,7 +35,7 @@ class ClientCalls:
         return self._counted(taken, answered)
 
     def begin(self, act: Act, sent: Sent, done: Done[bytes]) -> bool:
-        """Has `done` called once, on another thread, with what `answer` gives or raises. Waits for nothing.
+        """Has `done` called once, on any thread, with what `answer` gives or raises. Waits for nothing.
 
         False where it might have to, or where the call is refused: nothing was done, and `answer` is to be called.
         """
