@@ -31,6 +31,9 @@ _MAX_BATCH = 64
 _MAX_WAITING = 512
 _TRIES = 5
 _AT_ONCE_S = 0.2
+#: No later is it asked again while others hold what it needs. One try may wait 5 s for a SQLite file, and a worker with
+#: a batch that takes 10 s is taken for hung.
+_BUSY_S = 2.0
 _TOUCHED_MAX = 50_000
 
 Outcomes = list[Outcome | BaseException]
@@ -224,7 +227,7 @@ class Recorder:
         """Appends; where the connection broke and the commit is in doubt, again."""
         began = self._clock.monotonic()
         try:
-            _again_while_busy(lambda: self._ledger.append(batch))
+            self._again_while_busy(lambda: self._ledger.append(batch))
         except LedgerUnavailable:
             if not (batch.events and self._broke_at_once(began)):
                 raise
@@ -232,7 +235,7 @@ class Recorder:
 
     def _append_again(self, batch: Batch) -> None:
         try:
-            _again_while_busy(lambda: self._ledger.append(batch))
+            self._again_while_busy(lambda: self._ledger.append(batch))
         except LedgerRefused:
             # Its ids are taken where the first try was committed after all. All of a batch is there, or nothing.
             if not self._ledger.has_event(batch.events[0].event_id):
@@ -241,12 +244,24 @@ class Recorder:
     def _write_batch(self, operations: list[Operation]) -> Outcomes:
         began = self._clock.monotonic()
         try:
-            return _again_while_busy(lambda: self._write(operations))
+            return self._again_while_busy(lambda: self._write(operations))
         except LedgerUnavailable:
             if not self._broke_at_once(began):
                 raise
             # In doubt: the events that were committed after all are found again by their ids.
-            return _again_while_busy(lambda: self._write(operations))
+            return self._again_while_busy(lambda: self._write(operations))
+
+    def _again_while_busy(self, work: Callable[[], T]) -> T:
+        """`work` once more, after a short random wait, while others hold the rows it needs."""
+        until = self._clock.monotonic() + _BUSY_S
+        for attempt in range(1, _TRIES):
+            try:
+                return work()
+            except LedgerBusy:
+                if self._clock.monotonic() > until:
+                    raise
+                time.sleep(random.uniform(0, 0.01 * attempt))  # noqa: S311 - only spreads the retries
+        return work()
 
     def _write(self, operations: list[Operation]) -> Outcomes:
         asks = [Ask(operation.key_hash, operation.call.fingerprint, operation.event_id) for operation in operations]
@@ -271,16 +286,6 @@ class Recorder:
         if self._reader is not None and batch.changes:
             seqs = {answer.holding.license.id: answer.seq for answer in known if answer.holding is not None}
             self._reader.put_own([(change, seqs[change.after.license.id]) for change in batch.changes])
-
-
-def _again_while_busy(work: Callable[[], T]) -> T:
-    """`work` once more, after a short random wait, while others hold the rows it needs."""
-    for attempt in range(1, _TRIES):
-        try:
-            return work()
-        except LedgerBusy:
-            time.sleep(random.uniform(0, 0.01 * attempt))  # noqa: S311 - only spreads the retries
-    return work()
 
 
 def _one_by_one_if_refused(work: Callable[[list[Operation]], Outcomes], operations: list[Operation]) -> Outcomes:

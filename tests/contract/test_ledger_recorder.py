@@ -251,6 +251,23 @@ def test_tries_end_and_nothing_is_left(
     assert events_of(faulty.database, sold) == []
 
 
+@pytest.mark.parametrize("act", [Act.VALIDATE, Act.USAGE])
+def test_who_is_busy_for_long_is_not_asked_again(faulty: Faulty, act: Act) -> None:
+    """A SQLite file is waited for 5 s a try; a batch that takes 10 s has its worker taken for hung."""
+    sold, now = sell(faulty.database), [1000.0]
+    clock = Clock(monotonic=lambda: now[0])
+
+    def fail(_call: str, _faults: list[LedgerError]) -> None:
+        faulty.calls.append("asked")
+        now[0] += 5.0
+        raise LedgerBusy("another process is writing")
+
+    faulty._fail = fail  # type: ignore[method-assign]
+    with pytest.raises(LedgerBusy):
+        Recorder(faulty, Node("n"), clock).submit(operation(sold, act), as_it_is)
+    assert faulty.calls == ["asked"]
+
+
 def test_a_held_row_after_a_broken_connection_is_asked_for_again(faulty: Faulty, recorder: Recorder) -> None:
     """What the lost connection still holds is free when the server has noticed."""
     sold = sell(faulty.database)
