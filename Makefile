@@ -1,7 +1,8 @@
 # Everything one does with this repository. Python 3.11 or newer and make are all it assumes.
 
 VENV ?= .venv
-WORKERS ?= 2
+# More than there are cores: tests of processes wait more than they compute.
+WORKERS ?= 3
 PYTHONS := python3.11 python3.12 python3.13 python3.14 python3 python
 PY := $(abspath $(VENV))/bin/python
 NODE := $(VENV)/.node
