@@ -269,6 +269,7 @@ def test_a_ledger_restored_from_yesterdays_backup_is_copied_anew_and_no_epoch_is
     server.start()
     own_site.database.close()  # what was open to the stopped server
     plays((one, "primary", 1), (two, "standby", 1), deadline=60)
+    until(lambda: told(one, old) == FROM_THE_LEDGER, "the ledger is back")
 
     new = own_site.bought(one, two)
     with Watching(own_site.database) as today:

@@ -28,6 +28,7 @@ from api.ledger.store import Ledger
 from api.licensing import Act, Call
 from api.node import Node as NodeIdentity
 from api.recorder import Recorder
+from tests.support.admin import Admin
 from tests.support.nodes import (
     Node,
     Sold,
@@ -113,6 +114,18 @@ def test_a_restart_of_the_ledger_between_two_calls_costs_no_answer(server: Postg
         call = Operation(call=Call(act=act), key_hash=sold.key_hash, event_id=new_id(), nonce="n", body_hash="b")
         assert recorder.submit(call, as_it_is).verdict.code == "VALID"
         assert [event["event_id"] for event in events_of(ledger.database, sold)] == [call.event_id]
+
+
+def test_an_admin_is_not_told_of_a_restart_of_the_ledger_between_two_calls(
+    server: PostgresServer, url: str, tmp_path: Path
+) -> None:
+    with running_node(url, tmp_path) as node:
+        admin = Admin(node)
+        product = admin.product()["id"]
+        server.restart()
+        assert admin.ok("GET", f"/products/{product}")["id"] == product
+        server.restart()
+        admin.product()
 
 
 def test_a_transaction_in_hand_ends_when_the_server_freezes(server: PostgresServer, url: str, tmp_path: Path) -> None:
