@@ -11,8 +11,11 @@ from api.licensing import Holding
 Mode = Literal["normal", "backup", "isolated"]
 
 
-class Ask(msgspec.Struct, frozen=True):
-    """One call's question: the license by its key's hash, the machine, and what a call of this id left before."""
+class Ask(msgspec.Struct, frozen=True, array_like=True):
+    """One call's question: the license by its key's hash, the machine, and what a call of this id left before.
+
+    As JSON it is an array.
+    """
 
     key_hash: str
     fingerprint: str | None = None

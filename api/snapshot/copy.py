@@ -23,8 +23,8 @@ from sqlalchemy.dialects import sqlite
 from api import logs
 from api.ledger import tables
 from api.ledger.records import Ask, Change, Known
-from api.ledger.rows import CHECK_COLUMNS, changed_machines, known_from
-from api.ledger.sqlite import FULL_COLUMNS
+from api.ledger.rows import changed_machines
+from api.ledger.sqlite import LOOK_UP, LOOK_UP_FULLY, look_up
 
 _log = logs.get("snapshot")
 
@@ -58,16 +58,6 @@ _INDEXES = (
 #: Raise it with every change of these tables, the followed ones included: an older file is then made anew.
 _FORMAT = 3
 _OTHER_FORMAT = -1
-_LOOK_UP = f"""
-SELECT 0, 0, {CHECK_COLUMNS} FROM licenses l JOIN policies p ON p.id = l.policy
-LEFT JOIN machines m ON m.license_id = l.id AND m.fingerprint = :fingerprint
-WHERE l.key_hash = :key_hash
-"""  # noqa: S608 - constants only
-_LOOK_UP_FULLY = f"""
-SELECT 0, 0, {FULL_COLUMNS.format(recorded="NULL, NULL")} FROM licenses l JOIN policies p ON p.id = l.policy
-LEFT JOIN machines m ON m.license_id = l.id AND m.fingerprint = :fingerprint
-WHERE l.key_hash = :key_hash
-"""  # noqa: S608 - constants only
 #: What this node itself did to a row is put over it and keeps its `seq`: the ledger's row, once changed, replaces it.
 _PUT_LICENSE = """
 UPDATE licenses SET expires_at = ?, uses = ?, seats = ?, excess = ?, checked_in_at = ?, last_seen_at = ?
@@ -147,22 +137,13 @@ class Snapshot:
 
     def look_up(self, asks: Sequence[Ask]) -> list[Known]:
         """What the copy knows of each license with these keys, and of each machine: all of one moment."""
-        return self._look_up(_LOOK_UP, asks, 0.0)
+        with self._lock:
+            return look_up(self._connection, LOOK_UP, asks, 0.0)
 
     def look_up_fully(self, asks: Sequence[Ask], now: float) -> list[Known]:
         """The same with all that a write needs to know: the seats counted, and the machines longest unseen."""
-        return self._look_up(_LOOK_UP_FULLY, asks, now)
-
-    def _look_up(self, query: str, asks: Sequence[Ask], now: float) -> list[Known]:
-        """In one transaction for all, since the file's locks would cost a third of a look-up each time."""
-        asked = [{"fingerprint": ask.fingerprint, "key_hash": ask.key_hash, "now": now} for ask in asks]
         with self._lock:
-            self._connection.execute("BEGIN")
-            try:
-                found = [self._connection.execute(query, each).fetchall() for each in asked]
-            finally:
-                self._connection.execute("COMMIT")
-        return [known_from(rows, [ask.fingerprint])[0] for rows, ask in zip(found, asks, strict=True)]
+            return look_up(self._connection, LOOK_UP_FULLY, asks, now)
 
     def has_key(self, key_hash: str) -> bool:
         """Whether a license with this key was there at the last look."""
