@@ -25,6 +25,15 @@ _LOCK_TIMEOUT_S = 5.0
 _LOCK_POLL_S = 0.0002
 _DAY_S = 86_400.0
 
+_INSERT = (
+    "INSERT OR IGNORE INTO events (event_id, kind, key, occurred_at, body, checksum, queued_at) "
+    "VALUES (?, ?, ?, ?, ?, ?, ?)"
+)
+_COUNT_NEW = (
+    "UPDATE about SET pending = pending + ?, bytes = bytes + "
+    "(SELECT coalesce(sum(length(CAST(body AS BLOB))), 0) FROM events WHERE position > ?)"
+)
+_PLACE = "SELECT position FROM events WHERE event_id = ? AND checksum = ?"
 _CHOSEN = "state = 'pending' AND position IN (SELECT value FROM json_each(?))"
 _ACKNOWLEDGED = f"SELECT count(*), coalesce(sum(length(CAST(body AS BLOB))), 0) FROM events WHERE {_CHOSEN}"  # noqa: S608
 _ACKNOWLEDGE = f"UPDATE events SET state = 'synced', settled_at = ? WHERE {_CHOSEN}"  # noqa: S608
@@ -103,15 +112,19 @@ class EventQueue:
         `ledger`: the name of the one that they are for, where there may be several; those of two never share a file.
         Raises `QueueFull` at the queue's limit, `ShareFull` at that of one key.
         """
+        now = self._now()
+        rows = [(*_fields(event), _sum(event), now) for event in events]
         with self._writing() as connection:
             if ledger and not self._is_of(connection, ledger):
                 raise QueueUnavailable("events of another ledger wait in it")
             self._check_room(connection, events)
-            taken = [self._insert(connection, event) for event in events]
-            new = [event for event, (_, is_new) in zip(events, taken, strict=True) if is_new]
-            size = sum(map(_size, new))
-            connection.execute("UPDATE about SET pending = pending + ?, bytes = bytes + ?", (len(new), size))
-            return [position for position, _ in taken]
+            before = _last(connection)
+            new = connection.executemany(_INSERT, rows).rowcount
+            connection.execute(_COUNT_NEW, (new, before))
+            if new == len(rows):
+                last = _last(connection)
+                return list(range(last - new + 1, last + 1))
+            return [connection.execute(_PLACE, (row[0], row[-2])).fetchone()[0] for row in rows]
 
     def belong_to(self, ledger: str) -> Path | None:
         """Whose events these have to be. Those of another ledger are kept in a file aside, which is given."""
@@ -260,19 +273,6 @@ class EventQueue:
             if connection.execute(query, (key,)).fetchone()[0] + count > share:
                 raise ShareFull(f"one key may have {share} events")
 
-    def _insert(self, connection: sqlite3.Connection, event: Event) -> tuple[int, bool]:
-        """The event's place, and whether it is new here."""
-        digest = _sum(event)
-        cursor = connection.execute(
-            "INSERT OR IGNORE INTO events (event_id, kind, key, occurred_at, body, checksum, queued_at) "
-            "VALUES (?, ?, ?, ?, ?, ?, ?)",
-            (event.event_id, event.kind, event.key, event.occurred_at, event.body, digest, self._now()),
-        )
-        if cursor.rowcount:
-            return int(cursor.lastrowid or 0), True
-        query = "SELECT position FROM events WHERE event_id = ? AND checksum = ?"
-        return int(connection.execute(query, (event.event_id, digest)).fetchone()[0]), False
-
     @contextlib.contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
         with self._opened() as connection:
@@ -313,8 +313,17 @@ class EventQueue:
             return False
 
 
+def _last(connection: sqlite3.Connection) -> int:
+    """The place of the last event; 0 where there is none."""
+    return int(connection.execute("SELECT coalesce(max(position), 0) FROM events").fetchone()[0])
+
+
+def _fields(event: Event) -> tuple[str, str, str, float, str]:
+    return event.event_id, event.kind, event.key, event.occurred_at, event.body
+
+
 def _sum(event: Event) -> str:
-    return checksum(event.event_id, event.kind, event.key, event.occurred_at, event.body)
+    return checksum(*_fields(event))
 
 
 def _size(event: Event) -> int:
