@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from filelock import FileLock
@@ -25,13 +26,16 @@ _LOCK_TIMEOUT_S = 5.0
 _LOCK_POLL_S = 0.0002
 _DAY_S = 86_400.0
 
-_INSERT = (
-    "INSERT OR IGNORE INTO events (event_id, kind, key, occurred_at, body, checksum, queued_at) "
-    "VALUES (?, ?, ?, ?, ?, ?, ?)"
-)
+_INSERT = "INSERT OR IGNORE INTO events (event_id, kind, key, occurred_at, body, checksum, queued_at) VALUES "
+_ROW = "(?, ?, ?, ?, ?, ?, ?)"
+#: Rows of one statement: older SQLite takes no more than 999 values.
+_AT_ONCE = 100
 _COUNT_NEW = (
     "UPDATE about SET pending = pending + ?, bytes = bytes + "
     "(SELECT coalesce(sum(length(CAST(body AS BLOB))), 0) FROM events WHERE position > ?)"
+)
+_SHARES = (
+    "SELECT key, count(*) FROM events WHERE key IN (SELECT value FROM json_each(?)) AND state != 'synced' GROUP BY key"
 )
 _PLACE = "SELECT position FROM events WHERE event_id = ? AND checksum = ?"
 _CHOSEN = "state = 'pending' AND position IN (SELECT value FROM json_each(?))"
@@ -119,7 +123,7 @@ class EventQueue:
                 raise QueueUnavailable("events of another ledger wait in it")
             self._check_room(connection, events)
             before = _last(connection)
-            new = connection.executemany(_INSERT, rows).rowcount
+            new = sum(_insert(connection, rows[at : at + _AT_ONCE]) for at in range(0, len(rows), _AT_ONCE))
             connection.execute(_COUNT_NEW, (new, before))
             if new == len(rows):
                 last = _last(connection)
@@ -268,10 +272,11 @@ class EventQueue:
         share = int(self.limits.events * self.limits.share)
         if pending + dead + len(events) <= share:
             return  # nobody can have more than there is
-        for key, count in Counter(event.key for event in events if event.key).items():
-            query = "SELECT count(*) FROM events WHERE key = ? AND state != 'synced'"
-            if connection.execute(query, (key,)).fetchone()[0] + count > share:
-                raise ShareFull(f"one key may have {share} events")
+        counts = Counter(event.key for event in events if event.key)
+        for key, held in connection.execute(_SHARES, (json.dumps(list(counts)),)):
+            counts[key] += held
+        if max(counts.values(), default=0) > share:
+            raise ShareFull(f"one key may have {share} events")
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
@@ -311,6 +316,14 @@ class EventQueue:
             return self.path.stat().st_ino == self._inode
         except FileNotFoundError:
             return False
+
+
+def _insert(connection: sqlite3.Connection, rows: Sequence[tuple[object, ...]]) -> int:
+    """Puts in those that are new, and gives their number.
+
+    In one step: between two, another thread may take the interpreter, and all wait for the lock meanwhile.
+    """
+    return connection.execute(_INSERT + ", ".join([_ROW] * len(rows)), [*chain.from_iterable(rows)]).rowcount
 
 
 def _last(connection: sqlite3.Connection) -> int:
