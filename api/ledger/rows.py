@@ -31,7 +31,7 @@ class Row(NamedTuple):
     checked_in_at: float | None
     license_seen_at: float | None
     created_at: float
-    policy_id: str
+    policy_id: str | None
     product: str
     policy_name: str
     rules_json: str
@@ -96,7 +96,8 @@ def known_from(rows: Iterable[tuple[Any, ...]], fingerprints: list[str | None]) 
 
 
 def _holding(row: Row, fingerprint: str | None) -> Holding | None:
-    if row.license_id is None:
+    # A copy may have a license and not yet its policy: then it does not know it yet.
+    if row.license_id is None or row.policy_id is None:
         return None
     machine = _machine(row, row.license_id, fingerprint)
     return Holding(

@@ -30,7 +30,7 @@ from api.resources.store import Resources
 from api.shared_state import SharedState
 from api.signing import generate, key_claim
 from api.snapshot import Follower, Reader, Snapshot, open_snapshot
-from tests.support.nodes import Sold, opened_ledger, sell
+from tests.support.nodes import Sold, license_row, opened_ledger, sell
 
 FLOATING = {"floating": True, "max_machines": 3}
 
@@ -73,6 +73,17 @@ def test_a_fresh_snapshot_knows_all_that_the_ledger_knows(copied: Copied) -> Non
     assert from_snapshot == from_ledger
     assert from_snapshot.holding is not None
     assert from_snapshot.holding.active("m1") is not None
+
+
+def test_a_license_whose_policy_has_not_come_yet_is_not_known_yet(copied: Copied) -> None:
+    sold, other = sell(copied.ledger.database, FLOATING), sell(copied.ledger.database, FLOATING)
+    copied.follower.poll()
+    policy = license_row(copied.ledger.database, sold)["policy"]
+    with copied.snapshot.writing() as writer:
+        writer.remove(tables.policies, policy)
+    asks = [Ask(sold.key_hash, "m1"), Ask(other.key_hash, "m1")]
+    for known in (copied.snapshot.look_up(asks), copied.snapshot.look_up_fully(asks, copied.clock.now())):
+        assert [answer.holding is not None for answer in known] == [False, True]
 
 
 def test_every_kind_of_change_arrives_with_the_next_poll(copied: Copied) -> None:
