@@ -204,8 +204,8 @@ class Recorder:
     def _broke_at_once(self, began: float) -> bool:
         """Whether what began then is worth another try.
 
-        A connection from before the ledger's restart breaks at once and costs no answer. A ledger that let everyone
-        wait will do so once more.
+        A connection that the ledger ends, as it does when it restarts, breaks at once and costs no answer. A ledger
+        that let everyone wait will do so once more.
         """
         return self._clock.monotonic() - began <= _AT_ONCE_S
 

@@ -52,10 +52,15 @@ def postgres_engine(url: str, name: str, *, pool_size: int, pool_timeout: float 
         hide_parameters=True,
     )
 
+    @event.listens_for(engine, "connect")
+    def is_new(_connection: Any, record: Any) -> None:
+        record.info["new"] = True
+
     @event.listens_for(engine, "checkout")
-    def is_alive(connection: Any, _record: object, _proxy: object) -> None:
-        # A server that ends says so on its idle connections: seen here, its restart costs nobody a statement.
-        if connection.closed or has_word(connection):
+    def is_alive(connection: Any, record: Any, _proxy: object) -> None:
+        # A server that ends says so on its idle connections: seen here, its restart costs nobody a statement. Of a new
+        # connection the first statement says it: the pool does not make a third, and raises an error of its own.
+        if not record.info.pop("new", False) and (connection.closed or _is_readable(connection)):
             raise DisconnectionError("its server has ended it")
 
     return engine
@@ -81,13 +86,6 @@ def sqlite_engine(path: Path, *, pool_size: int, max_overflow: int) -> Engine:
     return engine
 
 
-def has_word(connection: Any) -> bool:
-    """Whether something has come on a psycopg2 connection that nobody reads; costs no message (`poll`, 1 µs)."""
-    heard = select.poll()
-    heard.register(connection.fileno(), select.POLLIN)
-    return bool(heard.poll(0))
-
-
 def write_lock(path: Path) -> FileLock:
     """Held by the one writer of a SQLite file. Raises `filelock.Timeout` after 5 s.
 
@@ -99,3 +97,12 @@ def write_lock(path: Path) -> FileLock:
 def libpq_url(url: str) -> str:
     """`url` as libpq takes it. Platforms write `postgres://`, SQLAlchemy's users `postgresql+psycopg2://`."""
     return re.sub(r"^postgres(ql)?(\+psycopg2)?://", "postgresql://", url)
+
+
+def _is_readable(connection: Any) -> bool:
+    """Whether an open psycopg2 connection has something to read, which an idle one has when its server ended it."""
+    if not hasattr(select, "poll"):  # Windows
+        return bool(select.select([connection], [], [], 0)[0])
+    ready = select.poll()
+    ready.register(connection, select.POLLIN)
+    return bool(ready.poll(0))

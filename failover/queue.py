@@ -116,19 +116,19 @@ class EventQueue:
         `ledger`: the name of the one that they are for, where there may be several; those of two never share a file.
         Raises `QueueFull` at the queue's limit, `ShareFull` at that of one key.
         """
-        now = self._now()
-        rows = [(*_fields(event), _sum(event), now) for event in events]
+        summed = [(*_fields(event), _sum(event)) for event in events]
         with self._writing() as connection:
             if ledger and not self._is_of(connection, ledger):
                 raise QueueUnavailable("events of another ledger wait in it")
             self._check_room(connection, events)
-            before = _last(connection)
+            before, now = _last(connection), self._now()
+            rows = [(*values, now) for values in summed]
             new = sum(_insert(connection, rows[at : at + _AT_ONCE]) for at in range(0, len(rows), _AT_ONCE))
             connection.execute(_COUNT_NEW, (new, before))
             if new == len(rows):
                 last = _last(connection)
                 return list(range(last - new + 1, last + 1))
-            return [connection.execute(_PLACE, (row[0], row[-2])).fetchone()[0] for row in rows]
+            return [connection.execute(_PLACE, (id, digest)).fetchone()[0] for id, *_, digest in summed]
 
     def belong_to(self, ledger: str) -> Path | None:
         """Whose events these have to be. Those of another ledger are kept in a file aside, which is given."""
@@ -321,7 +321,7 @@ class EventQueue:
 def _insert(connection: sqlite3.Connection, rows: Sequence[tuple[object, ...]]) -> int:
     """Puts in those that are new, and gives their number.
 
-    In one step: between two, another thread may take the interpreter, and all wait for the lock meanwhile.
+    One statement: after each another thread may take the interpreter, and all would wait for the lock meanwhile.
     """
     return connection.execute(_INSERT + ", ".join([_ROW] * len(rows)), [*chain.from_iterable(rows)]).rowcount
 

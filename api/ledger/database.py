@@ -28,7 +28,7 @@ from failover.watchdog import Watchdog
 _WORDS_GUARD_S = 2.5
 #: How long a connection that others use is waited for, and how often whoever waits asks whether that is of use.
 _POOL_S, _ASK_EVERY_S = 2.0, 0.02
-#: What failed sooner says nothing to those who wait: a connection from before the ledger's restart breaks at once.
+#: What failed sooner says nothing to those who wait: a connection that the ledger ends breaks at once.
 _SILENT_S = 0.2
 
 

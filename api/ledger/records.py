@@ -14,7 +14,7 @@ Mode = Literal["normal", "backup", "isolated"]
 class Ask(msgspec.Struct, frozen=True, array_like=True):
     """One call's question: the license by its key's hash, the machine, and what a call of this id left before.
 
-    As JSON it is an array.
+    As JSON it is an array: statements know the places of its members.
     """
 
     key_hash: str

@@ -15,7 +15,7 @@ from api.licensing import Holding, License, Machine, Policy
 
 
 class Row(NamedTuple):
-    """One ask's row, in the order of the columns of `LOOK_UP`. `is_ours`: false where others may write the license."""
+    """One ask's row, in the order of a look-up's columns. `is_ours`: false where others may write the license."""
 
     ledger_time: float
     i: int

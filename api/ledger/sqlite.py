@@ -1,7 +1,7 @@
 """The ledger on SQLite: the embedded one of a single node, and the twin that tests compare Postgres with.
 
 The same two lanes as on Postgres, as a few local statements each. A writer holds the file lock of `Database` and
-`BEGIN IMMEDIATE`, so a transaction here is alone with the whole ledger.
+`BEGIN IMMEDIATE`, so a transaction here is alone with the whole ledger. A node's snapshot is looked up in the same way.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from api.ledger.database import Database
 from api.ledger.records import Ask, Batch, Event, Finding, Known, Tally
 from api.ledger.rows import CHECK_COLUMNS, COLUMNS, changed_machines, known_from
 
-# Asks are arrays, in the order of `Ask`: nothing costs less to read in SQL.
+# An ask's members are found by their places in `Ask`.
 _FROM = """
 FROM json_each(:asks) AS j
 LEFT JOIN licenses l ON l.key_hash = json_extract(j.value, '$[0]')
@@ -26,7 +26,7 @@ LEFT JOIN policies p ON p.id = l.policy
 LEFT JOIN machines m ON m.license_id = l.id AND m.fingerprint = json_extract(j.value, '$[1]')
 """
 
-#: For `look_up`.
+#: For `look_up`: what a check needs to know.
 LOOK_UP = f"SELECT :now, j.key, {CHECK_COLUMNS} {_FROM}"
 
 # All that a write needs to know of a license, counted from its machines.
@@ -42,7 +42,7 @@ _FULL_COLUMNS = COLUMNS.format(
     recorded="{recorded}",
 )
 
-#: For `look_up`: with all that a write needs to know but what was recorded.
+#: For `look_up`: all that a write needs to know, but not what was recorded.
 LOOK_UP_FULLY = f"SELECT :now, j.key, {_FULL_COLUMNS.format(recorded='NULL, NULL')} {_FROM}"
 _LOOK_UP_LOCKED = "".join(
     (
@@ -83,7 +83,10 @@ INSERT OR IGNORE INTO replay_findings (event_id, kind, license_id, node, found_a
 
 
 def look_up(cursor: Any, sql: str, asks: Sequence[Ask], now: float) -> list[Known]:
-    """What one statement finds for all asks, which so are of one moment and cost half of one statement each."""
+    """What `sql`, with the columns of `Row`, finds for all asks at one moment; here, or in a copy of the ledger.
+
+    One statement for all takes half the time that one for each does.
+    """
     rows = cursor.execute(sql, {"asks": _json(asks), "now": now}).fetchall()
     return known_from(rows, [ask.fingerprint for ask in asks])
 

@@ -230,6 +230,7 @@ def test_every_change_is_one_event_and_the_row_carries_its_position(admin: Admin
     created, event = rows(admin.node.database, tables.events, license_id=license["id"])
     assert (created["type"], event["type"]) == ("license.created", "license.updated")
     assert stamped(admin, tables.licenses, license["id"]) == event["seq"] > created["seq"]
+    assert last_event(admin) == event
     node = admin.node.runtime.node
     assert (event["node"], event["instance"], event["epoch"], event["mode"]) == (node.id, node.instance, 1, "normal")
     assert abs(event["recorded_at"] - event["occurred_at"]) < 5

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import select
 import socket
 import threading
 import time
@@ -15,12 +16,14 @@ from urllib.parse import urlsplit
 
 import pytest
 from sqlalchemy import text
+from sqlalchemy.event import listens_for
 
 from api.batcher import as_it_is
 from api.clock import Clock
 from api.draft import Operation
 from api.ids import new_id
 from api.ledger import tables
+from api.ledger.database import Database
 from api.ledger.errors import LedgerUnavailable
 from api.ledger.migrate import upgrade
 from api.ledger.records import Ask, Batch, Event, Tally
@@ -109,11 +112,27 @@ def test_a_restart_of_the_ledger_between_two_calls_costs_no_answer(server: Postg
         upgrade(ledger.database)
         sold, recorder = sell(ledger.database), Recorder(ledger, NodeIdentity("n"), Clock())
         with ledger.database.reading(), ledger.database.reading():
-            pass  # now both connections of the pool are there, and about to break
+            pass  # now both connections of the pool are there, and about to be ended
         server.restart()
         call = Operation(call=Call(act=act), key_hash=sold.key_hash, event_id=new_id(), nonce="n", body_hash="b")
         assert recorder.submit(call, as_it_is).verdict.code == "VALID"
         assert [event["event_id"] for event in events_of(ledger.database, sold)] == [call.event_id]
+
+
+def test_connections_that_are_ended_as_soon_as_they_are_made_are_an_outage(url: str) -> None:
+    with contextlib.closing(Database(url)) as database, contextlib.closing(Database(url)) as other:
+
+        @listens_for(database.engine, "connect")
+        def end(made: Any, _record: object) -> None:
+            with other.reading() as connection:
+                connection.execute(text("SELECT pg_terminate_backend(:pid)"), {"pid": made.info.backend_pid})
+            assert select.select([made], [], [], 30)[0], "it is ended"
+
+        for using in (database.reading, database.writing):
+            with pytest.raises(LedgerUnavailable), using() as connection:
+                connection.execute(text("SELECT 1"))
+        with pytest.raises(LedgerUnavailable), database.driver() as raw:
+            raw.cursor().execute("SELECT 1")
 
 
 def test_an_admin_is_not_told_of_a_restart_of_the_ledger_between_two_calls(

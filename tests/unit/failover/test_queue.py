@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import sqlite3
 import threading
@@ -53,6 +54,20 @@ def test_the_same_event_again_is_the_same_row_and_another_content_is_kept(queue:
     assert queue.append([event(1)]) == queue.append([event(1)])
     assert queue.append([event(1, body='{"a": 2}')]) > [1]
     assert queue.stats().pending == 2
+
+
+def test_more_than_one_statement_takes_are_all_there_and_counted(tmp_path: Path, clock: FakeClock) -> None:
+    with contextlib.closing(EventQueue(tmp_path / "many.db", now=clock)) as queue:
+        first, more = [event(n) for n in range(150)], [event(n) for n in range(120, 401)]
+        assert queue.append(first) == list(range(1, 151))
+        places = queue.append(more)
+        assert places[:30] == list(range(121, 151))
+        assert [queued.position for queued in queue.pending(1000)] == [*range(1, 151), *places[30:]]
+        assert [queued.event for queued in queue.pending(1000)] == first + more[30:]
+        assert queue.stats().bytes == sum(len(one.body.encode()) for one in first + more[30:])
+        before = queue.stats()
+        assert (queue.append(first), queue.append([])) == (list(range(1, 151)), [])
+        assert queue.stats() == before
 
 
 def test_at_its_limit_it_says_so_and_takes_nothing_of_the_batch(queue: EventQueue) -> None:
