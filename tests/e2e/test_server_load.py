@@ -151,7 +151,7 @@ def test_an_answer_that_breaks_in_the_middle_ends_there_and_costs_nothing_else()
             answer = server.get("/broken")
             assert (answer.status_code, answer.text) == (200, "first\n")
         until(lambda: server.answers("/pid"), "a free place")
-        until(lambda: server.output().count("told to fail") == 3, "why is logged, once for each")
+        until(lambda: server.output().count("RuntimeError: told to fail") == 3, "why is logged, once for each")
 
 
 # -- bodies -----------------------------------------------------------------------------------------------------------
