@@ -228,6 +228,24 @@ def test_names_that_are_looked_up_for_ever_are_cut_and_never_connected_to(monkey
         assert nasty.requests == []
 
 
+def test_a_name_that_nobody_knows_is_walked_past_and_logged_as_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look_up = socket.getaddrinfo
+
+    def knows_others(host: Any, *more: Any, **named: Any) -> Any:
+        if host == "nobody.invalid":
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return look_up(host, *more, **named)
+
+    monkeypatch.setattr(socket, "getaddrinfo", knows_others)
+    with Nasty(sends(whole)) as nasty, client_of(["https://nobody.invalid", nasty.url], tmp_path) as client:
+        result = client.validate()
+    assert (result.code, [attempt.reason for attempt in result.attempts]) == ("VALID", ["name"])
+    (line,) = (tmp_path / "license_server_failover.txt").read_text().splitlines()
+    assert line.endswith("name")
+
+
 def test_no_thread_is_left_behind(tmp_path: Path) -> None:
     with Nasty(silent) as nasty, client_of([nasty.url], tmp_path, budgets=(0.3, 0.3)) as client:
         client.validate()
