@@ -220,7 +220,7 @@ def test_a_node_behind_tls_is_asked_by_its_name(ahk: Script, shop: Shop, tmp_pat
     with Nasty(passes_on(shop), tls=authority.tls(tmp_path, "localhost")) as front:
         url = front.url.replace("127.0.0.1", "localhost")
         told = results(ahk.run([client_of(shop.node, shop.sell(), tmp_path, url), call("Activate"), call("Validate")]))
-    assert [(outcome(answer), answer["server"]) for answer in told] == [(VALID, url)] * 2
+    assert [(outcome(answer), answer["server"]) for answer in told] == [(VALID, url)] * 2, told
 
 
 def test_an_effect_whose_answer_was_lost_is_one_effect(ahk: Script, shop: Shop, tmp_path: Path) -> None:

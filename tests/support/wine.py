@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.support.processes import ROOT
+from tests.support.processes import ROOT, until
 
 Json = dict[str, Any]
 
@@ -146,8 +146,12 @@ class Wine:
         self._run("wine", "reg", "add", _GUID, "/v", "MachineGuid", "/d", guid, "/f")
 
     def trust(self, certificate: Path) -> None:
-        """Makes an authority trusted, from its certificate in DER."""
-        self.finish(self.start("v2", _SCRIPTS / "wine_trust.ahk", windows_path(certificate)))
+        """Makes an authority trusted, from its certificate in DER; once another process has found it there.
+
+        Wine brings its host's authorities in when a process first looks, and now and then loses what was added then.
+        """
+        command = ("v2", _SCRIPTS / "wine_trust.ahk", windows_path(certificate))
+        until(lambda: "was there" in self.finish(self.start(*command)), "a trusted authority")
 
 
 def _program(version: str) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import secrets
 import ssl
 from pathlib import Path
 
@@ -16,7 +17,9 @@ class Authority:
     """Its certificate is `der`; who trusts it trusts the servers that it has signed for."""
 
     def __init__(self, name: str) -> None:
-        self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+        # Of its own: of two authorities by one name that both are trusted, Windows may take the wrong one.
+        unique = f"{name} {secrets.token_hex(4)}"
+        self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, unique)])
         self._key = ec.generate_private_key(ec.SECP256R1())
         signed = _builder(self._name, self._name, self._key.public_key()).add_extension(
             x509.BasicConstraints(ca=True, path_length=0), critical=True
