@@ -148,7 +148,7 @@ class Wine:
     def trust(self, certificate: Path) -> None:
         """Makes an authority trusted, from its certificate in DER; once another process has found it there.
 
-        Wine brings its host's authorities in when a process first looks, and now and then loses what was added then.
+        Under Wine 8 the next process now and then did not find one that was just added; why is not known.
         """
         command = ("v2", _SCRIPTS / "wine_trust.ahk", windows_path(certificate))
         until(lambda: "was there" in self.finish(self.start(*command)), "a trusted authority")

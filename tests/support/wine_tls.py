@@ -17,7 +17,7 @@ class Authority:
     """Its certificate is `der`; who trusts it trusts the servers that it has signed for."""
 
     def __init__(self, name: str) -> None:
-        # Of its own: of two authorities by one name that both are trusted, Windows may take the wrong one.
+        # Of its own: a server's certificate names its authority, and two by one name could not be told apart.
         unique = f"{name} {secrets.token_hex(4)}"
         self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, unique)])
         self._key = ec.generate_private_key(ec.SECP256R1())
