@@ -1,5 +1,6 @@
 """What runs in Granian's process and in each of its workers."""
 
+import contextlib
 import faulthandler
 import logging
 import multiprocessing
@@ -46,6 +47,18 @@ def _be_worker(granian: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     faulthandler.register(signal.SIGUSR1, all_threads=True)
     die_with(granian)
+    _let_the_running_finish()
+
+
+def _let_the_running_finish() -> None:
+    """Threads of this process wait for a free core when they wake, instead of taking one from whoever runs (Linux).
+
+    A batch's answers are told one after the other, and each wakes the thread that sends it: one at a time, with a
+    change of thread and back for each, or all of them at the end.
+    """
+    if hasattr(os, "SCHED_BATCH"):
+        with contextlib.suppress(OSError):  # a container may forbid it
+            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 
 
 class Worker:

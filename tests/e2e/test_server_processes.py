@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import sys
@@ -9,6 +10,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.support.processes import ServerProcess, freeze, is_running, until
@@ -29,6 +31,15 @@ def test_a_second_server_cannot_take_the_first_ones_port() -> None:
     with small_app() as first, ServerProcess.python(*APP, env={}, port=first.port) as second:
         assert second.wait() == 1
         assert first.answers()
+
+
+@linux
+def test_a_workers_threads_take_no_core_from_whoever_runs_and_every_other_process_may(tmp_path: Path) -> None:
+    with small_app({"COMPANION_FILE": str(tmp_path / "companion")}) as server:
+        everything = until(lambda: len(found := {server.process, *server.descendants()}) == 5 and found, "all processes")
+        at_work = workers(server)
+        until(lambda: policies(at_work) == {os.SCHED_BATCH}, "all threads of the workers")
+        assert policies(everything - at_work) == {os.SCHED_OTHER}
 
 
 @linux
@@ -114,3 +125,8 @@ def test_the_companion_is_told_first_and_ends_last(tmp_path: Path) -> None:
         assert server.answers()
         assert server.wait() == 0
         assert file.read_text() == "alone []"
+
+
+def policies(processes: set[psutil.Process]) -> set[int]:
+    """How the kernel shares its cores between their threads and others."""
+    return {os.sched_getscheduler(thread.id) for process in processes for thread in process.threads()}
