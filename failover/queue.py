@@ -8,16 +8,15 @@ import logging
 import sqlite3
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
-from filelock import FileLock
 from filelock import Timeout as LockTimeout
 
 from failover.errors import QueueBusy, QueueFull, QueueUnavailable, ShareFull
+from failover.file_lock import OpenFileLock
 from failover.queue_file import checksum, open_file, put_aside, recount
 
 _log = logging.getLogger("protecao.failover.queue")
@@ -34,9 +33,14 @@ _COUNT_NEW = (
     "UPDATE about SET pending = pending + ?, bytes = bytes + "
     "(SELECT coalesce(sum(length(CAST(body AS BLOB))), 0) FROM events WHERE position > ?)"
 )
-_SHARES = (
-    "SELECT key, count(*) FROM events WHERE key IN (SELECT value FROM json_each(?)) AND state != 'synced' GROUP BY key"
-)
+# A row for each key, and not an index of the events by key: the events of a batch are of many keys, and each would be
+# another page to write.
+_SHARE = """
+INSERT INTO shares (key, pending, dead) SELECT key, ? * count(*), ? * count(*) FROM events WHERE {rows} GROUP BY key
+ON CONFLICT (key) DO UPDATE SET pending = pending + excluded.pending, dead = dead + excluded.dead
+RETURNING key, pending + dead
+"""
+_NEW = "position > ?"
 _PLACE = "SELECT position FROM events WHERE event_id = ? AND checksum = ?"
 _CHOSEN = "state = 'pending' AND position IN (SELECT value FROM json_each(?))"
 _ACKNOWLEDGED = f"SELECT count(*), coalesce(sum(length(CAST(body AS BLOB))), 0) FROM events WHERE {_CHOSEN}"  # noqa: S608
@@ -101,14 +105,18 @@ class EventQueue:
         self.limits = limits or QueueLimits()
         self._now = now
         self._thread_lock = threading.RLock()
-        self._lock = FileLock(
-            f"{self.path}.lock", timeout=_LOCK_TIMEOUT_S, poll_interval=_LOCK_POLL_S, thread_local=False
+        self._lock = OpenFileLock(
+            self.path.with_name(f"{self.path.name}.lock"), timeout_s=_LOCK_TIMEOUT_S, poll_s=_LOCK_POLL_S
         )
         self._connection: sqlite3.Connection | None = None
         self._inode = 0
-        with self._opened() as connection:
-            recount(connection)
-            self.origin: str = connection.execute("SELECT origin FROM about").fetchone()[0]
+        self.origin = ""
+        try:
+            with self._writing() as connection:
+                recount(connection)
+        except BaseException:
+            self.close()
+            raise
 
     def append(self, events: Sequence[Event], *, ledger: str = "") -> list[int]:
         """Takes all of `events` with one fsync, or none; gives their places. The same event again is the same row.
@@ -125,6 +133,9 @@ class EventQueue:
             rows = [(*values, now) for values in summed]
             new = sum(_insert(connection, rows[at : at + _AT_ONCE]) for at in range(0, len(rows), _AT_ONCE))
             connection.execute(_COUNT_NEW, (new, before))
+            share = int(self.limits.events * self.limits.share)
+            if _shared(connection, _NEW, before, pending=1) > share:
+                raise ShareFull(f"one key may have {share} events")
             if new == len(rows):
                 last = _last(connection)
                 return list(range(last - new + 1, last + 1))
@@ -136,7 +147,7 @@ class EventQueue:
             with self._writing() as connection:
                 if self._is_of(connection, ledger):
                     return None
-            self.close()
+            self._disconnect()
             aside = put_aside(self.path, "of-another-ledger")
             with self._writing() as connection:
                 self._is_of(connection, ledger)
@@ -177,16 +188,17 @@ class EventQueue:
 
     def holds(self, key: str) -> bool:
         """Whether events of `key` wait in here."""
-        query = "SELECT 1 FROM events WHERE key = ? AND state != 'synced' AND state = 'pending' LIMIT 1"
+        query = "SELECT 1 FROM shares WHERE key = ? AND pending > 0"
         with self._opened() as connection:
             return connection.execute(query, (key,)).fetchone() is not None
 
     def acknowledge(self, positions: Sequence[int]) -> None:
         """These are in the ledger. Done twice, it counts once."""
-        chosen = (json.dumps(list(positions)),)
+        chosen = json.dumps(list(positions))
         with self._writing() as connection:
-            count, size = connection.execute(_ACKNOWLEDGED, chosen).fetchone()
-            connection.execute(_ACKNOWLEDGE, (self._now(), *chosen))
+            count, size = connection.execute(_ACKNOWLEDGED, (chosen,)).fetchone()
+            _shared(connection, _CHOSEN, chosen, pending=-1)
+            connection.execute(_ACKNOWLEDGE, (self._now(), chosen))
             connection.execute(
                 "UPDATE about SET pending = pending - ?, synced = synced + ?, bytes = bytes - ?", (count, count, size)
             )
@@ -201,6 +213,7 @@ class EventQueue:
     def set_aside(self, position: int, reason: str) -> None:
         """This event will never be taken: it stays in the file as `dead`, and counts towards the limits."""
         with self._writing() as connection:
+            _shared(connection, _CHOSEN, json.dumps([position]), pending=-1, dead=1)
             changed = connection.execute(
                 "UPDATE events SET state = 'dead', reason = ?, settled_at = ? WHERE position = ? AND state = 'pending'",
                 (reason, self._now(), position),
@@ -228,6 +241,7 @@ class EventQueue:
                 "ORDER BY settled_at DESC, position DESC LIMIT -1 OFFSET ?)",
                 (self.limits.events,),
             ).rowcount
+            connection.execute("DELETE FROM shares WHERE pending = 0 AND dead = 0")
             return int(old + many)
 
     def stats(self) -> QueueStats:
@@ -248,9 +262,8 @@ class EventQueue:
     def close(self) -> None:
         """Closes the file; the next call opens it again."""
         with self._thread_lock:
-            if self._connection is not None:
-                self._connection.close()
-                self._connection = None
+            self._disconnect()
+            self._lock.close()
 
     @staticmethod
     def _is_of(connection: sqlite3.Connection, ledger: str) -> bool:
@@ -269,14 +282,6 @@ class EventQueue:
         pending, size, dead = connection.execute("SELECT pending, bytes, dead FROM about").fetchone()
         if pending + dead + len(events) > self.limits.events or size + sum(map(_size, events)) > self.limits.bytes:
             raise QueueFull(f"{pending + dead} events, {size} bytes")
-        share = int(self.limits.events * self.limits.share)
-        if pending + dead + len(events) <= share:
-            return  # nobody can have more than there is
-        counts = Counter(event.key for event in events if event.key)
-        for key, held in connection.execute(_SHARES, (json.dumps(list(counts)),)):
-            counts[key] += held
-        if max(counts.values(), default=0) > share:
-            raise ShareFull(f"one key may have {share} events")
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
@@ -300,16 +305,21 @@ class EventQueue:
         except LockTimeout as error:
             raise QueueBusy("another process is writing") from error
         except (sqlite3.Error, OSError) as error:
-            self.close()
+            self._disconnect()
             raise QueueUnavailable(f"{type(error).__name__}: {error}") from error
 
     def _current(self) -> sqlite3.Connection:
         if self._connection is None or not self._is_the_same_file():
-            self.close()
+            self._disconnect()
             self._connection = open_file(self.path)
             self._inode = self.path.stat().st_ino
             self.origin = self._connection.execute("SELECT origin FROM about").fetchone()[0]
         return self._connection
+
+    def _disconnect(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
 
     def _is_the_same_file(self) -> bool:
         try:
@@ -324,6 +334,12 @@ def _insert(connection: sqlite3.Connection, rows: Sequence[tuple[object, ...]]) 
     One statement: after each another thread may take the interpreter, and all would wait for the lock meanwhile.
     """
     return connection.execute(_INSERT + ", ".join([_ROW] * len(rows)), [*chain.from_iterable(rows)]).rowcount
+
+
+def _shared(connection: sqlite3.Connection, rows: str, value: object, *, pending: int, dead: int = 0) -> int:
+    """Adds so much for each of `rows` (by `value`) to its key's share; gives what the fullest of these has now."""
+    held = connection.execute(_SHARE.format(rows=rows), (pending, dead, value)).fetchall()
+    return max((count for key, count in held if key), default=0)
 
 
 def _last(connection: sqlite3.Connection) -> int:

@@ -22,7 +22,8 @@ CREATE TABLE IF NOT EXISTS events (position INTEGER PRIMARY KEY AUTOINCREMENT, e
     kind TEXT NOT NULL, key TEXT NOT NULL, occurred_at REAL NOT NULL, body TEXT NOT NULL, checksum TEXT NOT NULL,
     queued_at REAL NOT NULL, state TEXT NOT NULL DEFAULT 'pending', tries INTEGER NOT NULL DEFAULT 0,
     reason TEXT, settled_at REAL, UNIQUE (event_id, checksum));
-CREATE INDEX IF NOT EXISTS events_by_key ON events (key) WHERE state != 'synced';
+CREATE TABLE IF NOT EXISTS shares (key TEXT PRIMARY KEY, pending INTEGER NOT NULL, dead INTEGER NOT NULL) WITHOUT ROWID;
+DROP INDEX IF EXISTS events_by_key;
 CREATE INDEX IF NOT EXISTS events_open ON events (position) WHERE state = 'pending';
 CREATE INDEX IF NOT EXISTS events_settled ON events (settled_at) WHERE state = 'synced';
 """
@@ -72,9 +73,11 @@ def connect(path: Path) -> sqlite3.Connection:
 
 
 def prepare(connection: sqlite3.Connection) -> None:
-    """Makes the tables of a new file, which is an origin of its own."""
-    found = connection.execute("SELECT count(*) FROM sqlite_master WHERE name IN ('about', 'events')").fetchone()
-    if found[0] < 2:
+    """Makes the tables of a new file, which is an origin of its own, and what one of an earlier release lacks."""
+    found = connection.execute(
+        "SELECT count(*) FROM sqlite_master WHERE name IN ('about', 'events', 'shares')"
+    ).fetchone()
+    if found[0] < 3:
         connection.executescript(_SCHEMA)
     if connection.execute("SELECT 1 FROM pragma_table_info('about') WHERE name = 'ledger'").fetchone() is None:
         connection.execute("ALTER TABLE about ADD COLUMN ledger TEXT NOT NULL DEFAULT ''")
@@ -155,6 +158,11 @@ def recount(connection: sqlite3.Connection) -> None:
         "dead = (SELECT count(*) FROM events WHERE state = 'dead'), "
         "synced = max(synced, (SELECT count(*) FROM events WHERE state = 'synced')), "
         "bytes = (SELECT coalesce(sum(length(CAST(body AS BLOB))), 0) FROM events WHERE state != 'synced')"
+    )
+    connection.execute("DELETE FROM shares")
+    connection.execute(
+        "INSERT INTO shares SELECT key, sum(state = 'pending'), sum(state = 'dead') FROM events "
+        "WHERE state != 'synced' GROUP BY key"
     )
 
 

@@ -36,8 +36,8 @@ def test_a_second_server_cannot_take_the_first_ones_port() -> None:
 @linux
 def test_a_workers_threads_take_no_core_from_whoever_runs_and_every_other_process_may(tmp_path: Path) -> None:
     with small_app({"COMPANION_FILE": str(tmp_path / "companion")}) as server:
-        everything = until(lambda: len(found := {server.process, *server.descendants()}) == 5 and found, "all processes")
-        at_work = workers(server)
+        until(lambda: len(server.descendants()) == 4, "Granian, its workers and the companion")
+        at_work, everything = workers(server), {server.process, *server.descendants()}
         until(lambda: policies(at_work) == {os.SCHED_BATCH}, "all threads of the workers")
         assert policies(everything - at_work) == {os.SCHED_OTHER}
 

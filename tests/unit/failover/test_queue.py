@@ -95,6 +95,57 @@ def test_one_key_gets_its_share_and_others_go_on(queue: EventQueue) -> None:
     queue.append([event(6, "lic")])
 
 
+def test_a_share_is_what_waits_of_a_key_and_what_was_set_aside(queue: EventQueue) -> None:
+    keys = ("lic", "nul\0a", "nul\0b")
+    for number, key in enumerate(keys):
+        queue.append([event(10 * number + n, key) for n in range(5)])
+    for key in keys:
+        assert queue.holds(key)
+        with pytest.raises(ShareFull):
+            queue.append([event(90, key)])
+    assert queue.append([event(n, "lic") for n in range(5)]) == [1, 2, 3, 4, 5], "what is there already takes no room"
+    queue.set_aside(1, "no such thing")
+    queue.set_aside(1, "no such thing")
+    with pytest.raises(ShareFull):
+        queue.append([event(90, "lic")])
+    queue.acknowledge([1, 2, 3])
+    queue.acknowledge([2, 3, 4, 5])
+    assert not queue.holds("lic"), "what was set aside does not wait"
+    queue.append([event(n, "lic") for n in range(90, 94)])
+    with pytest.raises(ShareFull):
+        queue.append([event(94, "lic")])
+    assert not queue.holds("other")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        # As it was before there were shares.
+        "DROP TABLE shares; CREATE INDEX events_by_key ON events (key) WHERE state != 'synced'",
+        "UPDATE shares SET pending = 0, dead = 7",
+        "DELETE FROM shares",
+    ],
+)
+def test_shares_are_counted_anew_at_the_start(queue: EventQueue, damage: str) -> None:
+    queue.append([event(n, "lic") for n in range(5)])
+    queue.set_aside(1, "no such thing")
+    queue.acknowledge([2])
+    queue.acknowledge(queue.append([event(n, "done") for n in range(10, 13)]))
+    queue.trim()
+    queue.close()
+    with contextlib.closing(sqlite3.connect(queue.path)) as connection:
+        assert connection.execute("SELECT key, pending, dead FROM shares").fetchall() == [("lic", 3, 1)]
+        connection.executescript(damage)
+    with contextlib.closing(EventQueue(queue.path, queue.limits)) as again:
+        assert (again.holds("lic"), again.holds("done")) == (True, False)
+        again.append([event(20, "lic")])
+        with pytest.raises(ShareFull):
+            again.append([event(21, "lic")])
+    with contextlib.closing(sqlite3.connect(queue.path)) as connection:
+        assert connection.execute("SELECT key, pending, dead FROM shares").fetchall() == [("lic", 4, 1)]
+        assert not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'events_by_key'").fetchall()
+
+
 def test_what_is_set_aside_stays_and_counts_towards_the_limit(queue: EventQueue) -> None:
     queue.append([event(n) for n in range(20)])
     assert queue.count_try(1, "no such thing") == 1
