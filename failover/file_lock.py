@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from io import FileIO
+import weakref
 from pathlib import Path
 
 from filelock import Timeout, lock_descriptor, unlock_descriptor
@@ -22,7 +22,7 @@ class OpenFileLock:
         self._path = path
         self._timeout_s, self._poll_s = timeout_s, poll_s
         self._depth = 0
-        self._file: FileIO | None = None
+        self._file: _File | None = None
 
     def __enter__(self) -> None:
         """Raises `filelock.Timeout`, and `OSError` where the file cannot be opened."""
@@ -33,7 +33,7 @@ class OpenFileLock:
     def __exit__(self, *_: object) -> None:
         self._depth -= 1
         if not self._depth and self._file is not None:
-            unlock_descriptor(self._file.fileno())
+            unlock_descriptor(self._file.descriptor)
 
     def close(self) -> None:
         """Closes the file; whoever takes the lock next opens it again."""
@@ -44,16 +44,20 @@ class OpenFileLock:
     def _acquire(self, until: float) -> None:
         while True:
             if self._file is None:
-                self._file = FileIO(self._path, "a", opener=_private)
-            if not lock_descriptor(self._file.fileno(), blocking=False):
+                self._file = _File(self._path)
+            if not lock_descriptor(self._file.descriptor, blocking=False):
                 if time.monotonic() > until:
                     raise Timeout(str(self._path))
                 time.sleep(self._poll_s)
-            elif os.fstat(self._file.fileno()).st_nlink:
+            elif os.fstat(self._file.descriptor).st_nlink:
                 return
             else:
                 self.close()  # it was removed: others lock the one that has its name now
 
 
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
+class _File:
+    """One that is open until `close`, or until nobody has it any more."""
+
+    def __init__(self, path: Path) -> None:
+        self.descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        self.close = weakref.finalize(self, os.close, self.descriptor)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -93,6 +94,16 @@ def test_its_file_is_for_its_owner_only_and_closed_when_that_is_asked_for(lock: 
     lock.close()
     with lock:
         assert not is_free(path)
+
+
+def test_one_that_nobody_has_any_more_lets_go(path: Path) -> None:
+    forgotten = OpenFileLock(path, **_AT_ONCE)
+    forgotten.__enter__()
+    assert not is_free(path)
+    del forgotten
+    gc.collect()
+    assert is_free(path)
+    assert not _open_files(path)
 
 
 def test_a_file_that_cannot_be_opened_is_said(tmp_path: Path) -> None:
