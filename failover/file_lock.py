@@ -36,28 +36,43 @@ class OpenFileLock:
             unlock_descriptor(self._file.descriptor)
 
     def close(self) -> None:
-        """Closes the file; whoever takes the lock next opens it again."""
+        """Closes the file; whoever takes the lock next opens it again. Not for one who has it."""
         if self._file is not None:
             self._file.close()
             self._file = None
 
     def _acquire(self, until: float) -> None:
+        try:
+            while not self._is_acquired():
+                if time.monotonic() > until:
+                    raise Timeout(str(self._path))
+                time.sleep(self._poll_s)
+        except BaseException:
+            self.close()  # a descriptor that fails once may do so for ever, and what was locked in between is not kept
+            raise
+
+    def _is_acquired(self) -> bool:
         while True:
             if self._file is None:
                 self._file = _File(self._path)
             if not lock_descriptor(self._file.descriptor, blocking=False):
-                if time.monotonic() > until:
-                    raise Timeout(str(self._path))
-                time.sleep(self._poll_s)
-            elif os.fstat(self._file.descriptor).st_nlink:
-                return
-            else:
-                self.close()  # it was removed: others lock the one that has its name now
+                return False
+            if self._file.has(self._path):
+                return True
+            self.close()  # others lock the one that has its name now
 
 
 class _File:
     """One that is open until `close`, or until nobody has it any more."""
 
     def __init__(self, path: Path) -> None:
-        self.descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+        self.descriptor = os.open(path, flags, 0o600)
         self.close = weakref.finalize(self, os.close, self.descriptor)
+
+    def has(self, path: Path) -> bool:
+        """Whether that is its name."""
+        try:
+            return os.path.samestat(os.fstat(self.descriptor), path.stat(follow_symlinks=False))
+        except FileNotFoundError:
+            return False

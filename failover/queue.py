@@ -33,14 +33,9 @@ _COUNT_NEW = (
     "UPDATE about SET pending = pending + ?, bytes = bytes + "
     "(SELECT coalesce(sum(length(CAST(body AS BLOB))), 0) FROM events WHERE position > ?)"
 )
-# A row for each key, and not an index of the events by key: the events of a batch are of many keys, and each would be
-# another page to write.
-_SHARE = """
-INSERT INTO shares (key, pending, dead) SELECT key, ? * count(*), ? * count(*) FROM events WHERE {rows} GROUP BY key
-ON CONFLICT (key) DO UPDATE SET pending = pending + excluded.pending, dead = dead + excluded.dead
-RETURNING key, pending + dead
+_FULLEST = """
+SELECT max(pending + dead) FROM shares WHERE key != '' AND key IN (SELECT key FROM events WHERE position > ?)
 """
-_NEW = "position > ?"
 _PLACE = "SELECT position FROM events WHERE event_id = ? AND checksum = ?"
 _CHOSEN = "state = 'pending' AND position IN (SELECT value FROM json_each(?))"
 _ACKNOWLEDGED = f"SELECT count(*), coalesce(sum(length(CAST(body AS BLOB))), 0) FROM events WHERE {_CHOSEN}"  # noqa: S608
@@ -134,7 +129,7 @@ class EventQueue:
             new = sum(_insert(connection, rows[at : at + _AT_ONCE]) for at in range(0, len(rows), _AT_ONCE))
             connection.execute(_COUNT_NEW, (new, before))
             share = int(self.limits.events * self.limits.share)
-            if _shared(connection, _NEW, before, pending=1) > share:
+            if (connection.execute(_FULLEST, (before,)).fetchone()[0] or 0) > share:
                 raise ShareFull(f"one key may have {share} events")
             if new == len(rows):
                 last = _last(connection)
@@ -177,6 +172,9 @@ class EventQueue:
                 sound.append(queued)
             else:
                 self.set_aside(queued.position, "checksum")
+        if len(sound) < len(rows):
+            with self._writing() as connection:
+                recount(connection)  # it was counted to another key, perhaps, than it has now
         return sound
 
     def find(self, event_ids: Sequence[str]) -> dict[str, Event]:
@@ -197,7 +195,6 @@ class EventQueue:
         chosen = json.dumps(list(positions))
         with self._writing() as connection:
             count, size = connection.execute(_ACKNOWLEDGED, (chosen,)).fetchone()
-            _shared(connection, _CHOSEN, chosen, pending=-1)
             connection.execute(_ACKNOWLEDGE, (self._now(), chosen))
             connection.execute(
                 "UPDATE about SET pending = pending - ?, synced = synced + ?, bytes = bytes - ?", (count, count, size)
@@ -213,7 +210,6 @@ class EventQueue:
     def set_aside(self, position: int, reason: str) -> None:
         """This event will never be taken: it stays in the file as `dead`, and counts towards the limits."""
         with self._writing() as connection:
-            _shared(connection, _CHOSEN, json.dumps([position]), pending=-1, dead=1)
             changed = connection.execute(
                 "UPDATE events SET state = 'dead', reason = ?, settled_at = ? WHERE position = ? AND state = 'pending'",
                 (reason, self._now(), position),
@@ -334,12 +330,6 @@ def _insert(connection: sqlite3.Connection, rows: Sequence[tuple[object, ...]]) 
     One statement: after each another thread may take the interpreter, and all would wait for the lock meanwhile.
     """
     return connection.execute(_INSERT + ", ".join([_ROW] * len(rows)), [*chain.from_iterable(rows)]).rowcount
-
-
-def _shared(connection: sqlite3.Connection, rows: str, value: object, *, pending: int, dead: int = 0) -> int:
-    """Adds so much for each of `rows` (by `value`) to its key's share; gives what the fullest of these has now."""
-    held = connection.execute(_SHARE.format(rows=rows), (pending, dead, value)).fetchall()
-    return max((count for key, count in held if key), default=0)
 
 
 def _last(connection: sqlite3.Connection) -> int:

@@ -14,19 +14,37 @@ from pathlib import Path
 
 _log = logging.getLogger("protecao.failover.queue")
 
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS about (id INTEGER PRIMARY KEY CHECK (id = 1), origin TEXT NOT NULL,
+
+def _share(sign: str, row: str) -> str:
+    """In a trigger: counts its `row` to its key's share."""
+    return f"""INSERT OR IGNORE INTO shares SELECT {row}.key, 0, 0 WHERE {row}.state != 'synced';
+    UPDATE shares SET pending = pending {sign} ({row}.state = 'pending'), dead = dead {sign} ({row}.state = 'dead')
+    WHERE key = {row}.key AND {row}.state != 'synced';"""  # noqa: S608 - our own words
+
+
+_SCHEMA = (
+    """CREATE TABLE IF NOT EXISTS about (id INTEGER PRIMARY KEY CHECK (id = 1), origin TEXT NOT NULL,
     pending INTEGER NOT NULL, bytes INTEGER NOT NULL, synced INTEGER NOT NULL, dead INTEGER NOT NULL,
-    ledger TEXT NOT NULL DEFAULT '');
-CREATE TABLE IF NOT EXISTS events (position INTEGER PRIMARY KEY AUTOINCREMENT, event_id TEXT NOT NULL,
+    ledger TEXT NOT NULL DEFAULT '')""",
+    """CREATE TABLE IF NOT EXISTS events (position INTEGER PRIMARY KEY AUTOINCREMENT, event_id TEXT NOT NULL,
     kind TEXT NOT NULL, key TEXT NOT NULL, occurred_at REAL NOT NULL, body TEXT NOT NULL, checksum TEXT NOT NULL,
     queued_at REAL NOT NULL, state TEXT NOT NULL DEFAULT 'pending', tries INTEGER NOT NULL DEFAULT 0,
-    reason TEXT, settled_at REAL, UNIQUE (event_id, checksum));
-CREATE TABLE IF NOT EXISTS shares (key TEXT PRIMARY KEY, pending INTEGER NOT NULL, dead INTEGER NOT NULL) WITHOUT ROWID;
-DROP INDEX IF EXISTS events_by_key;
-CREATE INDEX IF NOT EXISTS events_open ON events (position) WHERE state = 'pending';
-CREATE INDEX IF NOT EXISTS events_settled ON events (settled_at) WHERE state = 'synced';
-"""
+    reason TEXT, settled_at REAL, UNIQUE (event_id, checksum))""",
+    # A row for each key, and not an index of the events by key: of keys that come again it is a tenth of the size, and
+    # the events of a batch, which are of many keys, are in fewer pages of it to write.
+    """CREATE TABLE IF NOT EXISTS shares (key TEXT PRIMARY KEY, pending INTEGER NOT NULL, dead INTEGER NOT NULL)
+    WITHOUT ROWID""",
+    "DROP INDEX IF EXISTS events_by_key",
+    "CREATE INDEX IF NOT EXISTS events_open ON events (position) WHERE state = 'pending'",
+    "CREATE INDEX IF NOT EXISTS events_settled ON events (settled_at) WHERE state = 'synced'",
+    # Triggers, since a release that knows nothing of shares may write the file too.
+    f"CREATE TRIGGER IF NOT EXISTS share_taken AFTER INSERT ON events BEGIN {_share('+', 'new')} END",
+    f"CREATE TRIGGER IF NOT EXISTS share_left AFTER DELETE ON events BEGIN {_share('-', 'old')} END",
+    f"""CREATE TRIGGER IF NOT EXISTS share_moved AFTER UPDATE OF key, state ON events
+    BEGIN {_share("-", "old")} {_share("+", "new")} END""",
+)
+#: `user_version` of a file that has all of it.
+_VERSION = 1
 COLUMNS = "event_id, kind, key, occurred_at, body, checksum, queued_at, state, tries, reason, settled_at"
 _SAVE = f"INSERT OR IGNORE INTO events ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608
 #: Around a hole, rows are looked up one by one as far as this.
@@ -74,21 +92,31 @@ def connect(path: Path) -> sqlite3.Connection:
 
 def prepare(connection: sqlite3.Connection) -> None:
     """Makes the tables of a new file, which is an origin of its own, and what one of an earlier release lacks."""
-    found = connection.execute(
-        "SELECT count(*) FROM sqlite_master WHERE name IN ('about', 'events', 'shares')"
-    ).fetchone()
-    if found[0] < 3:
-        connection.executescript(_SCHEMA)
-    if connection.execute("SELECT 1 FROM pragma_table_info('about') WHERE name = 'ledger'").fetchone() is None:
-        connection.execute("ALTER TABLE about ADD COLUMN ledger TEXT NOT NULL DEFAULT ''")
-    connection.execute("INSERT OR IGNORE INTO about VALUES (1, ?, 0, 0, 0, 0, '')", (str(uuid.uuid4()),))
+    if connection.execute("PRAGMA user_version").fetchone()[0] >= _VERSION:
+        return
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        for statement in _SCHEMA:
+            connection.execute(statement)
+        if connection.execute("SELECT 1 FROM pragma_table_info('about') WHERE name = 'ledger'").fetchone() is None:
+            connection.execute("ALTER TABLE about ADD COLUMN ledger TEXT NOT NULL DEFAULT ''")
+        connection.execute("INSERT OR IGNORE INTO about VALUES (1, ?, 0, 0, 0, 0, '')", (str(uuid.uuid4()),))
+        recount(connection)
+        connection.execute(f"PRAGMA user_version = {_VERSION}")
+        connection.execute("COMMIT")
+    except BaseException:
+        connection.rollback()
+        raise
 
 
 def is_sound(path: Path) -> bool:
-    """Whether SQLite finds the file whole. Raises OperationalError where it cannot be read at all."""
+    """Whether SQLite finds the file whole, and its indexes, which say what is pending.
+
+    Raises OperationalError where it cannot be read at all.
+    """
     try:
         with contextlib.closing(connect(path)) as connection:
-            said = connection.execute("PRAGMA quick_check(1)").fetchone()
+            said = connection.execute("PRAGMA integrity_check(1)").fetchone()
             return bool(said and said[0] == "ok")
     except sqlite3.OperationalError:
         raise
@@ -114,7 +142,9 @@ def _rescue(path: Path, repaired: Path) -> None:
 
 def put_aside(path: Path, why: str) -> Path:
     """Gives the file, closed by the caller, a name of its own beside its place; gives that."""
-    aside = path.with_name(f"{path.name}.{why}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{os.getpid()}")
+    seconds, ns = divmod(time.time_ns(), 1_000_000_000)
+    moment = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(seconds))
+    aside = path.with_name(f"{path.name}.{why}-{moment}-{ns:09d}")
     for suffix in ("-wal", "-shm", ""):
         with contextlib.suppress(FileNotFoundError):
             path.with_name(path.name + suffix).rename(aside.with_name(aside.name + suffix))
@@ -152,16 +182,15 @@ def _save_rows(path: Path, target: sqlite3.Connection) -> int:
 
 
 def recount(connection: sqlite3.Connection) -> None:
-    """Sets the counters by what is in the file."""
+    """Sets the counters and the shares by what is in the table, whatever its indexes say."""
     connection.execute(
-        "UPDATE about SET pending = (SELECT count(*) FROM events WHERE state = 'pending'), "
-        "dead = (SELECT count(*) FROM events WHERE state = 'dead'), "
-        "synced = max(synced, (SELECT count(*) FROM events WHERE state = 'synced')), "
-        "bytes = (SELECT coalesce(sum(length(CAST(body AS BLOB))), 0) FROM events WHERE state != 'synced')"
+        "UPDATE about SET (pending, dead, synced, bytes) = (SELECT coalesce(sum(state = 'pending'), 0), "
+        "coalesce(sum(state = 'dead'), 0), max(about.synced, coalesce(sum(state = 'synced'), 0)), "
+        "coalesce(sum((state != 'synced') * length(CAST(body AS BLOB))), 0) FROM events NOT INDEXED)"
     )
     connection.execute("DELETE FROM shares")
     connection.execute(
-        "INSERT INTO shares SELECT key, sum(state = 'pending'), sum(state = 'dead') FROM events "
+        "INSERT INTO shares SELECT key, sum(state = 'pending'), sum(state = 'dead') FROM events NOT INDEXED "
         "WHERE state != 'synced' GROUP BY key"
     )
 
@@ -185,6 +214,9 @@ def _sound_rows(path: Path) -> Iterator[Row]:
                 continue
             if found is None:
                 return
+            if found[0] <= position:  # a damaged tree leads back
+                position, misses = position + 1, misses + 1
+                continue
             position, misses = found[0], 0
             if _holds(found[1:]):
                 yield found[1:]

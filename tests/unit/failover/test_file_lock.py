@@ -76,19 +76,44 @@ def test_who_waits_has_it_when_it_becomes_free(path: Path, monkeypatch: pytest.M
     assert paused == [0.5]
 
 
-def test_a_file_that_was_removed_is_not_the_one_that_others_lock(lock: OpenFileLock, path: Path) -> None:
+@pytest.mark.parametrize("anew", [True, False], ids=["made anew", "gone"])
+def test_a_file_that_was_moved_away_is_not_the_one_that_others_lock(lock: OpenFileLock, path: Path, anew: bool) -> None:
     with lock:
         pass
-    path.unlink()
+    path.rename(path.with_suffix(".moved"))
+    if anew:
+        path.touch()
     with lock:
         assert not is_free(path)
+
+
+def test_a_descriptor_that_fails_is_given_up(lock: OpenFileLock, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(_descriptor: int) -> None:
+        raise OSError(5, "Input/output error")
+
+    with lock:
+        pass
+    with monkeypatch.context() as patch:
+        patch.setattr("failover.file_lock.os.fstat", fails)
+        with pytest.raises(OSError, match="Input/output"), lock:
+            pass
+    assert is_free(path)
+    with lock:
+        assert not is_free(path)
+
+
+def test_a_link_is_not_followed(lock: OpenFileLock, path: Path) -> None:
+    path.symlink_to(path.with_suffix(".other"))
+    with pytest.raises(OSError), lock:
+        pass
+    assert not path.with_suffix(".other").exists()
 
 
 def test_its_file_is_for_its_owner_only_and_closed_when_that_is_asked_for(lock: OpenFileLock, path: Path) -> None:
     with lock:
         assert path.stat().st_mode & 0o077 == 0
-        opened = _open_files(path)
-    assert opened == _open_files(path)
+        assert len(_open_files(path)) == 1
+    assert len(_open_files(path)) == 1
     lock.close()
     assert not _open_files(path)
     lock.close()

@@ -121,7 +121,8 @@ def test_a_share_is_what_waits_of_a_key_and_what_was_set_aside(queue: EventQueue
     "damage",
     [
         # As it was before there were shares.
-        "DROP TABLE shares; CREATE INDEX events_by_key ON events (key) WHERE state != 'synced'",
+        """DROP TRIGGER share_taken; DROP TRIGGER share_left; DROP TRIGGER share_moved; DROP TABLE shares;
+        CREATE INDEX events_by_key ON events (key) WHERE state != 'synced'; PRAGMA user_version = 0""",
         "UPDATE shares SET pending = 0, dead = 7",
         "DELETE FROM shares",
     ],
@@ -144,6 +145,41 @@ def test_shares_are_counted_anew_at_the_start(queue: EventQueue, damage: str) ->
     with contextlib.closing(sqlite3.connect(queue.path)) as connection:
         assert connection.execute("SELECT key, pending, dead FROM shares").fetchall() == [("lic", 4, 1)]
         assert not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'events_by_key'").fetchall()
+
+
+def test_another_release_that_knows_of_no_shares_may_write_the_file(queue: EventQueue) -> None:
+    queue.append([event(1, "lic")])
+    with contextlib.closing(sqlite3.connect(queue.path)) as other:
+        new = "INSERT OR IGNORE INTO events (event_id, kind, key, occurred_at, body, checksum, queued_at) VALUES "
+        other.execute(new + ", ".join(f"('o{n}', 'check', 'lic', 1.0, '', 'sum', 1.0)" for n in (1, 2, 2, 3)))
+        other.execute("UPDATE events SET state = 'synced' WHERE position = 1")
+        other.execute("UPDATE events SET state = 'dead' WHERE position = 2")
+        other.execute("DELETE FROM events WHERE position IN (1, 3)")
+        other.execute("UPDATE about SET pending = 1, dead = 1")
+        other.commit()
+        assert other.execute("SELECT * FROM shares").fetchall() == [("lic", 1, 1)]
+    queue.append([event(n, "lic") for n in range(2, 5)])
+    with pytest.raises(ShareFull):
+        queue.append([event(5, "lic")])
+
+
+def test_a_share_of_which_only_rows_are_left_that_were_set_aside_is_kept(queue: EventQueue) -> None:
+    queue.append([event(n, "lic") for n in range(5)])
+    for position in range(1, 6):
+        queue.set_aside(position, "no such thing")
+    queue.trim()
+    with pytest.raises(ShareFull):
+        queue.append([event(6, "lic")])
+
+
+def test_a_row_of_which_the_key_was_damaged_leaves_the_share_that_it_was_in(queue: EventQueue) -> None:
+    queue.append([event(1, "lic"), event(2, "other")])
+    with contextlib.closing(sqlite3.connect(queue.path)) as other:
+        other.execute("DROP TRIGGER share_moved")  # a disk knows of none
+        other.execute("UPDATE events SET key = 'X' WHERE position = 1")
+        other.commit()
+    assert [queued.event for queued in queue.pending(10)] == [event(2, "other")]
+    assert [queue.holds(key) for key in ("lic", "other", "X")] == [False, True, False]
 
 
 def test_what_is_set_aside_stays_and_counts_towards_the_limit(queue: EventQueue) -> None:
@@ -275,6 +311,17 @@ def test_events_of_another_ledger_are_kept_in_a_file_aside_and_never_mixed_with_
     worker.close()
 
 
+def test_files_that_are_set_aside_in_one_second_have_names_of_their_own(queue: EventQueue) -> None:
+    for number in range(5):
+        queue.belong_to(f"ledger-{number}")
+        queue.append([event(number)], ledger=f"ledger-{number}")
+    kept = queue.kept_aside()
+    assert len(kept) == 4
+    for number, path in enumerate(kept):
+        with contextlib.closing(EventQueue(path)) as aside:
+            assert [queued.event for queued in aside.pending(10)] == [event(number)]
+
+
 def test_a_queue_in_which_nothing_waits_is_any_ledger_s(queue: EventQueue) -> None:
     queue.acknowledge(queue.append([event(1)], ledger="old"))
     queue.append([event(1)], ledger="new")
@@ -287,7 +334,7 @@ def test_a_file_of_before_ledgers_had_names_goes_to_the_first_that_is_named(queu
     queue.append([event(1)])
     queue.close()
     connection = sqlite3.connect(queue.path)
-    connection.execute("ALTER TABLE about DROP COLUMN ledger")
+    connection.executescript("ALTER TABLE about DROP COLUMN ledger; PRAGMA user_version = 0")
     connection.close()
     assert queue.belong_to("first") is None
     assert [queued.event for queued in queue.pending(10)] == [event(1)]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -107,3 +109,43 @@ def test_a_rescue_that_was_interrupted_is_finished_or_begun_again(tmp_path: Path
     queue = EventQueue(path)
     assert queue.stats().total == 0
     queue.close()
+
+
+def root(path: Path, name: str) -> int:
+    """Where in the file the tree of a table or an index begins."""
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        found = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = ?", (name,)).fetchone()
+    return (int(found[0]) - 1) * PAGE
+
+
+def leaves(content: bytes, at: int) -> list[int]:
+    """Where the pages with the rows are, in the order of the table whose tree begins there (SQLite's file format)."""
+    page = content[at : at + PAGE]
+    cells = [int.from_bytes(page[12 + 2 * n : 14 + 2 * n]) for n in range(int.from_bytes(page[3:5]))]
+    return [(int.from_bytes(page[cell : cell + 4]) - 1) * PAGE for cell in cells]
+
+
+def test_a_tree_that_leads_back_is_not_followed_for_ever(tmp_path: Path) -> None:
+    path = tmp_path / "sync_queue.db"
+    filled(path)
+    content = bytearray(path.read_bytes())
+    pages = leaves(content, root(path, "events"))
+    early, late = pages[3], pages[-3]
+    content[late : late + PAGE] = content[early : early + PAGE]
+    path.write_bytes(content)
+    with contextlib.closing(EventQueue(path)) as queue:
+        saved = [queued.event for queued in queue.pending(1000)]
+    assert len(saved) > 300
+    assert saved == sorted({*saved}, key=lambda kept: int(kept.event_id[1:]))
+
+
+def test_an_index_that_leaves_out_what_is_pending_is_a_damage(tmp_path: Path) -> None:
+    path = tmp_path / "sync_queue.db"
+    filled(path, 10)
+    content, at = bytearray(path.read_bytes()), root(path, "events_open")
+    last = content.index(bytes([10, 10]), at, at + PAGE)  # its place, and whose it is
+    content[last : last + 2] = bytes([11, 11])
+    path.write_bytes(content)
+    with contextlib.closing(EventQueue(path)) as queue:
+        assert [queued.event for queued in queue.pending(10)] == [event(number) for number in range(2, 10)]
+        assert queue.stats().pending == 8
