@@ -6,6 +6,7 @@ into the queue with one fsync before any of its answers leaves; replay brings th
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -82,6 +83,11 @@ class Isolated:
         self._lane: Batcher[Operation, Outcome] = Batcher(
             self._flush, max_batch=_MAX_BATCH, max_waiting=_MAX_WAITING, patience_s=patience_s
         )
+
+    def open(self) -> None:
+        """Opens the queue before the first call needs it. Where that fails, that call will say why."""
+        with contextlib.suppress(QueueError, OSError):
+            self._open()
 
     def begin(self, operation: Operation, finish: Callable[[Outcome], T], done: Done[T]) -> None:
         """Has `operation` decided and queued; `done` is called once with what `finish` makes of the outcome.

@@ -41,6 +41,8 @@ _REACHABLE_FOR_S = 5.0
 #: The same while polls only wait for a connection: longer than an admin's longest statement.
 _BUSY_FOR_S = 15.0
 _SUPERVISOR_PATIENCE_S = 3.0
+#: An answer of the ledger is late when it has taken this share of what it may take.
+_LATE_SHARE = 0.5
 _SETTLE_S, _SETTLE_LOOK_S = 5.0, 0.02
 #: What a node opens in all, and what of it the supervisor needs.
 _CONNECTIONS, _SUPERVISORS = 5, 2
@@ -81,7 +83,13 @@ class Runtime:
         # Alone it would not be told that the ledger is back: without a place to share, no going on without it.
         isolated = self._isolated() if self.state.is_shared else None
         self.recorder = Recorder(
-            self.ledger, self.node, self.clock, reader=self.reader, state=self.state, isolated=isolated
+            self.ledger,
+            self.node,
+            self.clock,
+            reader=self.reader,
+            state=self.state,
+            isolated=isolated,
+            late_s=settings.ledger_budget * _LATE_SHARE,
         )
         self.unknown_keys = UnknownKeys(
             self.state, settings.workers, self.clock.monotonic, is_known=self.reader.has_key
@@ -256,6 +264,7 @@ class Runtime:
 
     def _first_poll(self) -> None:
         try:
+            self.recorder.open_queue()
             self.poll()
         except LedgerError:
             return  # said by poll; the job tries again

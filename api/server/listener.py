@@ -1,5 +1,8 @@
 """The listening socket, made by the master and shared by all workers through the fork.
-So the port stays open while a worker, or all of Granian, is started again: connections wait in the queue."""
+
+The first worker that can answer opens the port: until then whoever knocks is refused, and asks the next server at once.
+From then on it stays open while a worker, or all of Granian, is started again: connections wait in the queue.
+"""
 
 import contextlib
 import ctypes
@@ -25,8 +28,8 @@ class _Program(ctypes.Structure):
     _fields_ = (("length", ctypes.c_ushort), ("instructions", ctypes.POINTER(_Instruction)))
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """A listening TCP socket that the children inherit. Raises `PortUnavailable`."""
+def bind(host: str, port: int) -> socket.socket:
+    """A TCP socket for this address that the children inherit; to be opened. Raises `PortUnavailable`."""
     try:
         family, kind, proto, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listener = socket.socket(family, kind, proto)
@@ -36,13 +39,28 @@ def listen(host: str, port: int) -> socket.socket:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         listener.bind(address)
-        listener.listen(BACKLOG)
     except OSError as error:
         listener.close()
-        why = "it is in use by another process" if error.errno == errno.EADDRINUSE else error.strerror
-        raise PortUnavailable(f"cannot listen on {host}:{port}: {why}") from error
+        raise _unavailable(host, port, error) from error
     listener.set_inheritable(True)
     return listener
+
+
+def open_port(listener: socket.socket) -> None:
+    """Let connections come, from now on and for all who share it. Raises `PortUnavailable`.
+
+    Two that have bound one address at the same moment learn only here which of them has it.
+    """
+    try:
+        listener.listen(BACKLOG)
+    except OSError as error:
+        host, port = listener.getsockname()[:2]
+        raise _unavailable(host, port, error) from error
+
+
+def _unavailable(host: str, port: int, error: OSError) -> PortUnavailable:
+    why = "it is in use by another process" if error.errno == errno.EADDRINUSE else error.strerror
+    return PortUnavailable(f"cannot listen on {host}:{port}: {why}")
 
 
 def turn_away(listener: socket.socket) -> None:

@@ -1,4 +1,4 @@
-"""The top process: it listens, forks Granian and the companions, watches them, and ends them in order.
+"""The top process: it has the port, forks Granian and the companions, watches them, and ends them in order.
 It has one thread and does nothing else, so that it can always fork and always answer a signal."""
 
 import contextlib
@@ -18,7 +18,7 @@ import psutil
 from .application import WorkerFactory
 from .beats import BeatPipe, Pulse
 from .children import Child
-from .listener import PortUnavailable, listen, turn_away
+from .listener import PortUnavailable, bind, turn_away
 from .options import WORKERS_ENDED, Companion, ServerOptions
 from .phase import Phase, SharedPhase
 from .worker import run_granian
@@ -38,7 +38,7 @@ def serve(options: ServerOptions, factory: WorkerFactory, companions: Sequence[C
     has no other yet, with everything heavy imported.
     """
     try:
-        listener = listen(options.host, options.port)
+        listener = bind(options.host, options.port)
     except PortUnavailable as error:
         log.error("%s", error)
         return 1

@@ -15,6 +15,7 @@ from .beats import BeatPipe
 from .children import die_with
 from .front import Front
 from .granian_worker import Server
+from .listener import open_port
 from .options import ServerOptions
 from .phase import Phase, SharedPhase
 
@@ -36,7 +37,9 @@ def run_granian(
         _be_worker(granian)
         worker = Worker(options, pipe, phase)
         threading.Thread(target=worker.beat, args=(granian,), name="beat", daemon=True).start()
-        return worker.open(factory)
+        front = worker.open(factory)
+        open_port(listener)
+        return front
 
     Server(options, listener).run(load)
 

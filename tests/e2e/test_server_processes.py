@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from api.server.listener import PortUnavailable, bind, open_port
 from tests.support.processes import ServerProcess, freeze, is_running, until
 from tests.support.small_servers import APP, Looping, ask, in_flight, small_app, workers
 
@@ -32,6 +33,21 @@ def test_a_second_server_cannot_take_the_first_ones_port() -> None:
     with small_app() as first, ServerProcess.python(*APP, env={}, port=first.port) as second:
         assert second.wait() == 1
         assert first.answers()
+
+
+def test_who_knocks_before_anybody_can_answer_is_refused_at_once() -> None:
+    """To be kept waiting would cost a client its patience; refused, it asks the next server."""
+    with ServerProcess.python(*APP, env={"START_S": "3"}) as server:
+        until(lambda: len(workers(server)) == 2, "workers that start")
+        assert ask(server.port, "/pid")[0] == "ConnectionRefusedError"
+        until(server.answers, "an answer", 30)
+
+
+def test_of_two_that_have_one_address_only_the_first_to_open_it_has_it() -> None:
+    with bind("127.0.0.1", 0) as first, bind("127.0.0.1", first.getsockname()[1]) as second:
+        open_port(first)
+        with pytest.raises(PortUnavailable, match="it is in use by another process"):
+            open_port(second)
 
 
 @linux

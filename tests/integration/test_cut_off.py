@@ -143,6 +143,12 @@ def test_a_ledger_that_goes_away_costs_no_answer_and_gets_every_event_once(
     assert [event["origin_seq"] for event in queued] == sorted(event["origin_seq"] for event in queued)
 
 
+def test_the_queue_is_open_before_anybody_needs_it(node: Node) -> None:
+    isolated = node.runtime.recorder._isolated
+    assert isolated is not None
+    until(lambda: isolated._queue is not None, "an open queue")
+
+
 def test_replayed_checks_leave_when_they_saw_a_license_and_are_no_news_for_any_snapshot(
     server: PostgresServer, node: Node, admin: Admin
 ) -> None:
