@@ -4,14 +4,10 @@ Calls that only read share the check lane: one append for all that wait, and bef
 the node's own snapshot does not say yes, since a denial is confirmed in the ledger before it is signed. Calls that
 change a license share the write lane: the licenses are locked in one message, decided one after the other, and written
 in the next. A check that turns out to change something (a license that runs from its first validation) moves there.
-
-A ledger that has left the checks before without an answer for a while may be about to be found silent. Until that is
-known, a check to which the snapshot says yes does not join them: its event goes to this node's queue.
 """
 
 from __future__ import annotations
 
-import math
 import random
 import threading
 import time
@@ -56,17 +52,12 @@ class Recorder:
         reader: Reader | None = None,
         state: SharedState | None = None,
         isolated: Isolated | None = None,
-        late_s: float = math.inf,
         patience_s: float = 5.0,
     ) -> None:
-        """`reader`: this node's snapshot, if it keeps one; `isolated`: the lane to take where the ledger is away.
-
-        `late_s`: after how many seconds without an answer the ledger is late.
-        """
+        """`reader`: this node's snapshot, if it keeps one; `isolated`: the lane to take where the ledger is away."""
         self._reader = reader
         self._state = state or SharedState(None)
         self._isolated = isolated
-        self._late_s = late_s
         self._touched: dict[str, float] = {}
         self._ledger = ledger
         self._node = node
@@ -81,7 +72,7 @@ class Recorder:
         self._isolated = isolated
 
     def open_queue(self) -> None:
-        """To be called once before the first call: no answer is to wait until the queue's file has been looked over."""
+        """To be called before the first call: no answer is to wait until the queue's file has been looked over."""
         if self._isolated is not None:
             self._isolated.open()
 
@@ -107,17 +98,13 @@ class Recorder:
 
         The first call that the ledger leaves without an answer cuts the node off for all; its supervisor ends that.
         """
-        with_it = partial(self._on_the_ledger, operation, finish)
         if self._isolated is None:
-            return with_it(done)
-        without_it = partial(self._isolated.begin, operation, finish)
+            return self._on_the_ledger(operation, finish, done)
         if self._state.cut_off_since is not None:
-            return without_it(done)
+            return self._isolated.begin(operation, finish, done)
         if self._state.may_hold_queued and self._isolated.holds(operation):
-            return without_it(done)
-        if self._is_late() and self._snapshot_says_yes(operation):
-            return without_it(_or_else(with_it, done, where=LedgerError))
-        return with_it(_or_else(without_it, done, where=LedgerUnavailable))
+            return self._isolated.begin(operation, finish, done)
+        return self._on_the_ledger(operation, finish, self._or_without_it(self._isolated, operation, finish, done))
 
     @property
     def is_at_once(self) -> bool:
@@ -142,16 +129,18 @@ class Recorder:
 
         self._checks.begin(operation, finish, checked)
 
-    def _is_late(self) -> bool:
-        """Whether the ledger lets the checks before wait for longer than it should."""
-        return self._checks.longest(self._clock.monotonic()) > self._late_s
+    def _or_without_it(
+        self, isolated: Isolated, operation: Operation, finish: Callable[[Outcome], T], done: Done[T]
+    ) -> Done[T]:
+        """`done`, unless the ledger was away: then the call goes on in the isolated lane."""
 
-    def _snapshot_says_yes(self, operation: Operation) -> bool:
-        """Whether the ledger is only asked to record it."""
-        if self._reader is None or operation.call.act in WRITING_ACTS:
-            return False
-        [seen] = self._reader.look_up([Ask(operation.key_hash, operation.call.fingerprint)])
-        return Draft(self._node, self._clock.now(), {}).check_locally(operation, seen) is not None
+        def recorded(outcome: T | BaseException) -> None:
+            if isinstance(outcome, LedgerUnavailable):
+                passed_on(partial(isolated.begin, operation, finish), done)
+            else:
+                done(outcome)
+
+        return recorded
 
     def unknown(self, operation: Operation, as_of: float) -> Outcome:
         """The outcome for a key found unknown at `as_of`; counted with the next batch. Raises `LedgerError`."""
@@ -302,18 +291,6 @@ class Recorder:
         if self._reader is not None and batch.changes:
             seqs = {answer.holding.license.id: answer.seq for answer in known if answer.holding is not None}
             self._reader.put_own([(change, seqs[change.after.license.id]) for change in batch.changes])
-
-
-def _or_else(begin: Callable[[Done[T]], None], done: Done[T], *, where: type[LedgerError]) -> Done[T]:
-    """`done`, unless it is told of such an error: then the call goes on by `begin`."""
-
-    def recorded(outcome: T | BaseException) -> None:
-        if isinstance(outcome, where):
-            passed_on(begin, done)
-        else:
-            done(outcome)
-
-    return recorded
 
 
 def _one_by_one_if_refused(work: Callable[[list[Operation]], Outcomes], operations: list[Operation]) -> Outcomes:

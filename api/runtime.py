@@ -1,6 +1,6 @@
 """One process's share of a node: what it opens at start, what it holds, and what it says while it waits.
 
-A ledger that is down at start is waited for in the background: the port is open and answers `STARTING` meanwhile.
+A ledger that is down at start is waited for in the background: calls are answered `STARTING` meanwhile.
 """
 
 from __future__ import annotations
@@ -41,8 +41,6 @@ _REACHABLE_FOR_S = 5.0
 #: The same while polls only wait for a connection: longer than an admin's longest statement.
 _BUSY_FOR_S = 15.0
 _SUPERVISOR_PATIENCE_S = 3.0
-#: An answer of the ledger is late when it has taken this share of what it may take.
-_LATE_SHARE = 0.5
 _SETTLE_S, _SETTLE_LOOK_S = 5.0, 0.02
 #: What a node opens in all, and what of it the supervisor needs.
 _CONNECTIONS, _SUPERVISORS = 5, 2
@@ -83,13 +81,7 @@ class Runtime:
         # Alone it would not be told that the ledger is back: without a place to share, no going on without it.
         isolated = self._isolated() if self.state.is_shared else None
         self.recorder = Recorder(
-            self.ledger,
-            self.node,
-            self.clock,
-            reader=self.reader,
-            state=self.state,
-            isolated=isolated,
-            late_s=settings.ledger_budget * _LATE_SHARE,
+            self.ledger, self.node, self.clock, reader=self.reader, state=self.state, isolated=isolated
         )
         self.unknown_keys = UnknownKeys(
             self.state, settings.workers, self.clock.monotonic, is_known=self.reader.has_key
@@ -114,7 +106,7 @@ class Runtime:
     def settle(self) -> None:
         """Waits until this process gives verdicts, or knows that it will not soon; some seconds at most.
 
-        For a worker that is yet to take connections: where another one is ready, nobody is to be told `STARTING`.
+        For a worker that is yet to take connections: another one, or the next server, can answer at once.
         """
         end = self.started + _SETTLE_S
         self._has_polled.wait(end - self.clock.monotonic())
@@ -264,12 +256,12 @@ class Runtime:
 
     def _first_poll(self) -> None:
         try:
-            self.recorder.open_queue()
             self.poll()
-        except LedgerError:
-            return  # said by poll; the job tries again
+        except LedgerError:  # said by poll; the job tries again, and meanwhile every call needs the queue
+            self.recorder.open_queue()
         finally:
             self._has_polled.set()
+        self.recorder.open_queue()
 
 
 def _pool_size(settings: Settings) -> int:

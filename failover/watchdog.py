@@ -19,7 +19,7 @@ import psycopg2
 
 _TICK_S = 0.1
 #: So long without anything to watch, and the thread ends.
-_IDLE_TICKS = 600
+_IDLE_S = 60.0
 
 
 class Watchdog:
@@ -46,19 +46,27 @@ class Watchdog:
             with self._lock:
                 self._watched.pop(ticket, None)
 
+    def end_overdue(self, now: float) -> float:
+        """Shuts down what is overdue at `now` (monotonic). Gives for how many seconds there is no need to look again.
+
+        That is a tenth at most: nobody who comes meanwhile has less patience.
+        """
+        with self._lock:
+            for ticket in [t for t, (deadline, _) in self._watched.items() if now >= deadline]:
+                # Under the lock: the block cannot end, and its descriptor be used again, meanwhile.
+                _shut_down(self._watched.pop(ticket)[1])
+            return min([_TICK_S, *(deadline - now for deadline, _ in self._watched.values())])
+
     def _watch(self) -> None:
-        idle = 0
+        busy_at = time.monotonic()
         while True:
-            time.sleep(_TICK_S)
             now = time.monotonic()
+            time.sleep(self.end_overdue(now))
             with self._lock:
-                idle = 0 if self._watched else idle + 1
-                if idle > _IDLE_TICKS:
+                busy_at = now if self._watched else busy_at
+                if now - busy_at > _IDLE_S:
                     self._thread = None
                     return
-                for ticket in [t for t, (deadline, _) in self._watched.items() if now > deadline]:
-                    # Under the lock: the block cannot end, and its descriptor be used again, meanwhile.
-                    _shut_down(self._watched.pop(ticket)[1])
 
 
 def _shut_down(connection: Any) -> None:

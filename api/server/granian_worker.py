@@ -27,7 +27,7 @@ _QUIET_LOGS = {"version": 1, "incremental": True, "formatters": {}, "handlers": 
 
 
 class Server(MPServer):
-    """Granian's multiprocess server on a socket that is open already."""
+    """Granian's multiprocess server on a socket that the master has bound."""
 
     def __init__(self, options: ServerOptions, listener: socket.socket) -> None:
         super().__init__(

@@ -46,8 +46,7 @@ def serve(options: ServerOptions, factory: WorkerFactory, companions: Sequence[C
     gc.collect()
     gc.freeze()
     with listener:
-        Master(options, listener, factory, companions).run()
-    return 0
+        return Master(options, listener, factory, companions).run()
 
 
 class Master:
@@ -71,14 +70,16 @@ class Master:
         self._mustered = time.monotonic()
         self._wake, self._waker = os.pipe()
 
-    def run(self) -> None:
-        """Until a signal ends it."""
+    def run(self) -> int:
+        """Until a signal ends it, or it turns out that another process has the port. Gives the exit status."""
         self._catch_signals()
-        while not self._ending:
+        while not self._ending and self._phase.value is not Phase.NO_PORT:
             self._keep_running(time.monotonic())
             self._watch_workers(time.monotonic())
             self._sleep(TICK_S)
+        status = int(self._phase.value is Phase.NO_PORT)
         self._drain()
+        return status
 
     def _keep_running(self, now: float) -> None:
         for child in [self._granian, *self._companions]:

@@ -1,5 +1,5 @@
 """Where the server stands between serving and gone: one byte that all its processes share.
-The master writes it; workers look at it with each answer."""
+The master writes it, but for NO_PORT; workers look at it with each answer."""
 
 import mmap
 from enum import IntEnum
@@ -9,11 +9,15 @@ DRAINING = "server.draining"
 
 
 class Phase(IntEnum):
-    """SERVING; LEAVING: still accepting, each answer ends its connection; CLOSED: nothing new comes in."""
+    """SERVING; LEAVING: still accepting, each answer ends its connection; CLOSED: nothing new comes in.
+
+    NO_PORT: a worker was to open the port, and another process has it.
+    """
 
     SERVING = 0
     LEAVING = 1
     CLOSED = 2
+    NO_PORT = 3
 
 
 class SharedPhase:

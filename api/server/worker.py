@@ -15,7 +15,7 @@ from .beats import BeatPipe
 from .children import die_with
 from .front import Front
 from .granian_worker import Server
-from .listener import open_port
+from .listener import PortUnavailable, open_port
 from .options import ServerOptions
 from .phase import Phase, SharedPhase
 
@@ -38,10 +38,19 @@ def run_granian(
         worker = Worker(options, pipe, phase)
         threading.Thread(target=worker.beat, args=(granian,), name="beat", daemon=True).start()
         front = worker.open(factory)
-        open_port(listener)
+        _open(listener, phase)
         return front
 
     Server(options, listener).run(load)
+
+
+def _open(listener: socket.socket, phase: SharedPhase) -> None:
+    try:
+        open_port(listener)
+    except PortUnavailable as error:
+        log.error("%s", error)
+        phase.value = Phase.NO_PORT
+        raise SystemExit(1) from error
 
 
 def _be_worker(granian: int) -> None:

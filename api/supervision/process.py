@@ -37,6 +37,7 @@ from api.supervision.queueing import Queueing
 from api.version import VERSION
 from failover import Config, Hooks, Identity, SqlLeaseStore, Status, Supervisor
 from failover.database import Database as LeaseDatabase
+from failover.errors import QueueBusy
 from failover.heartbeat import SqlHeartbeatStore
 from failover.jobs import Jobs
 
@@ -151,6 +152,8 @@ def _files(
     while not stop.is_set():
         try:
             return _opened(settings, database, clock)
+        except QueueBusy:
+            _log.warning("the queue is being looked over by others of this node")
         except (OSError, sqlite3.Error) as error:
             said = _say_once(said, error)
         stop.wait(_DISK_RETRY_S)
@@ -158,7 +161,7 @@ def _files(
 
 
 def _opened(settings: Settings, database: Database, clock: Clock) -> tuple[_Copy, Queueing]:
-    """Raises OSError and `sqlite3.Error`."""
+    """Raises OSError, `sqlite3.Error` and `QueueBusy`."""
     queueing = Queueing(settings, database, clock)
     return _Copy(settings, database, clock, queueing.holds), queueing
 

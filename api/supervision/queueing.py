@@ -15,7 +15,7 @@ from api.settings import Settings
 from api.shared_state import STATE_NAME, SharedState
 from api.supervision.published import QueueState
 from failover import EventQueue, Replay
-from failover.errors import QueueError
+from failover.errors import QueueBusy, QueueError
 
 _log = logs.get("supervision")
 
@@ -24,7 +24,10 @@ _CUT_OFF_FOR_S = 1.0
 
 
 class Queueing:
-    """The node's queue and its replay; None where the disk does not let the queue be opened."""
+    """The node's queue and its replay; None where the disk does not let the queue be opened.
+
+    Raises `QueueBusy` where the workers have it, which look it over as well when they start.
+    """
 
     def __init__(
         self, settings: Settings, database: Database, clock: Clock, monotonic: Callable[[], float] = time.monotonic
@@ -39,6 +42,8 @@ class Queueing:
         self.trouble: str | None = None
         try:
             self.queue = EventQueue(settings.queue_path)
+        except QueueBusy:
+            raise
         except QueueError as error:
             self.trouble = str(error)
             return

@@ -15,14 +15,13 @@ from api.clock import Clock
 from api.draft import Draft, Operation, Outcome, RequestIdReused
 from api.ids import new_id
 from api.ledger import tables
-from api.ledger.errors import LedgerBusy, LedgerError, LedgerRefused, LedgerUnavailable, QueueIsFull
+from api.ledger.errors import LedgerBusy, LedgerError, LedgerRefused, LedgerUnavailable
 from api.ledger.records import Ask, Batch, Known
 from api.ledger.store import Ledger
 from api.licensing import Act, Call
 from api.node import Node
 from api.recorder import Recorder
 from api.shared_state import SharedState
-from api.snapshot.reader import Seen
 from tests.support.nodes import Sold, events_of, opened_ledger, rows, sell
 from tests.support.processes import until
 
@@ -125,37 +124,23 @@ class Told:
 
 
 class WithoutIt:
-    """`Isolated`, as far as a recorder knows it: whoever comes is told `queued`, what is wrong, or that it is full."""
+    """`Isolated`, as far as a recorder knows it: whoever comes is told `queued`, or that the line is full."""
 
     def __init__(self) -> None:
         self.taken: list[Operation] = []
         self.full = False
-        self.wrong: LedgerError | None = None
 
     def begin(self, operation: Operation, finish: Callable[[Any], Any], done: Callable[[Any], None]) -> None:
         if self.full:
             raise LineFull
         self.taken.append(operation)
-        done(self.wrong or finish("queued"))
+        done(finish("queued"))
 
     def holds(self, _operation: Operation) -> bool:
         return False
 
     def longest(self, _now: float) -> float:
         return 0.0
-
-
-class Copy:
-    """`Reader`, as far as a recorder knows it: a snapshot that is never behind the ledger."""
-
-    def __init__(self, ledger: Ledger) -> None:
-        self._ledger = ledger
-
-    def look_up(self, asks: Sequence[Ask]) -> list[Seen]:
-        return [Seen(known, time.time()) for known in self._ledger.look_up(asks)]
-
-    def put_own(self, _changes: object) -> None:
-        """It has it already."""
 
 
 @pytest.mark.parametrize("act", [Act.VALIDATE, Act.USAGE])
@@ -230,51 +215,6 @@ def test_a_ledger_that_is_found_to_be_away_after_its_callers_have_left_cuts_the_
     faulty.held.set()
     until(lambda: state.cut_off_since is not None, "it is cut off")
     assert isolated.taken == []
-
-
-@contextlib.contextmanager
-def late_ledger(faulty: Faulty) -> Iterator[tuple[Recorder, WithoutIt]]:
-    """A recorder whose ledger has let a check wait for a minute, and answers when the block ends."""
-    ahead, isolated, told = [0.0], WithoutIt(), Told()
-    clock = Clock(lambda: time.monotonic() + ahead[0])
-    recorder = Recorder(faulty, Node("n"), clock, reader=Copy(faulty), isolated=isolated, late_s=30)  # type: ignore[arg-type]
-    faulty.held.clear()
-    recorder.begin(operation(sell(faulty.database), Act.VALIDATE), as_it_is, told)
-    until(lambda: faulty.calls, "it is under way")
-    ahead[0] = 60.0
-    try:
-        yield recorder, isolated
-    finally:
-        faulty.held.set()
-    assert told.only().durability == "ledger", "it was only late"
-
-
-def test_a_check_that_only_has_to_be_recorded_does_not_wait_for_a_late_ledger(faulty: Faulty) -> None:
-    sold = sell(faulty.database)
-    with late_ledger(faulty) as (recorder, isolated):
-        assert recorder.submit(operation(sold, Act.VALIDATE), as_it_is) == "queued"
-        assert len(isolated.taken) == 1
-
-
-def test_what_the_ledger_is_to_say_waits_for_it_however_late(faulty: Faulty) -> None:
-    good, suspended = sell(faulty.database), sell(faulty.database, status="suspended")
-    calls = [operation(good, Act.USAGE), operation(suspended, Act.VALIDATE)]
-    with late_ledger(faulty) as (recorder, isolated):
-        told = [Told() for _ in calls]
-        for call, each in zip(calls, told, strict=True):
-            recorder.begin(call, as_it_is, each)
-    assert [each.only().verdict.code for each in told] == ["VALID", "SUSPENDED"]
-    assert isolated.taken == []
-
-
-@pytest.mark.parametrize("wrong", [LedgerUnavailable, QueueIsFull])
-def test_a_check_that_the_queue_does_not_take_waits_for_a_late_ledger(faulty: Faulty, wrong: type[LedgerError]) -> None:
-    sold, told = sell(faulty.database), Told()
-    with late_ledger(faulty) as (recorder, isolated):
-        isolated.wrong = wrong("not now")
-        recorder.begin(operation(sold, Act.VALIDATE), as_it_is, told)
-        assert len(isolated.taken) == 1
-    assert told.only().durability == "ledger"
 
 
 def test_a_lane_is_found_at_once_unless_something_may_wait_in_the_queue(faulty: Faulty, recorder: Recorder) -> None:

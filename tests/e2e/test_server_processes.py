@@ -14,7 +14,6 @@ from pathlib import Path
 import psutil
 import pytest
 
-from api.server.listener import PortUnavailable, bind, open_port
 from tests.support.processes import ServerProcess, freeze, is_running, until
 from tests.support.small_servers import APP, Looping, ask, in_flight, small_app, workers
 
@@ -43,11 +42,18 @@ def test_who_knocks_before_anybody_can_answer_is_refused_at_once() -> None:
         until(server.answers, "an answer", 30)
 
 
-def test_of_two_that_have_one_address_only_the_first_to_open_it_has_it() -> None:
-    with bind("127.0.0.1", 0) as first, bind("127.0.0.1", first.getsockname()[1]) as second:
-        open_port(first)
-        with pytest.raises(PortUnavailable, match="it is in use by another process"):
-            open_port(second)
+def test_of_two_servers_that_start_on_one_port_at_once_one_serves_and_the_other_ends_with_status_1() -> None:
+    options = {"START_S": "3"}
+    with (
+        ServerProcess.python(*APP, env=options) as one,
+        ServerProcess.python(*APP, env=options, port=one.port) as other,
+    ):
+        until(lambda: not (is_running(one.process) and is_running(other.process)), "the end of one", 60)
+        ended, serving = (one, other) if not is_running(one.process) else (other, one)
+        assert ended.wait() == 1
+        assert f"cannot listen on 127.0.0.1:{one.port}: it is in use by another process" in ended.output()
+        until(serving.answers, "an answer", 30)
+        assert serving.stop() == 0
 
 
 @linux

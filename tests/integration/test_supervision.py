@@ -143,6 +143,19 @@ def test_a_ledger_that_is_away_from_the_start_makes_the_node_isolated(tmp_path: 
         assert (state.state, state.epoch, state.lease_rank, state.ledger_reachable) == ("ISOLATED", 0, None, False)
 
 
+def test_a_queue_that_the_workers_are_looking_over_is_waited_for(
+    sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("failover.queue._LOCK_TIMEOUT_S", 0.1)
+    upgrade(Database(sqlite_url))
+    settings = settings_of(sqlite_url, tmp_path)
+    with FileLock(f"{settings.queue_path}.lock") as looked_over, supervised(settings):
+        until(lambda: "looked over by others" in caplog.text, "it has found the queue taken")
+        assert said(tmp_path) is None
+        looked_over.release()
+        assert says(tmp_path, role="primary").troubles == ()
+
+
 def test_a_database_without_tables_is_waited_for(empty_postgres_url: str, tmp_path: Path) -> None:
     with supervised(settings_of(empty_postgres_url, tmp_path)):
         assert said(tmp_path) is None

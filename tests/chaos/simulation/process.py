@@ -32,7 +32,7 @@ from tests.chaos.simulation import follower
 from tests.chaos.simulation.database import Database, Effect, Transaction
 from tests.chaos.simulation.disk import Disk, Watched
 from tests.chaos.simulation.kernel import Kernel, Owner
-from tests.chaos.simulation.network import BULK, READ, RECORD, STORE, Link
+from tests.chaos.simulation.network import BULK, READ, STORE, Link
 from tests.chaos.simulation.remote import CopyReader, Lane, Remote
 from tests.chaos.simulation.replaying import Handler
 from tests.chaos.simulation.scenario import Scenario
@@ -306,13 +306,11 @@ class Process(Owner):
         reader: Any = CopyReader(self.disk, self.state, self.monotonic, ISOLATED_MAX_AGE_S)
         isolated = Isolated(scratch / f"{self.disk.name}.lane", reader, self.state, self.node, self.clock)
         isolated._queue = SlowQueue(self.queue, lambda: self._breathe(self._disk_s))  # type: ignore[assignment]
-        isolated._lane = Lane(self.kernel, self, isolated._flush, self.monotonic)  # type: ignore[assignment]
+        isolated._lane = Lane(self.kernel, self, isolated._flush)  # type: ignore[assignment]
         remote: Any = self.remote
-        recorder = Recorder(
-            remote, self.node, self.clock, reader=reader, state=self.state, isolated=isolated, late_s=RECORD.timeout / 2
-        )
-        recorder._checks = Lane(self.kernel, self, recorder._flush_checks, self.monotonic)  # type: ignore[assignment]
-        recorder._writes = Lane(self.kernel, self, recorder._flush_writes, self.monotonic)  # type: ignore[assignment]
+        recorder = Recorder(remote, self.node, self.clock, reader=reader, state=self.state, isolated=isolated)
+        recorder._checks = Lane(self.kernel, self, recorder._flush_checks)  # type: ignore[assignment]
+        recorder._writes = Lane(self.kernel, self, recorder._flush_writes)  # type: ignore[assignment]
         return recorder
 
     def _every(self, seconds: float, job: Callable[[], None]) -> Any:

@@ -87,11 +87,10 @@ class OpenTransaction:
 class Lane:
     """`api.batcher.Batcher` for tasks, which may wait: the first of those who do flushes for all."""
 
-    def __init__(self, kernel: Kernel, owner: Owner, flush: Flush, monotonic: Callable[[], float]) -> None:
-        self._kernel, self._owner, self._flush, self._monotonic = kernel, owner, flush, monotonic
+    def __init__(self, kernel: Kernel, owner: Owner, flush: Flush) -> None:
+        self._kernel, self._owner, self._flush = kernel, owner, flush
         self._line: list[tuple[Any, greenlet]] = []
         self._busy = False
-        self._since: float | None = None
 
     def begin(self, item: Any, finish: Callable[[Any], Any], done: Callable[[Any], None]) -> None:
         """Calls `done` with what `finish` makes of the outcome for `item`, or with the exception that it is."""
@@ -101,12 +100,8 @@ class Lane:
             outcome = self._lead()
         done(outcome[0] if isinstance(outcome[0], BaseException) else finish(outcome[0]))
 
-    def longest(self, now: float) -> float:
-        """For how long the batch under way has been."""
-        return 0.0 if self._since is None else now - self._since
-
     def _lead(self) -> tuple[Any]:
-        self._busy, self._since = True, self._monotonic()
+        self._busy = True
         batch, self._line = self._line[:64], self._line[64:]
         try:
             outcomes = list(self._flush([item for item, _ in batch]))
@@ -115,7 +110,7 @@ class Lane:
             if isinstance(error, LedgerUnavailable):
                 batch, self._line = batch + self._line, []
                 outcomes = [error] * len(batch)
-        self._busy, self._since = False, None
+        self._busy = False
         mine = getcurrent()
         for (_, task), outcome in zip(batch, outcomes, strict=True):
             if task is not mine:
