@@ -15,7 +15,7 @@ from api.settings import Settings
 from api.shared_state import STATE_NAME, SharedState
 from api.supervision.published import QueueState
 from failover import EventQueue, Replay
-from failover.errors import QueueBusy, QueueError
+from failover.errors import QueueError, QueueUnavailable
 
 _log = logs.get("supervision")
 
@@ -42,9 +42,7 @@ class Queueing:
         self.trouble: str | None = None
         try:
             self.queue = EventQueue(settings.queue_path)
-        except QueueBusy:
-            raise
-        except QueueError as error:
+        except QueueUnavailable as error:
             self.trouble = str(error)
             return
         handler = LedgerReplay(ledger_on(database, new_id(), clock), settings.node_id, clock)

@@ -34,25 +34,36 @@ def test_a_second_server_cannot_take_the_first_ones_port() -> None:
         assert first.answers()
 
 
-def test_who_knocks_before_anybody_can_answer_is_refused_at_once() -> None:
+@pytest.fixture
+def held(tmp_path: Path) -> Path:
+    """A file: workers that know of it do not become ready while it exists."""
+    path = tmp_path / "hold"
+    path.touch()
+    return path
+
+
+def test_who_knocks_before_anybody_can_answer_is_refused_at_once(held: Path) -> None:
     """To be kept waiting would cost a client its patience; refused, it asks the next server."""
-    with ServerProcess.python(*APP, env={"START_S": "3"}) as server:
+    with ServerProcess.python(*APP, env={"HOLD_FILE": str(held)}) as server:
         until(lambda: len(workers(server)) == 2, "workers that start")
         assert ask(server.port, "/pid")[0] == "ConnectionRefusedError"
-        until(server.answers, "an answer", 30)
+        held.unlink()
+        until(server.answers, "an answer")
 
 
-def test_of_two_servers_that_start_on_one_port_at_once_one_serves_and_the_other_ends_with_status_1() -> None:
-    options = {"START_S": "3"}
-    with (
-        ServerProcess.python(*APP, env=options) as one,
-        ServerProcess.python(*APP, env=options, port=one.port) as other,
-    ):
+def test_of_two_servers_that_start_on_one_port_at_once_one_serves_and_the_other_ends_with_status_1(
+    held: Path,
+) -> None:
+    env = {"HOLD_FILE": str(held)}
+    with ServerProcess.python(*APP, env=env) as one, ServerProcess.python(*APP, env=env, port=one.port) as other:
+        # Where the system lets only one of them bind it, the other has ended by then.
+        until(lambda: workers(one) and (workers(other) or not is_running(other.process)), "two that want the port")
+        held.unlink()
         until(lambda: not (is_running(one.process) and is_running(other.process)), "the end of one", 60)
         ended, serving = (one, other) if not is_running(one.process) else (other, one)
         assert ended.wait() == 1
         assert f"cannot listen on 127.0.0.1:{one.port}: it is in use by another process" in ended.output()
-        until(serving.answers, "an answer", 30)
+        until(serving.answers, "an answer")
         assert serving.stop() == 0
 
 
@@ -126,8 +137,8 @@ def test_a_body_on_its_way_at_the_end_is_awaited() -> None:
         assert server.wait() == 0
 
 
-def test_an_end_that_comes_while_workers_are_starting_is_heard() -> None:
-    with ServerProcess.python(*APP, env={"OPTIONS": '{"drain_timeout": 60}', "START_S": "60"}) as server:
+def test_an_end_that_comes_while_workers_are_starting_is_heard(held: Path) -> None:
+    with ServerProcess.python(*APP, env={"OPTIONS": '{"drain_timeout": 60}', "HOLD_FILE": str(held)}) as server:
         until(lambda: len(workers(server)) == 2, "all workers")
         assert server.stop(deadline=20) == 0
 

@@ -264,6 +264,8 @@ def test_a_node_starts_without_its_ledger_from_its_own_copy(server: PostgresServ
         caught_up(node)
     server.stop()
     with starting_node(url, tmp_path, **_BUDGET) as node:
+        node.runtime.settle()
+        assert node.runtime.recorder._isolated._queue is not None, "open before the first call"  # type: ignore[union-attr]
         until(lambda: node.http.get("/readyz").status_code == 200, "a node that is ready without its ledger", 60)
         answer = node.call("validate", license["key"])
         assert (answer.code, answer.body["durability"]) == ("VALID", "queue")

@@ -1,5 +1,5 @@
 """A small application on `api.server`, for the tests of the processes. `python -m tests.support.small_app`; its
-options come as JSON in OPTIONS; workers take START_S seconds to start, and fail while BREAK_FILE exists."""
+options come as JSON in OPTIONS; workers do not start while HOLD_FILE exists, and fail to while BREAK_FILE does."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from api.server.application import Reply
 
 def make_app() -> Flask:
     """Routes that are quick, slow, held, stuck, streamed, or tell who answers."""
-    time.sleep(float(os.environ.get("START_S", "0")))
-    broken = os.environ.get("BREAK_FILE")
-    if broken and Path(broken).exists():
+    while _is_there("HOLD_FILE"):
+        time.sleep(0.02)
+    if _is_there("BREAK_FILE"):
         raise RuntimeError("told to fail")
     app = Flask(__name__)
     app.config["MAX_CONTENT_LENGTH"] = 64 * 1024
@@ -96,6 +96,11 @@ def make_app() -> Flask:
         return jsonify(size=len(request.get_data()))
 
     return app
+
+
+def _is_there(name: str) -> bool:
+    """Whether the file exists that the environment names so."""
+    return bool(os.environ.get(name)) and Path(os.environ[name]).exists()
 
 
 class Later:

@@ -20,7 +20,7 @@ class Authority:
         # Of its own: a server's certificate names its authority, and two by one name could not be told apart.
         unique = f"{name} {secrets.token_hex(4)}"
         self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, unique)])
-        # RSA: Wine 8 takes no ECDSA signature with a number that happens to be shorter than the curve's, one in 64.
+        # RSA: Wine 8 takes no ECDSA signature one of whose numbers is shorter than the curve's: one in 128.
         self._key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
         signed = _builder(self._name, self._name, self._key.public_key()).add_extension(
             x509.BasicConstraints(ca=True, path_length=0), critical=True
