@@ -30,6 +30,7 @@ from api.shared_state import STATE_NAME, SharedState
 from api.signing import KeyNotPermitted, Keyring, Signer, jwks
 from api.snapshot import SNAPSHOT_NAME, Reader, source_of
 from api.supervision import Published
+from api.troubles import Trouble
 from api.unknown_keys import UnknownKeys
 from failover.jobs import Jobs
 
@@ -45,10 +46,6 @@ _SETTLE_S, _SETTLE_LOOK_S = 5.0, 0.02
 #: What a node opens in all, and what of it the supervisor needs.
 _CONNECTIONS, _SUPERVISORS = 5, 2
 _NOBODY = Ask(key_hash="")
-_NO_DISK = (
-    "DATA_DIR takes nothing: without a copy of the ledger and a queue this node answers from the ledger alone, and has "
-    "no part in who leads"
-)
 
 
 class Runtime:
@@ -142,7 +139,7 @@ class Runtime:
     def troubles(self) -> list[str]:
         """What an operator has to see to, each as a sentence."""
         said = self.node_state.read()
-        own = [] if self.state.is_shared else [_NO_DISK]
+        own = [] if self.state.is_shared else [Trouble.DISK()]
         return own + ([] if said is None else list(said.troubles))
 
     @property

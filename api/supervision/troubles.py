@@ -1,4 +1,4 @@
-"""What an operator has to see to, each as a sentence: published for `/readyz`, and logged when it begins and ends."""
+"""Which of `api.troubles` this node is in: published for `/readyz`, and logged when each begins and ends."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from api import logs
+from api.troubles import Trouble
 from failover import Status
 
 _log = logs.get("supervision")
@@ -19,42 +20,36 @@ _NEARLY_FULL = 0.9
 def of_the_cluster(status: Status) -> Iterator[str]:
     """What the heartbeats show."""
     for rank, nodes in sorted(status.doubled.items()):
-        yield (
-            f"{' and '.join(nodes)} all say that they have rank {rank}: "
-            "each node's NODE_RANK must be its own place in the clients' list"
-        )
+        yield Trouble.RANK_TWICE(nodes=" and ".join(nodes), rank=rank)
 
 
 def of_the_clock(wall_skew: float) -> Iterator[str]:
     """This machine's wall clock against the ledger's; answers go by the ledger's."""
     if abs(wall_skew) > CLOCK_OFF_S:
         way = "ahead of" if wall_skew > 0 else "behind"
-        yield f"this machine's wall clock is over {CLOCK_OFF_S:g} s {way} the ledger's, by which all answers go"
+        yield Trouble.WALL_CLOCK(seconds=f"{CLOCK_OFF_S:g}", way=way)
 
 
 def of_the_copy(reason: str | None) -> Iterator[str]:
     """`reason`: why the snapshot could not be written."""
     if reason is not None:
-        yield f"this node's copy of the ledger cannot be written ({reason}): every check reads the ledger itself"
+        yield Trouble.COPY(reason=reason)
 
 
 def of_the_queue(reason: str | None, filled: float) -> Iterator[str]:
     """`reason`: why the queue cannot be used; `filled`: how full it is, from 0 to 1."""
     if reason is not None:
-        yield f"this node's queue cannot be used ({reason}): it answers nothing while the ledger is away"
+        yield Trouble.QUEUE(reason=reason)
     if filled >= 1.0:
-        yield "this node's queue is full: it takes nothing more until the ledger is back"
+        yield Trouble.QUEUE_FULL()
     elif filled >= _NEARLY_FULL:
-        yield "this node's queue is nearly full"
+        yield Trouble.QUEUE_NEARLY_FULL()
 
 
 def of_what_was_set_aside(files: Iterable[Path]) -> Iterator[str]:
     """`files`: queues of other ledgers that this node was at before."""
     for file in files:
-        yield (
-            f"{file.name} beside this node's queue holds events of another ledger: give a node that ledger and this "
-            "file as its QUEUE_PATH, or move the file away"
-        )
+        yield Trouble.QUEUE_OF_ANOTHER_LEDGER(file=file.name)
 
 
 class Said:

@@ -1,0 +1,33 @@
+"""Every state that an operator has to see to, as the sentence that `/readyz` and `/stats` show and the log keeps.
+
+`docs/operations.md` has a row for each, with what to do about it; a test keeps the two together.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+
+
+class Trouble(Enum):
+    """A trouble's sentence, with its facts in braces. Called with those facts, it gives the sentence to show."""
+
+    DISK = (
+        "DATA_DIR takes nothing: without a copy of the ledger and a queue this node answers from the ledger alone, and "
+        "has no part in who leads"
+    )
+    RANK_TWICE = (
+        "{nodes} all say that they have rank {rank}: each node's NODE_RANK must be its own place in the clients' list"
+    )
+    WALL_CLOCK = "this machine's wall clock is over {seconds} s {way} the ledger's, by which all answers go"
+    COPY = "this node's copy of the ledger cannot be written ({reason}): every check reads the ledger itself"
+    QUEUE = "this node's queue cannot be used ({reason}): it answers nothing while the ledger is away"
+    QUEUE_FULL = "this node's queue is full: it takes nothing more until the ledger is back"
+    QUEUE_NEARLY_FULL = "this node's queue is nearly full"
+    QUEUE_OF_ANOTHER_LEDGER = (
+        "{file} beside this node's queue holds events of another ledger: give a node that ledger and this file as its "
+        "QUEUE_PATH, or move the file away"
+    )
+
+    def __call__(self, **facts: object) -> str:
+        """The sentence with its facts filled in."""
+        return self.value.format(**facts)
