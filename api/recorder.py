@@ -132,10 +132,13 @@ class Recorder:
     def _or_without_it(
         self, isolated: Isolated, operation: Operation, finish: Callable[[Outcome], T], done: Done[T]
     ) -> Done[T]:
-        """`done`, unless the ledger was away: then the call goes on in the isolated lane."""
+        """`done`, unless the ledger was away or did not take it: then this call goes on in the isolated lane.
+
+        A constraint that an operator added refuses everybody's calls, and none of them is at fault. Replay finds out.
+        """
 
         def recorded(outcome: T | BaseException) -> None:
-            if isinstance(outcome, LedgerUnavailable):
+            if isinstance(outcome, (LedgerUnavailable, LedgerRefused)):
                 passed_on(partial(isolated.begin, operation, finish), done)
             else:
                 done(outcome)

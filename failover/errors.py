@@ -2,7 +2,8 @@
 
 FailoverError
 ├── ConfigError         the settings contradict each other: all faults at once
-├── StoreUnavailable    the database cannot be reached or did not answer in time: later
+├── StoreUnavailable    the database cannot be reached, did not answer in time or cannot work: later
+│   └── StoreReadOnly   it takes reads only: its connections lead to a server that is not, or no more, the primary
 ├── StoreBusy           it answered that others hold the rows: the same again, a moment later
 ├── NotLeading          the fence is closed: another leads, or nobody; nothing of the transaction may commit
 ├── Refused             raised by a replay's handler: it will never take this event, however often it is sent
@@ -19,9 +20,10 @@ import sqlite3
 from collections.abc import Sequence
 
 import psycopg2
-from psycopg2 import errorcodes
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from failover.causes import Cause, cause_of, reason_of
 
 
 class FailoverError(Exception):
@@ -37,7 +39,11 @@ class ConfigError(FailoverError):
 
 
 class StoreUnavailable(FailoverError):
-    """The database cannot be reached, or did not answer in time."""
+    """The database cannot be reached, did not answer in time, or cannot do its work."""
+
+
+class StoreReadOnly(StoreUnavailable):
+    """The database takes reads only (SQLSTATE 25006): no connection made before this is to be believed."""
 
 
 class StoreBusy(FailoverError):
@@ -75,13 +81,10 @@ class QueueUnavailable(QueueError):
 #: What a driver may raise, below `FailoverError`.
 DRIVER_ERRORS = (DBAPIError, PoolTimeout, psycopg2.Error, sqlite3.Error, OSError)
 
-_BUSY = {errorcodes.LOCK_NOT_AVAILABLE, errorcodes.DEADLOCK_DETECTED, errorcodes.SERIALIZATION_FAILURE}
-
 
 def translate(error: BaseException) -> FailoverError:
-    """The `StoreBusy` or `StoreUnavailable` that a driver's error means."""
-    cause = getattr(error, "orig", None) or error
-    locked = isinstance(cause, sqlite3.OperationalError) and "locked" in str(cause)
-    if locked or getattr(cause, "pgcode", None) in _BUSY:
+    """The `StoreBusy` or `StoreUnavailable` that a driver's error means, with `reason_of` as its words."""
+    cause = cause_of(error)
+    if cause is Cause.BUSY:
         return StoreBusy("others hold what this needs")
-    return StoreUnavailable(f"{type(cause).__name__}: {str(cause).strip()}")
+    return (StoreReadOnly if cause is Cause.READ_ONLY else StoreUnavailable)(reason_of(error))

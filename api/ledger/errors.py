@@ -1,10 +1,14 @@
 """What can go wrong with the ledger, split by what the caller can do next.
 
 LedgerError
-├── LedgerUnavailable   it cannot be reached or did not answer in time: another node may, or later
+├── LedgerUnavailable   it cannot be reached, did not answer in time or cannot work: another node may, or later
+│   └── LedgerReadOnly  it takes reads only: its connections lead to a server that is not, or no more, the primary
 ├── QueueIsFull         the same, and this node's queue has no room for what it would have taken
 ├── LedgerBusy          it answered that others hold the rows: the same again, a moment later
-└── LedgerRefused       it will never take this: a fault in what was sent
+└── LedgerRefused       it does not take a value of what was sent, or the driver could not send it
+
+What speaks of the surroundings (a table or a right that is missing, a disk that is full, a server that stops) is
+`LedgerUnavailable`, never `LedgerRefused`.
 """
 
 from __future__ import annotations
@@ -12,17 +16,24 @@ from __future__ import annotations
 import sqlite3
 
 import psycopg2
-from psycopg2 import errorcodes
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
+from failover.causes import Cause, cause_of, reason_of, sqlstate_of
+
 
 class LedgerError(Exception):
-    """Something the ledger did or did not do."""
+    """Something the ledger did or did not do. `sqlstate`: the server's code, None where no server answered."""
+
+    sqlstate: str | None = None
 
 
 class LedgerUnavailable(LedgerError):
-    """It cannot be reached, or did not answer in time."""
+    """It cannot be reached, did not answer in time, or cannot do its work."""
+
+
+class LedgerReadOnly(LedgerUnavailable):
+    """It takes reads only (SQLSTATE 25006): no connection made before this is to be believed."""
 
 
 class QueueIsFull(LedgerError):
@@ -34,30 +45,22 @@ class LedgerBusy(LedgerError):
 
 
 class LedgerRefused(LedgerError):
-    """The ledger will not take this, however often it is sent."""
+    """The ledger does not take a value of this: its own fault where others of its kind are taken."""
 
 
-_BUSY = {
-    errorcodes.LOCK_NOT_AVAILABLE,
-    errorcodes.DEADLOCK_DETECTED,
-    errorcodes.SERIALIZATION_FAILURE,
+_MEANING: dict[Cause, type[LedgerError]] = {
+    Cause.BUSY: LedgerBusy,
+    Cause.DATA: LedgerRefused,
+    Cause.READ_ONLY: LedgerReadOnly,
+    Cause.SURROUNDINGS: LedgerUnavailable,
 }
-#: SQLSTATE classes that speak of the data sent; everything else may pass, and is an outage.
-_REFUSED_CLASSES = ("22", "23", "42")
 
 #: What a statement or a connection may raise, below `LedgerError`.
 DRIVER_ERRORS = (DBAPIError, PoolTimeout, psycopg2.Error, sqlite3.Error, OSError, TimeoutError)
 
 
 def translate(error: BaseException) -> LedgerError:
-    """The `LedgerError` that a driver's error means."""
-    cause = getattr(error, "orig", None) or error
-    state = getattr(cause, "pgcode", None)
-    if state in _BUSY or (isinstance(cause, sqlite3.OperationalError) and "locked" in str(cause)):
-        return LedgerBusy("others hold what this needs")
-    refused = isinstance(cause, (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.ProgrammingError))
-    if refused or (state is not None and state.startswith(_REFUSED_CLASSES)):
-        return LedgerRefused(type(cause).__name__)
-    # SQLite's words are of the file and its disk; a server's may repeat what was sent.
-    said = f": {cause}" if isinstance(cause, sqlite3.Error) else ""
-    return LedgerUnavailable(f"{type(cause).__name__}{said}")
+    """The `LedgerError` that a driver's error means, with `reason_of` as its words."""
+    meant = _MEANING[cause_of(error)](reason_of(error))
+    meant.sqlstate = sqlstate_of(error)
+    return meant

@@ -191,6 +191,20 @@ def test_calls_begun_when_the_ledger_breaks_go_on_without_it_and_each_is_told_on
     assert events_of(faulty.database, sold) == []
 
 
+@pytest.mark.parametrize("act", [Act.VALIDATE, Act.USAGE])
+def test_calls_that_the_ledger_refuses_go_on_without_it_and_cut_nobody_off(faulty: Faulty, act: Act) -> None:
+    """A constraint that an operator added refuses everybody's: none of them is at fault, nor is the ledger away."""
+    sold = sell(faulty.database)
+    recorder, isolated, state = cut_off_recorder(faulty)
+    faulty.before = [LedgerRefused("SQLSTATE 23514")] * 500
+    begun = [(operation(sold, act), Told()) for _ in range(20)]
+    for one, told in begun:
+        recorder.begin(one, as_it_is, told)
+    assert [told.only() for _, told in begun] == ["queued"] * 20
+    assert len(isolated.taken) == 20
+    assert state.cut_off_since is None
+
+
 def test_a_call_that_finds_no_room_without_the_ledger_either_is_told_so(faulty: Faulty) -> None:
     recorder, isolated, _ = cut_off_recorder(faulty)
     isolated.full = True

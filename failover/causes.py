@@ -1,0 +1,122 @@
+"""What a database's error speaks of (the data, other sessions, the surroundings), and its words without secrets.
+
+One classification for the lease, the queue's replay and everybody else who talks to a database.
+"""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from enum import Enum
+
+import psycopg2
+from psycopg2 import errorcodes
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+
+class Cause(Enum):
+    """What an error speaks of.
+
+    `BUSY`: other sessions hold what this needs. `DATA`: a value of what was sent (SQLSTATE classes 22 and 23, and what
+    a driver could not send at all). Whether the data is at fault is not known by that: a constraint that an operator
+    added refuses everything. `READ_ONLY`: the server takes reads only. `SURROUNDINGS`: all the rest.
+    """
+
+    BUSY = "busy"
+    DATA = "data"
+    READ_ONLY = "read only"
+    SURROUNDINGS = "surroundings"
+
+
+_BUSY = {errorcodes.LOCK_NOT_AVAILABLE, errorcodes.DEADLOCK_DETECTED, errorcodes.SERIALIZATION_FAILURE}
+#: Data exceptions and integrity violations. 42, 25, 57, 53, 08, 28, 3D, 3F, 54, 58, XX and others name no value.
+_DATA_CLASSES = ("22", "23")
+#: Their words may repeat a value that was sent.
+_SILENT_CLASSES = ("22", errorcodes.SYNTAX_ERROR)
+#: Lines of a server's message that repeat rows, parameters or statements.
+_REPEATS = re.compile(r"^\s*(DETAIL|CONTEXT|STATEMENT|QUERY|WHERE|LINE \d+):|^\s*\^\s*$")
+_URL_PASSWORD = re.compile(r"(?<=://)([^/\s@:]*):[^\s\"]*@")
+_NAMED_PASSWORD = re.compile(r"(pass(?:word|file)?\s*=\s*)('[^']*'|[^\s&\"]+)", re.IGNORECASE)
+#: What libpq quotes of a URL that it cannot take apart may be a piece of the password.
+_PIECE_OF_URL = re.compile(r"(encoded token|integer value|port number):? \"[^\"]*\"")
+_BEFORE_AN_AT = re.compile(r"\"[^\"\s]*@")
+_LONGEST = 300
+#: Whose words need their type beside them: what this project raises is a sentence.
+_DRIVERS = (psycopg2.Error, sqlite3.Error, OSError)
+
+
+def sqlstate_of(error: BaseException) -> str | None:
+    """The SQLSTATE that a server gave; None where the error is not a server's answer."""
+    state = getattr(_driver_error(error), "pgcode", None)
+    return None if state is None else str(state)
+
+
+def cause_of(error: BaseException) -> Cause:
+    """What a driver's error, perhaps wrapped by SQLAlchemy, speaks of."""
+    cause = _driver_error(error)
+    if isinstance(cause, sqlite3.Error):
+        return _of_sqlite(cause)
+    state = sqlstate_of(cause)
+    if state in _BUSY:
+        return Cause.BUSY
+    if state == errorcodes.READ_ONLY_SQL_TRANSACTION:
+        return Cause.READ_ONLY
+    if state is not None:
+        return Cause.DATA if state.startswith(_DATA_CLASSES) else Cause.SURROUNDINGS
+    return Cause.DATA if _was_never_sent(cause) else Cause.SURROUNDINGS
+
+
+def reason_of(error: BaseException) -> str:
+    """Why a database refuses, in one line: SQLSTATE and its own words.
+
+    Without passwords, parameters of statements and what repeats the contents of rows.
+    """
+    cause = _driver_error(error)
+    state = sqlstate_of(cause)
+    if isinstance(cause, PoolTimeout):
+        return "no connection of the pool became free"
+    if state is None:
+        said, name = _masked(str(cause)), type(cause).__name__
+        return (f"{name}: {said}" if isinstance(cause, _DRIVERS) else said) if said else name
+    words = type(cause).__name__ if state.startswith(_SILENT_CLASSES) else _masked(_said(cause))
+    return f"SQLSTATE {state}: {words}".removesuffix(": ")
+
+
+def _driver_error(error: BaseException) -> BaseException:
+    """What SQLAlchemy wrapped, or the error itself."""
+    original = getattr(error, "orig", None)
+    return original if isinstance(original, BaseException) else error
+
+
+def _of_sqlite(cause: sqlite3.Error) -> Cause:
+    said = str(cause)
+    if isinstance(cause, (sqlite3.IntegrityError, sqlite3.DataError)):
+        return Cause.DATA
+    if isinstance(cause, sqlite3.ProgrammingError):
+        return Cause.SURROUNDINGS if "closed" in said else Cause.DATA
+    if isinstance(cause, sqlite3.OperationalError) and "locked" in said:
+        return Cause.BUSY
+    return Cause.READ_ONLY if "readonly" in said else Cause.SURROUNDINGS
+
+
+def _was_never_sent(cause: BaseException) -> bool:
+    """Whether the driver itself could not make a statement of what it was given."""
+    if isinstance(cause, psycopg2.DataError):
+        return True
+    return isinstance(cause, psycopg2.ProgrammingError) and not str(cause).startswith("invalid dsn")
+
+
+def _said(cause: BaseException) -> str:
+    """A server's message without the lines beneath it."""
+    primary = getattr(getattr(cause, "diag", None), "message_primary", None)
+    return str(primary or cause)
+
+
+def _masked(said: str) -> str:
+    """One line of at most 300 characters, without passwords."""
+    lines = [line.strip() for line in said.splitlines() if line.strip() and not _REPEATS.match(line)]
+    line = _URL_PASSWORD.sub(r"\1:***@", "; ".join(lines))
+    line = _NAMED_PASSWORD.sub(r"\1***", line)
+    line = _PIECE_OF_URL.sub(r'\1 "***"', line)
+    line = _BEFORE_AN_AT.sub('"***@', line)
+    return line if len(line) <= _LONGEST else line[: _LONGEST - 3] + "..."
