@@ -7,26 +7,28 @@ doubt is simply sent again. What two nodes granted beyond a limit is kept, and n
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 from msgspec.structs import replace
-from sqlalchemy import select
+from sqlalchemy import delete, select
 
 from api.clock import Clock
 from api.draft import TOUCH_EVERY_S
 from api.isolated import from_row
 from api.ledger import tables
-from api.ledger.errors import LedgerBusy, LedgerRefused
+from api.ledger.errors import LedgerBusy, LedgerError, LedgerRefused
+from api.ledger.log import Journal
 from api.ledger.records import Ask, Batch, Change, Event, Finding, Known, Tally, Touch
 from api.ledger.rows import changed_machines, merged
 from api.ledger.store import Ledger
 from api.licensing import Call, Code, Holding, Past, merge
-from failover.errors import Refused
+from failover.errors import Doubted, NotTaken, Unreadable
 from failover.queue import Queued
 
 #: The kinds of findings besides the merge's own: the same call with another body, and an event that nobody takes.
 REUSED, DEAD = "reused", "dead"
+_AT_ONCE = 500
 
 
 class LedgerReplay:
@@ -38,12 +40,15 @@ class LedgerReplay:
         self._clock = clock
 
     def __call__(self, origin: str, batch: Sequence[Queued]) -> None:
-        """Commits all of `batch`, or nothing. Raises `Refused` for a fault in the data, and `LedgerError`."""
+        """Commits all of `batch`, or nothing. Raises `Unreadable`, `Doubted`, `NotTaken`, and `LedgerUnavailable`."""
+        pasts = [_read(origin, queued) for queued in batch]
         try:
-            events = [_read(origin, queued) for queued in batch]
-            self._replay(events)
-        except (msgspec.MsgspecError, KeyError, ValueError, LedgerRefused) as error:
-            raise Refused(f"{type(error).__name__}: {error}") from error
+            self._replay(pasts)
+        except LedgerError as error:
+            raise _meaning(error) from error
+        except Exception as error:
+            # The driver's, or ours: of one event's words, most likely. It must hold up nobody else's.
+            raise Doubted(type(error).__name__) from error
 
     def ledger_id(self) -> str:
         """Which ledger this is: the same after a restore from its backup. Raises `LedgerError`."""
@@ -56,19 +61,18 @@ class LedgerReplay:
         finding = self._finding(queued.event.event_id, DEAD, queued.event.key or None, data)
         self._ledger.append(Batch([], [], [], [], [finding]))
 
-    def _replay(self, events: Sequence[Event]) -> None:
-        calls = [msgspec.convert(event.data["call"], Call) for event in events]
-        key_hashes = self._key_hashes({event.license_id for event in events if event.license_id})
+    def _replay(self, read: Sequence[_Read]) -> None:
+        key_hashes = self._key_hashes({event.license_id for event, _ in read if event.license_id})
         asks = [
-            Ask(key_hashes.get(event.license_id or "", ""), call.fingerprint, event.event_id)
-            for event, call in zip(events, calls, strict=True)
+            Ask(key_hashes.get(event.license_id or "", ""), past.call.fingerprint, event.event_id)
+            for event, past in read
         ]
         with self._ledger.transaction(asks) as transaction:
             draft = _Merging(transaction.known, self._finding)
-            for event, call, known in zip(events, calls, transaction.known, strict=True):
+            for (event, past), known in zip(read, transaction.known, strict=True):
                 if event.license_id in key_hashes and known.holding is None:
                     raise LedgerBusy("the license was given another key just now")
-                draft.take(event, call, known)
+                draft.take(event, past, known)
             transaction.commit(draft.batch())
 
     def _key_hashes(self, licenses: set[str]) -> dict[str, str]:
@@ -79,6 +83,16 @@ class LedgerReplay:
 
     def _finding(self, event_id: str, kind: str, license_id: str | None, data: dict[str, Any]) -> Finding:
         return Finding(event_id, kind, license_id, self._node, self._clock.now(), data)
+
+
+def forget_dead(journal: Journal, event_ids: Sequence[str]) -> None:
+    """These events wait again: `sync.dead` counts them no more, and the log says so. Raises `LedgerError`."""
+    findings = tables.replay_findings
+    with journal.change() as change:
+        for start in range(0, len(event_ids), _AT_ONCE):
+            some = findings.c.event_id.in_(event_ids[start : start + _AT_ONCE])
+            change.connection.execute(delete(findings).where(findings.c.kind == DEAD, some))
+        change.commit(journal.event("events.revived", count=len(event_ids)))
 
 
 class _Merging:
@@ -97,7 +111,7 @@ class _Merging:
         self._events: dict[str, Event] = {}
         self._findings: list[Finding] = []
 
-    def take(self, event: Event, call: Call, known: Known) -> None:
+    def take(self, event: Event, past: Past, known: Known) -> None:
         earlier = self._events.get(event.event_id)
         recorded = earlier.data if earlier else known.recorded
         if recorded is not None:
@@ -108,7 +122,7 @@ class _Merging:
         holding = self._after.get(event.license_id or "")
         if holding is None:
             return  # deleted meanwhile: what was answered stays in the log all the same
-        result = merge(_past(event, call), holding)
+        result = merge(past, holding)
         self._after[holding.license.id] = result.holding
         for kind in result.conflicts:
             self._note(event, kind)
@@ -158,11 +172,32 @@ def _touch(before: Holding, after: Holding) -> Touch:
     return Touch(after.license.id, machines[0].id if machines else None, after.license.last_seen_at or 0.0)
 
 
-def _read(origin: str, queued: Queued) -> Event:
-    return replace(from_row(queued.event), origin=origin, origin_seq=queued.position)
+class _Read(NamedTuple):
+    """A queue's row as it was read: the event, and what it says of the call."""
+
+    event: Event
+    past: Past
+
+
+def _read(origin: str, queued: Queued) -> _Read:
+    """Raises `Unreadable`."""
+    try:
+        event = replace(from_row(queued.event), origin=origin, origin_seq=queued.position)
+        return _Read(event, _past(event, msgspec.convert(event.data["call"], Call)))
+    except (msgspec.MsgspecError, KeyError, ValueError, TypeError) as error:
+        raise Unreadable(f"{type(error).__name__}: {error}") from error
 
 
 def _past(event: Event, call: Call) -> Past:
     data = event.data
     code, valid = Code(data["code"]), bool(data["valid"])
     return Past(call=call, code=code, valid=valid, at=event.occurred_at, started=data.get("started"))
+
+
+def _meaning(error: LedgerError) -> Exception:
+    """What the ledger's error means for a batch. Where no server answered it says nothing of the batch."""
+    if isinstance(error, LedgerRefused):
+        return Doubted(str(error))
+    if isinstance(error, LedgerBusy) or error.sqlstate is not None:
+        return NotTaken(str(error))
+    return error

@@ -27,6 +27,17 @@ class Trouble(Enum):
         "{file} beside this node's queue holds events of another ledger: give a node that ledger and this file as its "
         "QUEUE_PATH, or move the file away"
     )
+    QUEUE_HELD_UP = (
+        "events in this node's queue are not taken by the ledger ({reason}): they are sent again until it takes them, "
+        "and those of other licenses go on"
+    )
+    QUEUE_NOT_TAKEN = (
+        "the ledger takes none of the events in this node's queue ({reason}): they are sent again until it does"
+    )
+    SET_ASIDE = (
+        "{count} events of this node's queue are set aside, the oldest of {oldest}: flask events dead shows them and "
+        "why, flask events revive brings them back"
+    )
 
     def __call__(self, **facts: object) -> str:
         """The sentence with its facts filled in."""

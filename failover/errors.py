@@ -7,6 +7,9 @@ FailoverError
 ├── StoreBusy           it answered that others hold the rows: the same again, a moment later
 ├── NotLeading          the fence is closed: another leads, or nobody; nothing of the transaction may commit
 ├── Refused             raised by a replay's handler: it will never take this event, however often it is sent
+│   └── Unreadable      the same, since what was queued cannot be read: no database has a part in that
+├── NotTaken            raised by a replay's handler: it did not take this batch now; less of it, or later, it may
+│   └── Doubted         the same, and perhaps for what one of its events says (see `failover.proof`)
 └── QueueError
     ├── QueueFull       the queue is at its limit: nothing was taken, say so
     │   └── ShareFull   only for this key: others may still write
@@ -56,6 +59,18 @@ class NotLeading(FailoverError):
 
 class Refused(FailoverError):
     """The event itself is at fault: it will never be taken. Raised by a replay's handler."""
+
+
+class Unreadable(Refused):
+    """What was queued cannot be read. Raised by a replay's handler."""
+
+
+class NotTaken(FailoverError):
+    """This batch was not taken; less of it may be, or the same later. Raised by a replay's handler."""
+
+
+class Doubted(NotTaken):
+    """The same, perhaps for what one of its events says: where others of its kind are taken, it is at fault."""
 
 
 class QueueError(FailoverError):

@@ -24,6 +24,8 @@ _LOCK_TIMEOUT_S = 5.0
 #: A batch is in the queue within a millisecond or two: to look only every millisecond would cost a share of that.
 _LOCK_POLL_S = 0.0002
 _DAY_S = 86_400.0
+#: Why a row was set aside that is not what was queued.
+_UNSOUND = "checksum"
 
 _INSERT = "INSERT OR IGNORE INTO events (event_id, kind, key, occurred_at, body, checksum, queued_at) VALUES "
 _ROW = "(?, ?, ?, ?, ?, ?, ?)"
@@ -35,6 +37,17 @@ _COUNT_NEW = (
 )
 _FULLEST = """
 SELECT max(pending + dead) FROM shares WHERE key != '' AND key IN (SELECT key FROM events WHERE position > ?)
+"""
+_FULLEST_BYTES = """
+SELECT max(bytes) FROM share_bytes WHERE key != '' AND key IN (SELECT key FROM events WHERE position > ?)
+"""
+_DEAD = """
+SELECT position, tries, queued_at, reason, event_id, kind, body, occurred_at, key FROM events WHERE state = 'dead'
+ORDER BY position
+"""
+_REVIVE = """
+UPDATE events SET state = 'pending', tries = 0, reason = NULL, settled_at = NULL
+WHERE state = 'dead' AND position IN (SELECT value FROM json_each(?))
 """
 _PLACE = "SELECT position FROM events WHERE event_id = ? AND checksum = ?"
 _CHOSEN = "state = 'pending' AND position IN (SELECT value FROM json_each(?))"
@@ -55,23 +68,31 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Queued:
-    """An event in the queue: its place there, how often it was refused, when it was queued (Unix seconds)."""
+    """An event in the queue: its place there, how often it was refused, when it was queued (Unix seconds).
+
+    `reason`: why it was set aside, of one that was.
+    """
 
     position: int
     event: Event
     tries: int
     queued_at: float
+    reason: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class QueueStats:
-    """`pending` rows, `bytes` that count (the dead's too), the oldest's age; `synced`, `dead` since the file began."""
+    """`pending` rows, `bytes` that count (the dead's too), the oldest's age; `synced` since the file began.
+
+    `dead`: rows that were set aside, the oldest of them from `oldest_dead_at` (Unix seconds).
+    """
 
     pending: int
     bytes: int
     oldest_s: float | None
     synced: int
     dead: int
+    oldest_dead_at: float | None = None
 
     @property
     def total(self) -> int:
@@ -81,12 +102,17 @@ class QueueStats:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueueLimits:
-    """What the queue holds at most; one key at most `share` of `events`. Acknowledged rows stay `keep_s` seconds."""
+    """What the queue holds at most; one key at most `share` of either. Acknowledged rows stay `keep_s` seconds."""
 
     events: int = 100_000
     bytes: int = 256 * 1024 * 1024
     share: float = 0.05
     keep_s: float = _DAY_S
+
+
+def _need_not_be_noted(_queued: Queued, _reason: str) -> bool:
+    """For a queue whose dead events are looked at in its file."""
+    return True
 
 
 class EventQueue:
@@ -128,9 +154,7 @@ class EventQueue:
             rows = [(*values, now) for values in summed]
             new = sum(_insert(connection, rows[at : at + _AT_ONCE]) for at in range(0, len(rows), _AT_ONCE))
             connection.execute(_COUNT_NEW, (new, before))
-            share = int(self.limits.events * self.limits.share)
-            if (connection.execute(_FULLEST, (before,)).fetchone()[0] or 0) > share:
-                raise ShareFull(f"one key may have {share} events")
+            self._check_shares(connection, before)
             if new == len(rows):
                 last = _last(connection)
                 return list(range(last - new + 1, last + 1))
@@ -154,10 +178,12 @@ class EventQueue:
         found = self.path.parent.glob(f"{self.path.name}.of-another-ledger-*")
         return sorted(path for path in found if not path.name.endswith(("-wal", "-shm")))
 
-    def pending(self, limit: int, after: int = 0) -> list[Queued]:
+    def pending(
+        self, limit: int, after: int = 0, is_noted: Callable[[Queued, str], bool] = _need_not_be_noted
+    ) -> list[Queued]:
         """Up to `limit` events behind place `after` that are not acknowledged, in order.
 
-        A row whose checksum does not hold any more is set aside, said loudly and left out.
+        A row whose checksum does not hold any more is left out, and set aside where `is_noted` gives True for it.
         """
         with self._opened() as connection:
             found = connection.execute(
@@ -166,13 +192,11 @@ class EventQueue:
                 (after, limit),
             ).fetchall()
         rows = [(Queued(row[0], Event(*row[4:]), row[1], row[2]), row[3]) for row in found]
-        sound = []
-        for queued, kept in rows:
-            if _sum(queued.event) == kept:
-                sound.append(queued)
-            else:
-                self.set_aside(queued.position, "checksum")
+        sound = [queued for queued, kept in rows if _sum(queued.event) == kept]
         if len(sound) < len(rows):
+            for queued in [queued for queued, kept in rows if _sum(queued.event) != kept]:
+                if is_noted(queued, _UNSOUND):
+                    self.set_aside(queued.position, _UNSOUND)
             with self._writing() as connection:
                 recount(connection)  # it was counted to another key, perhaps, than it has now
         return sound
@@ -220,11 +244,15 @@ class EventQueue:
     def dead(self) -> list[Queued]:
         """The events that were set aside, in order."""
         with self._opened() as connection:
-            found = connection.execute(
-                "SELECT position, tries, queued_at, event_id, kind, body, occurred_at, key FROM events "
-                "WHERE state = 'dead' ORDER BY position"
-            ).fetchall()
-        return [Queued(row[0], Event(*row[3:]), row[1], row[2]) for row in found]
+            found = connection.execute(_DEAD).fetchall()
+        return [Queued(row[0], Event(*row[4:]), row[1], row[2], row[3]) for row in found]
+
+    def revive(self, positions: Sequence[int]) -> int:
+        """Those of these that were set aside wait again in their old places, with no try counted; gives how many."""
+        with self._writing() as connection:
+            changed = connection.execute(_REVIVE, (json.dumps(list(positions)),)).rowcount
+            connection.execute("UPDATE about SET pending = pending + ?, dead = dead - ?", (changed, changed))
+        return int(changed)
 
     def trim(self) -> int:
         """Removes acknowledged rows that have been kept long enough, or that are more than the queue may hold."""
@@ -238,6 +266,7 @@ class EventQueue:
                 (self.limits.events,),
             ).rowcount
             connection.execute("DELETE FROM shares WHERE pending = 0 AND dead = 0")
+            connection.execute("DELETE FROM share_bytes WHERE bytes <= 0")
             return int(old + many)
 
     def stats(self) -> QueueStats:
@@ -249,7 +278,12 @@ class EventQueue:
             oldest = connection.execute(
                 "SELECT queued_at FROM events WHERE state = 'pending' ORDER BY position LIMIT 1"
             ).fetchone()
-        return QueueStats(pending, size, max(0.0, self._now() - oldest[0]) if oldest else None, synced, dead)
+            dead_at = connection.execute(
+                "SELECT min(occurred_at) FROM events WHERE state = 'dead'" if dead else "SELECT NULL"
+            ).fetchone()
+        return QueueStats(
+            pending, size, max(0.0, self._now() - oldest[0]) if oldest else None, synced, dead, dead_at[0]
+        )
 
     def filled(self, stats: QueueStats) -> float:
         """How full a queue with `stats` is, from 0 to 1."""
@@ -278,6 +312,14 @@ class EventQueue:
         pending, size, dead = connection.execute("SELECT pending, bytes, dead FROM about").fetchone()
         if pending + dead + len(events) > self.limits.events or size + sum(map(_size, events)) > self.limits.bytes:
             raise QueueFull(f"{pending + dead} events, {size} bytes")
+
+    def _check_shares(self, connection: sqlite3.Connection, before: int) -> None:
+        """Raises `ShareFull` where a key of the rows behind `before` has more than one key may have."""
+        events, size = int(self.limits.events * self.limits.share), int(self.limits.bytes * self.limits.share)
+        if (connection.execute(_FULLEST, (before,)).fetchone()[0] or 0) > events:
+            raise ShareFull(f"one key may have {events} events")
+        if (connection.execute(_FULLEST_BYTES, (before,)).fetchone()[0] or 0) > size:
+            raise ShareFull(f"one key's events may have {size} bytes")
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:

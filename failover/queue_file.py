@@ -22,6 +22,13 @@ def _share(sign: str, row: str) -> str:
     WHERE key = {row}.key AND {row}.state != 'synced';"""  # noqa: S608 - our own words
 
 
+def _share_bytes(sign: str, row: str) -> str:
+    """In a trigger: counts the bytes of its `row` to its key's share."""
+    return f"""INSERT OR IGNORE INTO share_bytes SELECT {row}.key, 0 WHERE {row}.state != 'synced';
+    UPDATE share_bytes SET bytes = bytes {sign} length(CAST({row}.body AS BLOB))
+    WHERE key = {row}.key AND {row}.state != 'synced';"""  # noqa: S608 - our own words
+
+
 _SCHEMA = (
     """CREATE TABLE IF NOT EXISTS about (id INTEGER PRIMARY KEY CHECK (id = 1), origin TEXT NOT NULL,
     pending INTEGER NOT NULL, bytes INTEGER NOT NULL, synced INTEGER NOT NULL, dead INTEGER NOT NULL,
@@ -34,17 +41,24 @@ _SCHEMA = (
     # the events of a batch, which are of many keys, are in fewer pages of it to write.
     """CREATE TABLE IF NOT EXISTS shares (key TEXT PRIMARY KEY, pending INTEGER NOT NULL, dead INTEGER NOT NULL)
     WITHOUT ROWID""",
+    # A table of its own: a release that knows nothing of it fills `shares` as it is, without naming the columns.
+    "CREATE TABLE IF NOT EXISTS share_bytes (key TEXT PRIMARY KEY, bytes INTEGER NOT NULL) WITHOUT ROWID",
     "DROP INDEX IF EXISTS events_by_key",
     "CREATE INDEX IF NOT EXISTS events_open ON events (position) WHERE state = 'pending'",
+    "CREATE INDEX IF NOT EXISTS events_dead ON events (occurred_at) WHERE state = 'dead'",
     "CREATE INDEX IF NOT EXISTS events_settled ON events (settled_at) WHERE state = 'synced'",
     # Triggers, since a release that knows nothing of shares may write the file too.
     f"CREATE TRIGGER IF NOT EXISTS share_taken AFTER INSERT ON events BEGIN {_share('+', 'new')} END",
     f"CREATE TRIGGER IF NOT EXISTS share_left AFTER DELETE ON events BEGIN {_share('-', 'old')} END",
     f"""CREATE TRIGGER IF NOT EXISTS share_moved AFTER UPDATE OF key, state ON events
     BEGIN {_share("-", "old")} {_share("+", "new")} END""",
+    f"CREATE TRIGGER IF NOT EXISTS bytes_taken AFTER INSERT ON events BEGIN {_share_bytes('+', 'new')} END",
+    f"CREATE TRIGGER IF NOT EXISTS bytes_left AFTER DELETE ON events BEGIN {_share_bytes('-', 'old')} END",
+    f"""CREATE TRIGGER IF NOT EXISTS bytes_moved AFTER UPDATE OF key, state ON events
+    BEGIN {_share_bytes("-", "old")} {_share_bytes("+", "new")} END""",
 )
 #: `user_version` of a file that has all of it.
-_VERSION = 1
+_VERSION = 2
 COLUMNS = "event_id, kind, key, occurred_at, body, checksum, queued_at, state, tries, reason, settled_at"
 _SAVE = f"INSERT OR IGNORE INTO events ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608
 #: Around a hole, rows are looked up one by one as far as this.
@@ -191,6 +205,11 @@ def recount(connection: sqlite3.Connection) -> None:
     connection.execute("DELETE FROM shares")
     connection.execute(
         "INSERT INTO shares SELECT key, sum(state = 'pending'), sum(state = 'dead') FROM events NOT INDEXED "
+        "WHERE state != 'synced' GROUP BY key"
+    )
+    connection.execute("DELETE FROM share_bytes")
+    connection.execute(
+        "INSERT INTO share_bytes SELECT key, sum(length(CAST(body AS BLOB))) FROM events NOT INDEXED "
         "WHERE state != 'synced' GROUP BY key"
     )
 

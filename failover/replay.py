@@ -1,26 +1,34 @@
 """Replay: sends a queue's events on, in order and in batches, until the ledger has every one of them once.
 
 The handler applies a batch in one transaction, each event once by its `event_id`; so a batch whose commit is in doubt
-is simply sent again.
+is simply sent again. One that is not taken is halved until the event is found that is in the way; that one waits, with
+what comes after it under its key, and the others go on. Which refusals count against an event: `failover.proof`.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Container, Sequence
+from dataclasses import dataclass, field
 
 from filelock import FileLock
 from filelock import Timeout as LockTimeout
 
-from failover.errors import Refused
+from failover.errors import FailoverError, NotTaken, Refused
+from failover.proof import is_proven
 from failover.queue import EventQueue, Queued
 
 _log = logging.getLogger("protecao.failover.replay")
 
-#: Applies all events of one origin, in order, idempotently, and returns once they are committed. Raises `Refused`
-#: for a fault in the data that will be there next time too; anything else means the same again, later.
+#: Applies all events of one origin, in order, idempotently, and returns once they are committed. Raises `Refused` and
+#: `NotTaken` as they say; anything else ends the run, and means the same again, later.
 Handler = Callable[[str, Sequence[Queued]], None]
+
+#: After so many keys in a row whose events are not taken, a run ends: it would find the same of all the others.
+_ENOUGH = 8
+#: A run that meets refusals ends after so many seconds. Each may have cost a time-out.
+_PATIENCE_S = 3.0
 
 
 def _nobody_notes(queued: Queued, reason: str) -> None:
@@ -29,11 +37,49 @@ def _nobody_notes(queued: Queued, reason: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Replayed:
-    """What one run did: events taken by the handler, refused this time, set aside for good."""
+    """What one run did: events taken; refused by proof; set aside for good; not taken, which counts against nobody."""
 
     synced: int = 0
     refused: int = 0
     dead: int = 0
+    held: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What keeps events in the queue: why the last one was not taken, since when (monotonic), whether any are taken."""
+
+    reason: str
+    since: float
+    everything: bool
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """A key whose first event is not taken. `answered`: that was said of it, and not of the way there."""
+
+    reason: str
+    since: float
+    answered: bool
+
+
+@dataclass(slots=True)
+class _Run:
+    """One run so far. `failed`: by key, the event that was not taken, and why; `freed`: keys that wait no more."""
+
+    began: float
+    synced: int = 0
+    refused: int = 0
+    dead: int = 0
+    in_a_row: int = 0
+    stopped: bool = False
+    freed: bool = False
+    taken: set[str] = field(default_factory=set)
+    failed: dict[str, tuple[Queued, FailoverError]] = field(default_factory=dict)
+    judged: set[str] = field(default_factory=set)
+
+    def done(self) -> Replayed:
+        return Replayed(self.synced, self.refused, self.dead, len(self.failed) - len(self.judged))
 
 
 class Replay:
@@ -48,6 +94,7 @@ class Replay:
         tries: int = 5,
         on_dead: Callable[[Queued, str], None] = _nobody_notes,
         ledger: Callable[[], str] | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         """`on_dead`: told of each event before it is set aside, with the reason; what it raises puts that off.
 
@@ -57,15 +104,26 @@ class Replay:
         self._on_dead = on_dead
         self._ledger = ledger
         self._handler = handler
-        self._batch = batch
+        self._batch = self._size = batch
         self._tries = tries
+        self._monotonic = monotonic
+        self._waiting: dict[str, _Waiting] = {}
+        self._takes_nothing = False
         # Two runs at once would each send what the other has sent, in an order of their own.
         self._lock = FileLock(f"{queue.path}.replay.lock", timeout=0, thread_local=False)
 
-    def run(self) -> Replayed:
-        """Replays what is pending. Raises what the handler or `ledger` raised other than `Refused`: later, then.
+    @property
+    def held(self) -> Held | None:
+        """What keeps events in the queue as of the last run; None where nothing does, or nobody could be asked."""
+        waiting = [one for one in tuple(self._waiting.values()) if one.answered]
+        if not waiting:
+            return None
+        return Held(waiting[-1].reason, min(one.since for one in waiting), self._takes_nothing)
 
-        Where an event is refused the others go on, but for those of its key: they stay behind it. A run while
+    def run(self) -> Replayed:
+        """Replays what is pending. Raises what the handler or `ledger` raised other than `Refused` and `NotTaken`.
+
+        Where an event is not taken the others go on, but for those of its key: they stay behind it. A run while
         another is under way does nothing.
         """
         try:
@@ -80,41 +138,115 @@ class Replay:
     def _run(self) -> Replayed:
         if self._ledger is not None:
             self._queue.belong_to(self._ledger())
-        done, after = Replayed(), 0
-        waiting: set[str] = set()
-        while batch := self._queue.pending(self._batch, after):
-            after = batch[-1].position
-            done = _sum(done, self._send([queued for queued in batch if queued.event.key not in waiting], waiting))
-        return done
+        run = _Run(self._monotonic())
+        while self._pass(run):
+            pass
+        self._takes_nothing = bool(run.failed) and not run.taken
+        return run.done()
 
-    def _send(self, batch: Sequence[Queued], waiting: set[str]) -> Replayed:
-        """The batch as one; one by one where something in it is refused."""
-        if not batch:
-            return Replayed()
+    def _pass(self, run: _Run) -> bool:
+        """Once through the queue, then once more to those that waited before; gives whether it is worth another."""
+        run.freed = False
+        heads = self._send_others(run)
+        if not run.stopped:
+            retried = [heads[key] for key in self._waiting if key in heads and key not in run.failed]
+            self._waiting = {key: one for key, one in self._waiting.items() if key in heads or key in run.failed}
+            self._send(retried, run, run.failed)
+        self._judge(run)
+        return run.freed and not run.stopped
+
+    def _send_others(self, run: _Run) -> dict[str, Queued]:
+        """Sends all whose key does not wait; gives the first event of each key that does."""
+        after, heads = 0, dict[str, Queued]()
+        while not run.stopped and (rows := self._queue.pending(self._batch, after, self._note_dead)):
+            after = rows[-1].position
+            for queued in rows:
+                if _key(queued) in self._waiting:
+                    heads.setdefault(_key(queued), queued)
+            self._send(rows, run, self._waiting)
+        return heads
+
+    def _send(self, rows: Sequence[Queued], run: _Run, skipped: Container[str]) -> None:
+        """In batches, which are halved where one is not taken and grow again behind the event in the way."""
+        rest, searched = list(rows), 0
+        while rest and not run.stopped:
+            size = self._size
+            batch, rest = [queued for queued in rest[:size] if _key(queued) not in skipped], rest[size:]
+            if not batch:
+                continue
+            error = self._take(batch, run)
+            if error is None:
+                if batch[-1].position >= searched:
+                    self._size = min(self._batch, 2 * self._size)
+            elif len(batch) > 1:
+                self._size, searched, rest = (len(batch) + 1) // 2, batch[-1].position, batch + rest
+            else:
+                searched = 0
+                self._leave_waiting(batch[0], error, run)
+            run.stopped = run.stopped or (error is not None and self._monotonic() - run.began > _PATIENCE_S)
+
+    def _take(self, batch: Sequence[Queued], run: _Run) -> FailoverError | None:
+        """The batch as one: None, or why it was not taken."""
         try:
             self._handler(self._queue.origin, batch)
-        except Refused as error:
-            if len(batch) == 1:
-                return self._refused(batch[0], error, waiting)
-            done = Replayed()
-            for queued in batch:
-                if queued.event.key not in waiting:
-                    done = _sum(done, self._send([queued], waiting))
-            return done
+        except (Refused, NotTaken) as error:
+            return error
+        except Exception as error:
+            self._try_less(batch, error)
+            raise
         self._queue.acknowledge([queued.position for queued in batch])
-        return Replayed(synced=len(batch))
+        run.synced += len(batch)
+        run.in_a_row = 0
+        for queued in batch:
+            run.taken.add(queued.event.kind)
+            run.freed = self._waiting.pop(_key(queued), None) is not None or run.freed
+        return None
 
-    def _refused(self, queued: Queued, error: Refused, waiting: set[str]) -> Replayed:
-        tries = self._queue.count_try(queued.position, str(error))
-        if tries >= self._tries:
-            self._on_dead(queued, str(error))
-            self._queue.set_aside(queued.position, str(error))
-            return Replayed(dead=1)
-        if queued.event.key:
-            waiting.add(queued.event.key)
-        _log.warning("an event was refused", extra={"position": queued.position, "tries": tries, "reason": str(error)})
-        return Replayed(refused=1)
+    def _try_less(self, batch: Sequence[Queued], error: Exception) -> None:
+        """The next run is to find out whether it was the batch that broke the way, by less of it and by another key."""
+        self._size = max(1, len(batch) // 2)
+        if len(batch) == 1 and batch[0].event.key:
+            self._wait(_key(batch[0]), str(error), answered=False)
+
+    def _leave_waiting(self, queued: Queued, error: FailoverError, run: _Run) -> None:
+        key = _key(queued)
+        run.failed[key] = queued, error
+        run.in_a_row += 1
+        run.stopped = run.in_a_row >= _ENOUGH
+        self._wait(key, str(error), answered=True)
+
+    def _wait(self, key: str, reason: str, *, answered: bool) -> None:
+        before = self._waiting.pop(key, None)  # put behind those that have not been tried for longer
+        since = before.since if before is not None and before.answered else self._monotonic()
+        self._waiting[key] = _Waiting(reason, since, answered)
+        if before is None or before.reason != reason:
+            _log.warning("an event was not taken", extra={"reason": reason})
+
+    def _judge(self, run: _Run) -> None:
+        """Counts a try against each event that is proven to be at fault, and sets aside those that have had enough."""
+        for key, (queued, error) in run.failed.items():
+            if key in run.judged or not is_proven(error, queued.event.kind, run.taken, len(run.failed)):
+                continue
+            run.judged.add(key)
+            tries = self._queue.count_try(queued.position, str(error))
+            if tries >= self._tries and self._note_dead(queued, str(error)):
+                self._queue.set_aside(queued.position, str(error))
+                self._waiting.pop(key, None)
+                run.dead += 1
+                run.freed = True
+            else:
+                run.refused += 1
+
+    def _note_dead(self, queued: Queued, reason: str) -> bool:
+        """Whether it was noted, so that it may be set aside."""
+        try:
+            self._on_dead(queued, reason)
+        except Exception as error:
+            _log.warning("an event cannot be set aside yet", extra={"position": queued.position, "reason": str(error)})
+            return False
+        return True
 
 
-def _sum(a: Replayed, b: Replayed) -> Replayed:
-    return Replayed(a.synced + b.synced, a.refused + b.refused, a.dead + b.dead)
+def _key(queued: Queued) -> str:
+    """Whose order it is in; an event without a key is in nobody's way."""
+    return queued.event.key or f"#{queued.position}"

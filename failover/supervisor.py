@@ -232,7 +232,8 @@ class Supervisor:
         self._count_queue()
         if self._replay is not None and Action.REPLAY in self._decision.actions:
             done = self._replay.run()
-            _log.info("replayed", extra={"synced": done.synced, "refused": done.refused, "set_aside": done.dead})
+            if done.synced or done.dead:  # what is not taken is said once, by the replay itself
+                _log.info("replayed", extra={"synced": done.synced, "refused": done.refused, "set_aside": done.dead})
             self._count_queue()
 
     def _say_how_it_is(self, unless: threading.Event | None = None) -> None:

@@ -14,6 +14,7 @@ from api.cli.nodes import node
 from api.cli.policies import policy
 from api.cli.products import product
 from api.cli.secrets import secrets
+from api.cli.set_aside import dead, revive
 from api.cli.tokens import token
 
 
@@ -22,6 +23,8 @@ def create_cli() -> Flask:
     # What a command writes beside a node's files is, like them, for one user only.
     os.umask(0o077)
     app = Flask("api", static_folder=None)
+    for of_events in (dead, revive):
+        events.add_command(of_events)
     for command in (product, policy, license_, token, keys, secrets, events, node, db):
         app.cli.add_command(command)
     return app

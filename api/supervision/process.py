@@ -341,6 +341,7 @@ class _Saying:
         queueing = self._queueing
         filled = 0.0 if queueing.queue is None else queueing.queue.filled(status.queue)
         yield from troubles.of_the_queue(queueing.trouble or status.queue_trouble, filled)
+        yield from troubles.of_the_replay(queueing.held(), status.queue)
         yield from troubles.of_what_was_set_aside([] if queueing.queue is None else queueing.queue.kept_aside())
 
 

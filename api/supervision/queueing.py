@@ -16,11 +16,14 @@ from api.shared_state import STATE_NAME, SharedState
 from api.supervision.published import QueueState
 from failover import EventQueue, Replay
 from failover.errors import QueueError, QueueUnavailable
+from failover.replay import Held
 
 _log = logs.get("supervision")
 
 #: How long a node stays cut off at least: a ledger that comes and goes costs one slow answer each time it is believed.
 _CUT_OFF_FOR_S = 1.0
+#: For how long events are not taken before that is said: rows that others hold for a moment are nobody's trouble.
+_HELD_FOR_S = 2.0
 
 
 class Queueing:
@@ -46,7 +49,9 @@ class Queueing:
             self.trouble = str(error)
             return
         handler = LedgerReplay(ledger_on(database, new_id(), clock), settings.node_id, clock)
-        self.replay = Replay(self.queue, handler, on_dead=handler.note_dead, ledger=handler.ledger_id)
+        self.replay = Replay(
+            self.queue, handler, on_dead=handler.note_dead, ledger=handler.ledger_id, monotonic=monotonic
+        )
 
     def listen(self, asking_since: float | None) -> None:
         """Cuts the node off where its ledger has owed the supervisor an answer for longer than a call may wait.
@@ -83,6 +88,11 @@ class Queueing:
             return self.queue is not None and self.queue.holds(license_id)
         except QueueError:
             return True
+
+    def held(self) -> Held | None:
+        """What keeps events in the queue though the ledger answers, where that has lasted."""
+        held = None if self.replay is None else self.replay.held
+        return held if held is not None and self._monotonic() - held.since >= _HELD_FOR_S else None
 
     def look(self) -> QueueState:
         """What waits in the queue."""

@@ -6,8 +6,11 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from api import logs
+from api.answers import timestamp
 from api.troubles import Trouble
 from failover import Status
+from failover.queue import QueueStats
+from failover.replay import Held
 
 _log = logs.get("supervision")
 
@@ -44,6 +47,14 @@ def of_the_queue(reason: str | None, filled: float) -> Iterator[str]:
         yield Trouble.QUEUE_FULL()
     elif filled >= _NEARLY_FULL:
         yield Trouble.QUEUE_NEARLY_FULL()
+
+
+def of_the_replay(held: Held | None, stats: QueueStats) -> Iterator[str]:
+    """`held`: what keeps events in the queue, where that has lasted; `stats`: the queue's, for what was set aside."""
+    if held is not None:
+        yield (Trouble.QUEUE_NOT_TAKEN if held.everything else Trouble.QUEUE_HELD_UP)(reason=held.reason)
+    if stats.dead:
+        yield Trouble.SET_ASIDE(count=stats.dead, oldest=timestamp(stats.oldest_dead_at))
 
 
 def of_what_was_set_aside(files: Iterable[Path]) -> Iterator[str]:

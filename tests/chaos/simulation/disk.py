@@ -42,8 +42,8 @@ class MemoryQueue:
                 raise ShareFull("one key's share is full")
         return [self._insert(event) for event in events]
 
-    def pending(self, limit: int, after: int = 0) -> list[Queued]:
-        """In order."""
+    def pending(self, limit: int, after: int = 0, _is_noted: object = None) -> list[Queued]:
+        """In order. Memory keeps every row as it was."""
         return [row for place, row in self._rows.items() if place > after][:limit]
 
     def acknowledge(self, positions: Sequence[int]) -> None:

@@ -286,7 +286,9 @@ class Process(Owner):
         leases = RemoteLeases(self.database, self, self.link)
         heartbeats = RemoteHeartbeats(self.database, self, self.link)
         hooks = Hooks(ready=self.ready, applied_seq=self._applied, head_seq=self._head)
-        replay = Replay(self.queue, self.handler, batch=20, on_dead=self.handler.note_dead)  # type: ignore[arg-type]
+        queue: Any = self.queue
+        noting = self.handler.note_dead
+        replay = Replay(queue, self.handler, batch=20, on_dead=noting, monotonic=self.monotonic)
         supervisor = SimSupervisor(
             self.me,
             self.config,

@@ -38,7 +38,7 @@ def test_rows_around_a_hole_are_saved(tmp_path: Path, caplog: pytest.LogCaptureF
     before = EventQueue(path)
     origin = before.origin
     before.close()
-    damage(path, 20 * PAGE, PAGE)
+    damage(path, 24 * PAGE, PAGE)
     queue = EventQueue(path)
     saved = [queued.event for queued in queue.pending(1000)]
     assert 300 < len(saved) < 398
@@ -83,7 +83,7 @@ def test_another_process_goes_on_in_the_new_file(tmp_path: Path) -> None:
     filled(path)
     other = EventQueue(path)
     other.append([event(900)])
-    damage(path, 20 * PAGE, PAGE)
+    damage(path, 24 * PAGE, PAGE)
     rescuer = EventQueue(path)
     rescuer.append([event(901)])
     other.append([event(902)])

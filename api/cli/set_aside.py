@@ -1,0 +1,82 @@
+"""`flask events dead` and `revive`: what this node's replay has set aside, and how it comes back.
+
+Both work at the queue's file while the node runs: its lock keeps them and the node apart.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+from api.answers import timestamp
+from api.cli.desk import open_desk, read_settings
+from api.cli.output import as_json, show_list
+from api.replay import forget_dead
+from api.runtime import shared_state
+from failover import EventQueue
+from failover.errors import QueueError
+from failover.queue import Queued
+
+_COLUMNS = ("event_id", "type", "license_id", "occurred_at", "tries", "reason")
+
+license_option = click.option("--license", "license_id", help="Only events of this license.")
+
+
+@click.command("dead")
+@license_option
+@as_json
+def dead(license_id: str | None, as_json: bool) -> None:
+    """List the events that this node's replay has set aside, and why."""
+    with _opened(read_settings().queue_path) as queue:
+        found = [_shown(one) for one in queue.dead() if license_id in (None, one.event.key)]
+        if not as_json:
+            click.echo(f"{len(found)} set aside in {queue.path}", err=True)
+        show_list(found, _COLUMNS, as_json)
+
+
+@click.command("revive")
+@click.argument("event_ids", nargs=-1)
+@license_option
+def revive(event_ids: tuple[str, ...], license_id: str | None) -> None:
+    """Let events that were set aside wait for the ledger again: all, those of EVENT_IDS, or those of one license.
+
+    The node sends them in their old order with its next replay, and counts their tries anew.
+    """
+    with open_desk() as desk, _opened(desk.settings.queue_path) as queue:
+        found = [one for one in queue.dead() if license_id in (None, one.event.key)]
+        chosen = [one for one in found if not event_ids or one.event.event_id in event_ids]
+        if missing := set(event_ids) - {one.event.event_id for one in chosen}:
+            raise click.ClickException(f"{', '.join(sorted(missing))}: not set aside in {queue.path}")
+        if chosen:
+            # Before they are there: no call of their licenses may overtake them.
+            shared_state(desk.settings.data_dir).will_queue()
+            forget_dead(desk.journal, [one.event.event_id for one in chosen])
+        revived = queue.revive([one.position for one in chosen])
+        click.echo(f"{revived} events wait again in {queue.path}")
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[EventQueue]:
+    """The queue's file as it is. Errors end the command."""
+    if not path.exists():
+        raise click.ClickException(f"there is no queue at {path}")
+    try:
+        with contextlib.closing(EventQueue(path)) as queue:
+            yield queue
+    except QueueError as error:
+        raise click.ClickException(f"the queue {path} cannot be used: {error}") from error
+
+
+def _shown(one: Queued) -> dict[str, Any]:
+    return {
+        "event_id": one.event.event_id,
+        "type": one.event.kind,
+        "license_id": one.event.key or None,
+        "occurred_at": timestamp(one.event.occurred_at),
+        "tries": one.tries,
+        "reason": one.reason,
+    }
