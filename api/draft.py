@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -18,6 +19,8 @@ from api.snapshot.reader import Seen
 
 #: A license or machine is written as seen at most this often by checks that change nothing else.
 TOUCH_EVERY_S = 60.0
+#: How many bytes of JSON the entitlements that a call asks for may take in its event.
+_ENTITLEMENTS_MAX = 1024
 
 
 class RequestIdReused(Exception):
@@ -216,14 +219,32 @@ def _more_data(operation: Operation, before: Holding | None, verdict: Verdict) -
 
 
 def _event_data(operation: Operation, verdict: Verdict) -> dict[str, Any]:
+    call, left_out = _kept(operation.call, verdict.holding)
     data = {
         "code": verdict.code,
         "valid": verdict.valid,
         "detail": verdict.detail,
         "nonce": operation.nonce,
-        "call": operation.call,
+        "call": call,
+        **left_out,
     }
     if operation.body_hash is not None:
         assert verdict.holding is not None
         data |= {"body": operation.body_hash, "uses": verdict.holding.license.uses}
     return data
+
+
+def _kept(call: Call, holding: Holding | None) -> tuple[Call, dict[str, Any]]:
+    """The call as its event keeps it, and what is kept in place of what is left out: an event is at most 4 KiB.
+
+    Of a long list of entitlements those are kept that the license lacks; of what is still too long a hash. No other
+    field of a call can be long, and replay needs none of the list.
+    """
+    if len(asked := msgspec.json.encode(call.entitlements)) <= _ENTITLEMENTS_MAX:
+        return call, {}
+    held = set() if holding is None else set(holding.license.entitlements)
+    missing = tuple(one for one in call.entitlements if one not in held)
+    if len(msgspec.json.encode(missing)) > _ENTITLEMENTS_MAX:
+        missing = ()
+    left_out = {"count": len(call.entitlements), "sha256": hashlib.sha256(asked).hexdigest()}
+    return replace(call, entitlements=missing), {"entitlements": left_out}

@@ -195,9 +195,9 @@ def _past(event: Event, call: Call) -> Past:
 
 
 def _meaning(error: LedgerError) -> Exception:
-    """What the ledger's error means for a batch. Where no server answered it says nothing of the batch."""
+    """What the ledger's error means for a batch. Where the ledger did not answer it says nothing of the batch."""
     if isinstance(error, LedgerRefused):
         return Doubted(str(error))
-    if isinstance(error, LedgerBusy) or error.sqlstate is not None:
+    if isinstance(error, LedgerBusy) or error.answered:
         return NotTaken(str(error))
     return error

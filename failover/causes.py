@@ -51,6 +51,11 @@ def sqlstate_of(error: BaseException) -> str | None:
     return None if state is None else str(state)
 
 
+def is_answer(error: BaseException) -> bool:
+    """Whether the database itself said it, and not the way there: a file is always there to say something."""
+    return sqlstate_of(error) is not None or isinstance(_driver_error(error), sqlite3.Error)
+
+
 def cause_of(error: BaseException) -> Cause:
     """What a driver's error, perhaps wrapped by SQLAlchemy, speaks of."""
     cause = _driver_error(error)

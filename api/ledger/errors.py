@@ -19,13 +19,17 @@ import psycopg2
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from failover.causes import Cause, cause_of, reason_of, sqlstate_of
+from failover.causes import Cause, cause_of, is_answer, reason_of, sqlstate_of
 
 
 class LedgerError(Exception):
-    """Something the ledger did or did not do. `sqlstate`: the server's code, None where no server answered."""
+    """Something the ledger did or did not do. `sqlstate`: the server's code, None where there is none.
+
+    `answered`: whether the database itself said it, and not the way there.
+    """
 
     sqlstate: str | None = None
+    answered: bool = False
 
 
 class LedgerUnavailable(LedgerError):
@@ -62,5 +66,5 @@ DRIVER_ERRORS = (DBAPIError, PoolTimeout, psycopg2.Error, sqlite3.Error, OSError
 def translate(error: BaseException) -> LedgerError:
     """The `LedgerError` that a driver's error means, with `reason_of` as its words."""
     meant = _MEANING[cause_of(error)](reason_of(error))
-    meant.sqlstate = sqlstate_of(error)
+    meant.sqlstate, meant.answered = sqlstate_of(error), is_answer(error)
     return meant

@@ -95,6 +95,55 @@ def test_one_key_gets_its_share_and_others_go_on(queue: EventQueue) -> None:
     queue.append([event(6, "lic")])
 
 
+def test_one_key_gets_its_share_of_the_bytes_too(queue: EventQueue) -> None:
+    """Large events are few: five of them would fill the queue without passing a share of the rows."""
+    queue.append([event(1, "lic", "x" * 200)])
+    with pytest.raises(ShareFull, match="250 bytes"):
+        queue.append([event(2, "lic", "x" * 51)])
+    queue.append([event(2, "lic", "x" * 50), event(3, "other", "x" * 250), event(4, body="x" * 400)])
+    queue.set_aside(1, "no such thing")
+    with pytest.raises(ShareFull):
+        queue.append([event(5, "lic", "x")])
+    queue.revive([1])
+    queue.acknowledge([1])
+    queue.append([event(5, "lic", "ü" * 100)])
+    with pytest.raises(ShareFull):
+        queue.append([event(6, "lic", "x")])
+
+
+def test_a_file_of_a_release_that_counted_no_bytes_goes_on_with_them_counted(queue: EventQueue) -> None:
+    queue.append([event(1, "lic", "x" * 200), event(2, "lic", "x" * 40), event(3, "done", "x" * 100)])
+    queue.set_aside(2, "no such thing")
+    queue.acknowledge([3])
+    queue.close()
+    with contextlib.closing(sqlite3.connect(queue.path)) as connection:
+        connection.executescript(
+            "DROP TRIGGER bytes_taken; DROP TRIGGER bytes_left; DROP TRIGGER bytes_moved; DROP TABLE share_bytes; "
+            "DROP INDEX events_dead; PRAGMA user_version = 1"
+        )
+    with contextlib.closing(EventQueue(queue.path, queue.limits)) as again:
+        with pytest.raises(ShareFull):
+            again.append([event(4, "lic", "x" * 11)])
+        again.append([event(4, "lic", "x" * 10), event(5, "done", "x" * 250)])
+    with contextlib.closing(sqlite3.connect(queue.path)) as connection:
+        assert dict(connection.execute("SELECT * FROM share_bytes")) == {"lic": 250, "done": 250}
+
+
+def test_a_release_that_counts_no_bytes_may_write_the_file(queue: EventQueue) -> None:
+    queue.append([event(1, "lic")])
+    with contextlib.closing(sqlite3.connect(queue.path)) as other:
+        other.execute("DELETE FROM shares")
+        other.execute("INSERT INTO shares SELECT key, count(*), 0 FROM events GROUP BY key")  # its own way of counting
+        other.execute(
+            "INSERT INTO events (event_id, kind, key, occurred_at, body, checksum, queued_at) "
+            "VALUES ('o', 'check', 'lic', 1.0, printf('%.242c', 'x'), 'sum', 1.0)"
+        )
+        other.execute("UPDATE about SET pending = 2, bytes = 250")
+        other.commit()
+    with pytest.raises(ShareFull):
+        queue.append([event(2, "lic", "x")])
+
+
 def test_a_share_is_what_waits_of_a_key_and_what_was_set_aside(queue: EventQueue) -> None:
     keys = ("lic", "nul\0a", "nul\0b")
     for number, key in enumerate(keys):
