@@ -63,12 +63,6 @@ BREAKS = [
         "23514",
     ),
     Break("a full disk", _DISK_FULL, "DROP TRIGGER no_space ON events", "53100"),
-    Break(
-        "a database that takes reads only",
-        "ALTER ROLE seller SET default_transaction_read_only = on",
-        "ALTER ROLE seller RESET default_transaction_read_only",
-        "25006",
-    ),
 ]
 
 

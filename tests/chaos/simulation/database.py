@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from api.ledger.errors import LedgerUnavailable
+from api.ledger.errors import LedgerError, LedgerRefused, LedgerUnavailable
 from api.ledger.records import Batch, Known
 from failover.lease import LeaseStore
 from tests.chaos.simulation.books import Books, Effect
@@ -32,6 +32,18 @@ class Transaction:
     open: bool = True
     idle: Timer | None = None
     overdue: bool = False
+
+
+class NoRight(LedgerUnavailable):
+    """`machines` was revoked from the nodes' role: whatever looks a license up is refused."""
+
+    sqlstate, answered = "42501", True
+
+
+class NoMore(LedgerRefused):
+    """An operator added a constraint to `events` that no row fulfils."""
+
+    sqlstate, answered = "23514", True
 
 
 @dataclass(frozen=True)
@@ -65,6 +77,8 @@ class Database:
     def __post_init__(self) -> None:
         self.server = Server(self.kernel)
         self.open: list[Transaction] = []
+        #: What refuses everybody at this moment, each once for everyone who put it there.
+        self.refusals: list[type[LedgerError]] = []
 
     def now(self) -> float:
         """Its clock."""
@@ -98,14 +112,21 @@ class Database:
 
     # -- the licenses ---------------------------------------------------------------------------------------------
 
+    def look_up(self, asks: Sequence[str]) -> list[Known]:
+        """What is known of these keys."""
+        self._refuse(NoRight)
+        return [self.books.known(key) for key in asks]
+
     def append(self, owner: Owner, batch: Batch) -> int:
         """One message that commits."""
+        self._refuse(NoMore)
         head = self.books.write(batch, self.now())
         self.observer.committed(owner, batch)
         return head
 
     def begin(self, owner: Owner, asks: Sequence[tuple[str, str | None]]) -> tuple[Transaction, list[Known]]:
         """Locks the licenses of these keys and reads what the asks (key hash, event id) want."""
+        self._refuse(NoRight)
         ids = tuple(dict.fromkeys(self.books.by_key[key] for key, _ in asks if key in self.books.by_key))
         if any(id in one.licenses for one in self.open for id in ids):
             raise Blocked
@@ -138,6 +159,10 @@ class Database:
         transaction.overdue = True
         if self.server.mode == "up":
             self.end(transaction)
+
+    def _refuse(self, kind: type[LedgerError]) -> None:
+        if kind in self.refusals:
+            raise kind(kind.__name__)
 
     def _still(self, transaction: Transaction) -> None:
         if not transaction.open:

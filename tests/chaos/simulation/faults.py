@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
+from api.ledger.errors import LedgerError
 from api.ledger.records import Batch, Change, Event
 from api.licensing import Act, Call
+from tests.chaos.simulation.database import NoMore, NoRight
 from tests.chaos.simulation.kernel import Owner
 from tests.chaos.simulation.scenario import Item
 
@@ -136,6 +138,17 @@ def _database_restored(world: World, item: Item, lasts: float) -> None:
     world.kernel.say(f"    the ledger has {world.database.books.head} events again")
 
 
+def _refused(kind: type[LedgerError]) -> Happening:
+    """An operator's mistake: the ledger is there and refuses everybody, until it is undone."""
+
+    def refuse(world: World, item: Item, lasts: float) -> None:
+        refusals = world.database.refusals
+        refusals.append(kind)
+        world.kernel.at(lasts, lambda: refusals.remove(kind))
+
+    return refuse
+
+
 def _switch_over(world: World, item: Item, lasts: float) -> None:
     for process in world.processes():
         if process.supervisor.is_leader() and not process.paused:
@@ -158,7 +171,7 @@ def _admin(world: World, item: Item, lasts: float) -> None:
     """A change of a license's status, in the ledger."""
     database, books = world.database, world.database.books
     id = books.by_key[item.key]
-    if database.server.mode != "up" or any(id in one.licenses for one in database.open):
+    if database.server.mode != "up" or database.refusals or any(id in one.licenses for one in database.open):
         return
     before = books.licenses[id].holding
     assert before is not None
@@ -193,6 +206,8 @@ HAPPENINGS: dict[str, Happening] = {
     "database stops": _database_stops,
     "database freezes": _database_freezes,
     "database restored": _database_restored,
+    "table revoked": _refused(NoRight),
+    "rule added": _refused(NoMore),
     "switch over": _switch_over,
     "promote": _promote,
     "beats emptied": _beats_emptied,

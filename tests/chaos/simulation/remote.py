@@ -32,7 +32,7 @@ class Remote:
 
     def look_up(self, asks: Sequence[Ask]) -> list[Known]:
         """At one moment."""
-        return self.ask(lambda: [self.database.books.known(ask.key_hash) for ask in asks], RECORD)
+        return self.ask(lambda: self.database.look_up([ask.key_hash for ask in asks]), RECORD)
 
     def has_event(self, event_id: str) -> bool:
         """Whether the log has it."""

@@ -82,6 +82,8 @@ _FAULTS = (
     ("database stops", 3),
     ("database freezes", 3),
     ("database restored", 2),
+    ("table revoked", 2),
+    ("rule added", 1),
     ("switch over", 1),
     ("promote", 1),
     ("beats emptied", 1),

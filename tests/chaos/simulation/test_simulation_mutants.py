@@ -84,6 +84,11 @@ OWN = [
         ("nothing is given up",),
     ),
     Mutant(
+        "tries spent on an environment error",
+        (("failover/proof.py", "    return isinstance(error, Doubted) and kind in taken", "    return True"),),
+        ("nothing is given up",),
+    ),
+    Mutant(
         "a usage that is replayed counts as one, whatever it was",
         (("api/licensing/merge.py", "license.uses + past.call.increment)", "license.uses + 1)"),),
         ("merged as designed",),
