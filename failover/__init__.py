@@ -46,6 +46,8 @@ When things fail
   and the last failback is as long ago, the backup moves the lease to it in one transaction. To rank 1 only.
 - The database comes back older: the epochs seen are remembered, and none is used again.
 - The queue's file is damaged: it is set aside, its sound rows are saved, and it is said at level ERROR.
+- An event is not taken: its batch is halved until it is found; it waits, with what comes behind it under its key, and
+  the others go on. A try counts only where the event itself is at fault (`failover.proof`); after five it is set aside.
 - The queue is full: `QueueFull`, and nothing is dropped in silence.
 - The heartbeat table is emptied: every process writes its row again at its next beat; meanwhile nobody fails back.
 - A transaction pooler stands in between: nothing here lives in a session.

@@ -58,7 +58,10 @@ class SyncManager:
         return event_id
 
     def process_backup_events(self) -> int:
-        """Replays what is pending; gives how many the handler took. Raises what the handler raised but `Refused`."""
+        """Replays what is pending; gives how many the handler took. Raises what the handler raised but `Refused`.
+
+        That is the handler's word that an event is at fault; where it refuses all of several, no try counts.
+        """
         waiting = self._queue.stats().pending
         if not waiting:
             return 0

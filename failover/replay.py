@@ -221,9 +221,14 @@ class Replay:
     def _wait(self, key: str, reason: str, *, answered: bool) -> None:
         before = self._waiting.pop(key, None)  # put behind those that have not been tried for longer
         since = before.since if before is not None and before.answered else self._monotonic()
+        is_new = (before is None or before.reason != reason) and not self._is_said(reason)
         self._waiting[key] = _Waiting(reason, since, answered)
-        if before is None or before.reason != reason:
+        if is_new and answered:
             _log.warning("an event was not taken", extra={"reason": reason})
+
+    def _is_said(self, reason: str) -> bool:
+        """Of a thousand keys that wait for one reason it is said once."""
+        return any(one.reason == reason for one in self._waiting.values())
 
     def _judge(self, run: _Run) -> None:
         """Counts a try against each event that is proven to be at fault, and sets aside those that have had enough."""

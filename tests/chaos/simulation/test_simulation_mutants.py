@@ -81,7 +81,7 @@ OWN = [
                 "        if recorded is not None and not recorded:\n",
             ),
         ),
-        ("nothing is given up",),
+        ("nothing is given up", "every queue is replayed in the end"),
     ),
     Mutant(
         "tries spent on an environment error",

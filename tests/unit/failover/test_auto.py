@@ -178,6 +178,49 @@ def test_an_event_that_is_refused_is_set_aside_in_the_end(tmp_path: Path) -> Non
     sync.close()
 
 
+def test_a_handler_that_refuses_everything_costs_no_event(tmp_path: Path) -> None:
+    handled: list[str] = []
+    is_logged_in = False
+
+    def handle(given: Mapping[str, Any]) -> None:
+        if not is_logged_in:
+            raise Refused("not logged in")
+        handled.append(given["event_id"])
+
+    sync = SyncManager(handle, tmp_path / "sync_queue.db", say=lambda _: None)
+    for number in range(3):
+        sync.queue_event(event(number))
+    for _ in range(10):
+        assert sync.process_backup_events() == 0
+    assert sync.get_sync_stats() == {"total": 3, "pending": 3, "synced": 0}
+    is_logged_in = True
+    assert sync.process_backup_events() == 3
+    assert handled == ["e0", "e1", "e2"]
+    sync.close()
+
+
+def test_a_handler_that_breaks_is_asked_again_from_that_event_on(tmp_path: Path) -> None:
+    handled: list[str] = []
+    breaks_at = ["e1"]
+
+    def handle(given: Mapping[str, Any]) -> None:
+        if given["event_id"] in breaks_at:
+            raise ConnectionError("the site is down")
+        handled.append(given["event_id"])
+
+    sync = SyncManager(handle, tmp_path / "sync_queue.db", say=lambda _: None)
+    for number in range(3):
+        sync.queue_event(event(number))
+    for _ in range(10):
+        with pytest.raises(ConnectionError):
+            sync.process_backup_events()
+    assert handled == ["e0"]
+    breaks_at.clear()
+    assert sync.process_backup_events() == 2
+    assert handled == ["e0", "e1", "e2"], "in their order"
+    sync.close()
+
+
 def test_without_a_handler_nothing_is_pretended(tmp_path: Path) -> None:
     sync = SyncManager(path=tmp_path / "sync_queue.db", say=lambda _: None)
     sync.queue_event(event(1))

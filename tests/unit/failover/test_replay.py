@@ -276,6 +276,7 @@ def test_it_says_what_is_held_up_and_since_when(queue: EventQueue, ledger: Ledge
     assert replay.held == Held("SQLSTATE 55P03", began, everything=False)
     clock.move(30)
     ledger.faults = {"": NotTaken("SQLSTATE 42501")}
+    queue.append([Event("new", "check", "{}", 1.0, "lic0")])
     replay.run()
     assert replay.held == Held("SQLSTATE 42501", began, everything=True)
     ledger.faults = {}
