@@ -17,7 +17,8 @@ from failover.database import Database
 from failover.errors import FailoverError
 from failover.heartbeat import HeartbeatStore, PrimaryHealth, Report, SqlHeartbeatStore
 from failover.lease import LeaseStore, SqlLeaseStore, Trust
-from failover.model import Identity, Kind, State, role_of
+from failover.liveness import BeatWatch, LeaseWatch
+from failover.model import Identity, Kind, Lease, State, role_of
 from failover.queue import Event, EventQueue, Queued
 from failover.replay import Replay
 
@@ -121,8 +122,11 @@ class AutoFailover:
         self._monotonic = monotonic
         self._leases, self._heartbeats = stores or _stores(url)
         # The backup's lease must outlast the pause of its own loop, the primary's must end with its heartbeat.
-        self._lease_s = timeout_seconds if rank == 1 else timeout_seconds + 2 * check_every
-        self._trust = Trust(self._lease_s - min(_MARGIN_S, self._lease_s / 10), monotonic)
+        self._backups_lease_s = timeout_seconds + 2 * check_every
+        self._lease_s = self._lasts(rank)
+        margin = min(_MARGIN_S, self._lease_s / 10)
+        self._trust = Trust(self._lease_s - margin, monotonic)
+        self._lease_watch, self._beat_watch = LeaseWatch(margin / 2), BeatWatch(timeout_seconds)
         self._health = PrimaryHealth(timeout_seconds)
         self._sync: SyncManager | None = None
         self._is_new = True
@@ -163,8 +167,10 @@ class AutoFailover:
         Raises `StoreUnavailable` where the heartbeats cannot be read: then neither answer would be true. Raises what
         the handler raised, and stays in backup mode: the next check replays the rest.
         """
-        self._health.saw(self._heartbeats.read(), self._monotonic())
+        beats, now = self._heartbeats.read(), self._monotonic()
+        self._health.saw(self._beat_watch.saw(beats, now), now)
         alive = self._health.primary is not None
+        self._look()
         if self._trust.epoch is not None and not self._keep_the_lease():
             return False
         if not alive and not self.is_backup_mode:
@@ -211,10 +217,10 @@ class AutoFailover:
 
     def _keep_the_lease(self) -> bool:
         """Renews what this process has or was handed; takes what is free. Gives whether it is in charge."""
-        lease, sent = self._leases.watch(), self._monotonic()
+        lease, sent = self._look(), self._monotonic()
         if lease is None or lease.holder.instance != self.me.instance:
             self._trust.lost()
-            return self.me.rank == 1 and (lease is None or lease.expires_in < 0) and self._take_the_lease()
+            return self.me.rank == 1 and self._take_the_lease()
         if not self._leases.renew(self.me, lease.epoch, self._lease_s):
             self._trust.lost()
             return False
@@ -227,9 +233,23 @@ class AutoFailover:
         if lease is not None and (lease.holder.node, lease.holder.rank) == (self.me.node, 1):
             self._leases.hand_over(lease, self.me, self._lease_s, Kind.TAKEOVER)
 
+    def _look(self) -> Lease | None:
+        """At the lease: whether it is over hangs on how long it was seen unchanged."""
+        asked = self._monotonic()
+        lease = self._leases.watch()
+        lasts = self._lasts(lease.holder.rank) if lease else 0.0
+        self._lease_watch.saw(lease, asked, self._monotonic(), lasts)
+        return lease
+
+    def _lasts(self, rank: int) -> float:
+        return self.timeout if rank == 1 else self._backups_lease_s
+
     def _take_the_lease(self) -> bool:
-        sent = self._monotonic()
-        epoch = self._leases.acquire(self.me, self._lease_s)
+        lease, sent = self._look(), self._monotonic()
+        free = self._lease_watch.free(sent)
+        if lease is not None and free is None:
+            return False
+        epoch = self._leases.acquire(self.me, self._lease_s, free=free)
         if epoch is not None:
             self._trust.renewed(epoch, sent)
         return epoch is not None

@@ -14,6 +14,7 @@ from failover.config import Config
 from failover.decide import decide
 from failover.errors import StoreBusy
 from failover.lease import LeaseStore, Trust
+from failover.liveness import LeaseWatch
 from failover.model import Action, Decision, Identity, Kind, Lease, Observation, Role, State, role_of
 
 _log = logging.getLogger("protecao.failover")
@@ -56,8 +57,11 @@ class Elector:
         #: Since when (monotonic) the store has owed an answer to a plain question; None: it owes none.
         self.asking_since: float | None = None
         self.trouble: str | None = None
+        self._lease_watch = LeaseWatch(config.margin / 2)
         self._lease_expires_at: float | None = None
         self._last_failback_at: float | None = None
+        #: The epoch in which the last failback was asked for: while this node leads in it, there is no other.
+        self._failback_asked_in: int | None = None
         self._led_since: float | None = None
         self._store = store
         self._monotonic = monotonic
@@ -129,27 +133,34 @@ class Elector:
             self.ledger_since = self._monotonic()
 
     def _watch(self) -> None:
-        self.asking_since = self._monotonic()
+        self.asking_since = asked = self._monotonic()
         try:
             lease = self._store.watch()
         finally:
             self.asking_since = None
         self.lease = lease
-        self._lease_expires_at = None if lease is None else self._monotonic() + lease.expires_in
+        self._lease_watch.saw(lease, asked, self._monotonic(), self.config.heartbeat_timeout)
+        self._lease_expires_at = self._lease_watch.free_at
         if lease is not None:
             self.epoch_seen = max(self.epoch_seen, lease.epoch)
         if self.trust.epoch is not None and not self._is_still_mine(lease):
             self._lose("the lease is another's")
-        if self.me.rank != 1 and self.is_leader():
-            age = self._store.last_failback_age()
-            self._last_failback_at = None if age is None else self._monotonic() - age
+        if self.me.rank != 1 and self.is_leader() and self._failback_asked_in != self.trust.epoch:
+            self._ask_for_the_last_failback()
+
+    def _ask_for_the_last_failback(self) -> None:
+        """Once in each epoch: from then on its age is this process's own to count. One yet to come is of now."""
+        age = self._store.last_failback_age()
+        self._last_failback_at = None if age is None else self._monotonic() - max(0.0, age)
+        self._failback_asked_in = self.trust.epoch
 
     def _is_still_mine(self, lease: Lease | None) -> bool:
         return lease is not None and lease.holder.instance == self.me.instance and lease.epoch == self.trust.epoch
 
     def _acquire(self) -> None:
         sent = self._monotonic()
-        epoch = self._store.acquire(self.me, self.config.heartbeat_timeout, self.epoch_seen)
+        free = self._lease_watch.free(sent)
+        epoch = self._store.acquire(self.me, self.config.heartbeat_timeout, self.epoch_seen, free)
         if epoch is None:
             _log.info("another took the lease first", extra={"node": self.me.node})
             return

@@ -26,12 +26,20 @@ class Report:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Beat:
-    """What a process was last heard to say, `age_s` seconds ago by the database's clock."""
+    """What a process was last heard to say, `age_s` seconds ago. `beat_at`, `started_at`: by the database's clock.
+
+    As a store gives it, the age is by that clock too, which can be set; `failover.liveness.BeatWatch` knows better.
+    """
 
     who: Identity
     age_s: float
+    beat_at: float
     started_at: float
     report: Report
+
+    def is_fresh(self, timeout: float) -> bool:
+        """Whether it is at most `timeout` seconds old. One of a moment to come may be of any age."""
+        return 0.0 <= self.age_s <= timeout
 
     @property
     def may_lead(self) -> bool:
@@ -73,6 +81,7 @@ class SqlHeartbeatStore:
             Beat(
                 who=Identity(row["instance"], row["node"], row["rank"]),
                 age_s=float(row["age_s"]),
+                beat_at=row["beat_at"],
                 started_at=row["started_at"],
                 report=Report(**{name: row[name] for name in Report.__dataclass_fields__}),
             )
@@ -98,9 +107,9 @@ class PrimaryHealth:
         self._beat_at: float | None = None
 
     def saw(self, beats: Sequence[Beat], now: float) -> None:
-        """Takes in the beats as read at `now` (monotonic)."""
+        """Takes in the beats as a `BeatWatch` knows them at `now` (monotonic)."""
         able = [beat for beat in beats if beat.who.rank == 1 and beat.may_lead]
-        fresh = [beat for beat in able if beat.age_s <= self._timeout]
+        fresh = [beat for beat in able if beat.is_fresh(self._timeout)]
         if not fresh:
             self._primary = self._since = self._beat_at = None
             return
@@ -128,6 +137,6 @@ def doubled(beats: Sequence[Beat], timeout: float) -> dict[int, tuple[str, ...]]
     """The ranks that several live nodes say are theirs, with those nodes. One that signed off is no rival."""
     nodes: dict[int, set[str]] = {}
     for beat in beats:
-        if beat.age_s <= timeout and beat.report.state != State.STOPPING:
+        if beat.is_fresh(timeout) and beat.report.state != State.STOPPING:
             nodes.setdefault(beat.who.rank, set()).add(beat.who.node)
     return {rank: tuple(sorted(names)) for rank, names in nodes.items() if len(names) > 1}

@@ -15,7 +15,7 @@ from sqlalchemy import Connection
 from failover import sql
 from failover.database import Storage
 from failover.errors import NotLeading
-from failover.model import Identity, Kind, Lease
+from failover.model import Free, Identity, Kind, Lease
 
 LEASE_NAME = "leader"
 
@@ -26,20 +26,24 @@ class LeaseStore(Protocol):
     def watch(self) -> Lease | None:
         """The lease as it is, without locking anything; None where nobody ever led."""
 
-    def acquire(self, me: Identity, timeout: float, epoch_seen: int = 0) -> int | None:
-        """Takes a lease that has ended; gives its new epoch, above `epoch_seen` too, or None: lost to another."""
+    def acquire(self, me: Identity, timeout: float, epoch_seen: int = 0, free: Free | None = None) -> int | None:
+        """Takes a lease that has ended; gives its new epoch, above `epoch_seen` too, or None: lost to another.
+
+        `free`: what the caller found to be over, and is taken if it is still the same; without it the database's clock
+        decides, which may have been set.
+        """
 
     def renew(self, me: Identity, epoch: int, timeout: float) -> bool:
         """Lets the lease last `timeout` from now. False: it is another's, step down at once."""
 
     def resign(self, me: Identity, epoch: int) -> bool:
-        """Ends the lease now; its epoch is kept. False: it was not this holder's, or over."""
+        """Ends the lease now; its epoch is kept. False: it was not this holder's, or resigned already."""
 
     def hand_over(self, lease: Lease, to: Identity, timeout: float, kind: Kind) -> int | None:
         """Moves `lease` to another holder with the next epoch, in one transaction; None: it has changed meanwhile."""
 
     def last_failback_age(self) -> float | None:
-        """How long ago the lease was last handed back to rank 1; None: never."""
+        """How long ago the lease was last handed back to rank 1, by the database's clock; None: never."""
 
 
 class SqlLeaseStore:
@@ -54,17 +58,22 @@ class SqlLeaseStore:
         with self._storage.reading() as connection:
             return self._read(connection)
 
-    def acquire(self, me: Identity, timeout: float, epoch_seen: int = 0) -> int | None:
+    def acquire(self, me: Identity, timeout: float, epoch_seen: int = 0, free: Free | None = None) -> int | None:
         """One compare-and-set: inserts, or updates where the lease read has ended and is still the one read."""
         with self._storage.writing() as connection:
-            read = self._read(connection)
+            read = free.lease if free else self._read(connection)
             epoch_read = read.epoch if read else 0
             epoch = max(epoch_read, epoch_seen) + 1
             values = {**_columns(me), "epoch": epoch, "epoch_read": epoch_read, "timeout": timeout}
-            if self._run(connection, sql.ACQUIRE, **values) != 1:
+            if free is not None:
+                changed = self._run(connection, sql.ACQUIRE_FOUND, **values, expires_at_read=free.lease.expires_at)
+            else:
+                changed = self._run(connection, sql.ACQUIRE, **values)
+            if changed != 1:
                 return None
             if read is not None and read.holder.node != me.node:
-                self._record(connection, read, me, epoch, Kind.TAKEOVER, read.silent_s(timeout))
+                silent_s = free.silent_s if free else max(0.0, read.silent_s(timeout))
+                self._record(connection, read, me, epoch, Kind.TAKEOVER, silent_s)
             return epoch
 
     def renew(self, me: Identity, epoch: int, timeout: float) -> bool:
@@ -89,7 +98,7 @@ class SqlLeaseStore:
             return epoch
 
     def last_failback_age(self) -> float | None:
-        """Seconds since the newest failback among the failovers."""
+        """Seconds since the newest failback among the failovers; below 0 where the database's clock was set back."""
         with self._storage.reading() as connection:
             age = connection.execute(sql.statement(sql.LAST_FAILBACK, self._storage.is_sqlite)).scalar()
             return None if age is None else float(age)
@@ -106,7 +115,8 @@ class SqlLeaseStore:
         if found is None:
             return None
         holder = Identity(found.holder, found.node, found.rank)
-        return Lease(holder, found.epoch, found.acquired_at, float(found.expires_in), bool(found.resigned))
+        resigned = found.expires_at <= sql.RESIGNED
+        return Lease(holder, found.epoch, found.acquired_at, float(found.expires_in), resigned, found.expires_at)
 
     def _record(self, connection: Connection, before: Lease, to: Identity, epoch: int, kind: Kind, gap: float) -> None:
         names = {"from_node": before.holder.node, "to_node": to.node, "kind": kind.value}

@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 
 from failover.errors import NotLeading
 from failover.heartbeat import Beat, Report
-from failover.model import Identity, Kind, Lease
+from failover.model import Free, Identity, Kind, Lease
+from failover.sql import RESIGNED
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,18 +48,19 @@ class MemoryLeaseStore:
         if row is None:
             return None
         expires_in = row.expires_at - self._clock()
-        return Lease(row.holder, row.epoch, row.acquired_at, expires_in, row.expires_at < row.acquired_at)
+        return Lease(row.holder, row.epoch, row.acquired_at, expires_in, row.expires_at <= RESIGNED, row.expires_at)
 
-    def acquire(self, me: Identity, timeout: float, epoch_seen: int = 0) -> int | None:
-        """Takes a lease that has ended."""
+    def acquire(self, me: Identity, timeout: float, epoch_seen: int = 0, free: Free | None = None) -> int | None:
+        """Takes a lease that has ended, or that is still the one which was found to be over."""
         with self._lock:
             read, now = self.watch(), self._clock()
-            if read is not None and not read.expires_in < 0:
+            if read is not None and not _is_over(read, free):
                 return None
             epoch = max(read.epoch if read else 0, epoch_seen) + 1
             self._row = _Row(me, epoch, now, now + timeout)
             if read is not None and read.holder.node != me.node:
-                self._record(read, me, epoch, Kind.TAKEOVER, read.silent_s(timeout))
+                silent_s = free.silent_s if free else max(0.0, read.silent_s(timeout))
+                self._record(read, me, epoch, Kind.TAKEOVER, silent_s)
             return epoch
 
     def renew(self, me: Identity, epoch: int, timeout: float) -> bool:
@@ -73,10 +75,9 @@ class MemoryLeaseStore:
         """Ends it and keeps the epoch."""
         with self._lock:
             row = self._held(me, epoch)
-            if row is None or row.expires_at <= self._clock():
+            if row is None or row.expires_at <= RESIGNED:
                 return False
-            now = self._clock()
-            self._row = replace(row, acquired_at=now, expires_at=now - 0.001)
+            self._row = replace(row, acquired_at=self._clock(), expires_at=RESIGNED)
             return True
 
     def hand_over(self, lease: Lease, to: Identity, timeout: float, kind: Kind) -> int | None:
@@ -91,8 +92,8 @@ class MemoryLeaseStore:
 
     def last_failback_age(self) -> float | None:
         """Seconds since the newest failback."""
-        moments = [failover.at for failover in self.failovers if failover.kind is Kind.FAILBACK]
-        return self._clock() - max(moments) if moments else None
+        found = [failover for failover in self.failovers if failover.kind is Kind.FAILBACK]
+        return self._clock() - max(found, key=lambda one: one.epoch).at if found else None
 
     @contextlib.contextmanager
     def fenced(self, me: Identity, epoch: int) -> Iterator[None]:
@@ -122,7 +123,8 @@ class MemoryHeartbeatStore:
         """Beats."""
         now = self._clock()
         started_at = self._rows[who.instance][1].started_at if who.instance in self._rows else now
-        self._rows[who.instance] = (now, Beat(who=who, age_s=0.0, started_at=started_at, report=report))
+        beat = Beat(who=who, age_s=0.0, beat_at=now, started_at=started_at, report=report)
+        self._rows[who.instance] = (now, beat)
 
     def read(self) -> Sequence[Beat]:
         """Everybody's last beat, by rank, the freshest first. The queue's age grows since the beat."""
@@ -134,6 +136,12 @@ class MemoryHeartbeatStore:
         """Removes the rows whose last beat is older."""
         limit = self._clock() - older_than_s
         self._rows = {instance: row for instance, row in self._rows.items() if row[0] >= limit}
+
+
+def _is_over(read: Lease, free: Free | None) -> bool:
+    if free is None:
+        return read.expires_in < 0
+    return (read.epoch, read.expires_at) == (free.lease.epoch, free.lease.expires_at)
 
 
 def _aged(beat: Beat, age: float) -> Beat:

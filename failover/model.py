@@ -63,7 +63,10 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """The lease as it was read. `expires_in`: seconds by the database's clock at that moment, negative when over."""
+    """The lease as it was read. `expires_in`: seconds by the database's clock at that moment, negative when over.
+
+    `acquired_at`, `expires_at`: as stored. That clock can be set: see `failover.liveness` for when a lease is over.
+    """
 
     holder: Identity
     epoch: int
@@ -71,10 +74,24 @@ class Lease:
     expires_in: float
     #: Its holder ended it; otherwise, once over, the holder has not been heard of.
     resigned: bool = False
+    expires_at: float = 0.0
+
+    @property
+    def read_at(self) -> float:
+        """What the database's clock said when it was read."""
+        return self.expires_at - self.expires_in
 
     def silent_s(self, timeout: float) -> float:
         """How long nobody has led, once it is over: since it was resigned, or since its last renewal."""
-        return -self.expires_in if self.resigned else timeout - self.expires_in
+        return self.read_at - self.acquired_at if self.resigned else timeout - self.expires_in
+
+
+@dataclass(frozen=True, slots=True)
+class Free:
+    """A lease that is over, as its watcher read it, and for how many seconds nobody has led."""
+
+    lease: Lease
+    silent_s: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

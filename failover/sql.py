@@ -16,25 +16,33 @@ _SHARE = {True: "", False: "FOR KEY SHARE"}
 
 #: A plain SELECT: an upsert that does nothing would still lock the row and wait for fenced writers.
 WATCH = """
-SELECT holder, node, rank, epoch, acquired_at, expires_at - @now AS expires_in, expires_at < acquired_at AS resigned
-FROM lease WHERE name = :name
+SELECT holder, node, rank, epoch, acquired_at, expires_at, expires_at - @now AS expires_in FROM lease
+WHERE name = :name
 """
 
 #: The new expiry is an expression of the update, not EXCLUDED's: this may have waited for a fence.
-ACQUIRE = """
+_ACQUIRE = """
 INSERT INTO lease (name, holder, node, rank, epoch, acquired_at, expires_at)
 VALUES (:name, :holder, :node, :rank, :epoch, @now, @now + :timeout)
 ON CONFLICT (name) DO UPDATE SET holder = excluded.holder, node = excluded.node, rank = excluded.rank,
     epoch = excluded.epoch, acquired_at = @now, expires_at = @now + :timeout
-WHERE lease.expires_at < @now AND lease.epoch = :epoch_read
+WHERE lease.epoch = :epoch_read AND lease.expires_at @over
 """
+
+#: By the database's clock, for one who has not watched the lease.
+ACQUIRE = _ACQUIRE.replace("@over", "< @now")
+
+#: By the watcher's own clock: a row that is still the one that it found to be over, whatever the database's clock says.
+ACQUIRE_FOUND = _ACQUIRE.replace("@over", "= :expires_at_read")
 
 RENEW = "UPDATE lease SET expires_at = @now + :timeout WHERE name = :name AND holder = :holder AND epoch = :epoch"
 
-#: The row stays, or the epoch would start again. That it ended before it was acquired says that it was resigned.
+#: The row stays, or the epoch would start again. An end that no clock ever said is the sign: a renewal after the
+#: database's clock was set back ends before the lease was acquired as well.
+RESIGNED = 0.0
 RESIGN = """
-UPDATE lease SET acquired_at = @now, expires_at = @now - 0.001
-WHERE name = :name AND holder = :holder AND epoch = :epoch AND expires_at > @now
+UPDATE lease SET acquired_at = @now, expires_at = 0
+WHERE name = :name AND holder = :holder AND epoch = :epoch AND expires_at > 0
 """
 
 HAND_OVER = """
@@ -54,7 +62,8 @@ INSERT INTO failovers (epoch, at, from_node, to_node, kind, gap_s)
 VALUES (:epoch, @now, :from_node, :to_node, :kind, :gap_s) ON CONFLICT (epoch) DO NOTHING
 """
 
-LAST_FAILBACK = "SELECT @now - max(at) FROM failovers WHERE kind = 'failback'"
+#: The newest by its epoch: the newest by its time may be of a clock that was ahead.
+LAST_FAILBACK = "SELECT @now - at FROM failovers WHERE kind = 'failback' ORDER BY epoch DESC LIMIT 1"
 
 BEAT = """
 INSERT INTO heartbeats (instance, node, rank, role, state, url, version, started_at, beat_at, applied_seq, queue,
@@ -67,8 +76,8 @@ ON CONFLICT (instance) DO UPDATE SET node = excluded.node, rank = excluded.rank,
 """
 
 BEATS = """
-SELECT instance, node, rank, role, state, url, version, started_at, @now - beat_at AS age_s, applied_seq, queue,
-    @now - queue_oldest_at AS queue_oldest_s
+SELECT instance, node, rank, role, state, url, version, started_at, beat_at, @now - beat_at AS age_s, applied_seq,
+    queue, @now - queue_oldest_at AS queue_oldest_s
 FROM heartbeats ORDER BY rank, beat_at DESC
 """
 

@@ -16,6 +16,7 @@ from failover.errors import QueueError
 from failover.heartbeat import Beat, HeartbeatStore, PrimaryHealth, Report, SqlHeartbeatStore, doubled
 from failover.jobs import Jobs
 from failover.lease import LeaseStore, SqlLeaseStore
+from failover.liveness import BeatWatch
 from failover.model import Action, Decision, Identity, Kind, Role, State
 from failover.queue import EventQueue, QueueStats
 from failover.replay import Handler, Replay
@@ -93,6 +94,7 @@ class Supervisor:
         self._hooks = hooks or Hooks()
         self._url, self._version = url, version
         self._monotonic = monotonic
+        self._beat_watch = BeatWatch(config.heartbeat_timeout)
         self._health = PrimaryHealth(config.heartbeat_timeout)
         self._surroundings = Surroundings(ready=False)
         self._beats: tuple[Beat, ...] = ()
@@ -191,7 +193,7 @@ class Supervisor:
     def switch_over(self, node: str) -> bool:
         """Asks the leader's own supervisor, this one, to hand the lease to `node`. False: it does not beat, or work."""
         able = [b for b in self._beats if b.who.node == node and b.may_lead]
-        fresh = [b.who for b in able if b.age_s <= self.config.heartbeat_timeout]
+        fresh = [b.who for b in able if b.is_fresh(self.config.heartbeat_timeout)]
         if not fresh or not self.is_leader():
             return False
         self._hand_over_to = fresh[0]
@@ -220,8 +222,9 @@ class Supervisor:
         # The head as it was two beats ago: the primary's last beat is up to one old, and knew less than the log then.
         head = self._heads[0]
         self._heads.append(self._hooks.head_seq())
-        beats, timeout = tuple(self._heartbeats.read()), self.config.heartbeat_timeout
-        self._health.saw(beats, self._monotonic())
+        read, now, timeout = self._heartbeats.read(), self._monotonic(), self.config.heartbeat_timeout
+        beats = self._beat_watch.saw(read, now)
+        self._health.saw(beats, now)
         before, after = doubled(self._beats, timeout), doubled(beats, timeout)
         self._beats, self._pending = beats, pending(beats, head, self._health.primary, timeout)
         for rank in after.keys() - before.keys():
@@ -330,7 +333,7 @@ def pending(beats: Sequence[Beat], head: int, primary: Identity | None, timeout:
 
     A dead node's queue does not block.
     """
-    fresh = [beat for beat in beats if beat.age_s <= timeout]
+    fresh = [beat for beat in beats if beat.is_fresh(timeout)]
     queued = sum(b.report.queue for b in fresh if (b.report.queue_oldest_s or 0.0) > _QUEUE_GRACE_S)
     applied = max((beat.report.applied_seq for beat in fresh if beat.who == primary), default=head)
     return queued + max(0, head - applied)

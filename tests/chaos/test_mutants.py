@@ -1,4 +1,4 @@
-"""The seven mistakes that others shipped, each as a small patch to a copy of `failover/`: the tests must catch it."""
+"""The mistakes that others shipped, and two of our own, each as a small patch to a copy of `failover/`: the tests must catch it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Mutant:
 MUTANTS = [
     Mutant(
         "the acquire compares EXCLUDED, which is always true",
-        (("sql.py", "WHERE lease.expires_at < @now AND", "WHERE excluded.expires_at > @now AND"),),
+        (("sql.py", "AND lease.expires_at @over", "AND excluded.expires_at > @now"),),
         (LEASE,),
     ),
     Mutant(
@@ -69,7 +69,7 @@ MUTANTS = [
         (
             (
                 "sql.py",
-                "UPDATE lease SET acquired_at = @now, expires_at = @now - 0.001\n",
+                "UPDATE lease SET acquired_at = @now, expires_at = 0\n",
                 "DELETE FROM lease\n",
             ),
         ),
@@ -80,18 +80,42 @@ MUTANTS = [
         (
             (
                 "sql.py",
-                "WHERE lease.expires_at < @now AND lease.epoch = :epoch_read",
+                "WHERE lease.epoch = :epoch_read AND lease.expires_at @over",
                 "WHERE :epoch_read = lease.epoch",
             ),
             (
                 "lease.py",
-                "            if self._run(connection, sql.ACQUIRE",
+                "            if free is not None:\n                changed",
                 '            if not connection.exec_driver_sql("SELECT pg_try_advisory_lock(1)").scalar():\n'
                 "                return None\n"
-                "            if self._run(connection, sql.ACQUIRE",
+                "            if free is not None:\n                changed",
             ),
         ),
         (f"{FENCE}::test_behind_a_transaction_pooler_one_of_two_leads",),
+    ),
+    Mutant(
+        "an age below zero is fresh",
+        (
+            ("liveness.py", 'at = now - beat.age_s if beat.age_s >= 0.0 else float("-inf")', "at = now - beat.age_s"),
+            ("heartbeat.py", "return 0.0 <= self.age_s <= timeout", "return self.age_s <= timeout"),
+        ),
+        (f"{UNIT}/test_liveness.py", "tests/contract/test_failover_heartbeats.py"),
+    ),
+    Mutant(
+        "a lease is judged by its stored time alone",
+        (
+            (
+                "liveness.py",
+                "return min(unchanged_until, answered + lease.expires_in) if self._is_steady else unchanged_until",
+                "return answered + lease.expires_in",
+            ),
+            (
+                "liveness.py",
+                "self._free_at = ends_at if self._free_at is None else min(self._free_at, ends_at)",
+                "self._free_at = ends_at",
+            ),
+        ),
+        (f"{UNIT}/test_liveness.py", f"{UNIT}/test_elector_clocks.py"),
     ),
 ]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from failover.heartbeat import PrimaryHealth, Report, doubled
+from failover.liveness import BeatWatch
 from failover.model import Identity, State
 from failover.supervisor import pending
 from tests.support.failover_stores import Stores, in_database, in_memory
@@ -53,6 +54,30 @@ def test_processes_that_have_long_gone_are_forgotten(stores: Stores) -> None:
     stores.heartbeats.write(TWO, REPORT)
     stores.heartbeats.forget(50)
     assert [beat.who for beat in stores.heartbeats.read()] == [TWO]
+
+
+@pytest.mark.parametrize("jump", [600.0, -600.0, 1e8, -1e8])
+def test_whoever_beats_is_alive_and_whoever_does_not_is_dead_whatever_the_clock_says(
+    stores: Stores, jump: float
+) -> None:
+    watch = BeatWatch(6.0)
+    for who in (ONE, TWO):
+        stores.heartbeats.write(who, REPORT)
+    assert all(beat.is_fresh(6.0) for beat in watch.saw(stores.heartbeats.read(), 0.0))
+    stores.pass_time(jump)
+    for second in (3.0, 6.0, 9.0):
+        stores.pass_time(3.0)
+        stores.heartbeats.write(TWO, REPORT)
+        beats = watch.saw(stores.heartbeats.read(), second)
+    assert [(beat.who, beat.is_fresh(6.0)) for beat in beats] == [(ONE, False), (TWO, True)]
+    assert beats[0].age_s >= 9.0
+
+
+def test_to_one_who_has_just_come_a_beat_of_a_moment_to_come_is_not_fresh(stores: Stores) -> None:
+    stores.heartbeats.write(ONE, REPORT)
+    stores.pass_time(-600)
+    assert not BeatWatch(6.0).saw(stores.heartbeats.read(), 0.0)[0].is_fresh(6.0)
+    assert doubled(stores.heartbeats.read(), 6.0) == {}
 
 
 def test_health_begins_anew_with_each_process_and_each_silence() -> None:

@@ -19,7 +19,10 @@ Failovers = list[tuple[str, str, str, float]]
 
 @dataclass
 class Stores:
-    """A pair of stores on one database. `pass_time(s)` makes everything in it `s` seconds older."""
+    """A pair of stores on one database. `pass_time(s)` makes everything in it `s` seconds older.
+
+    So does a clock that is set forward; below 0, it is set back.
+    """
 
     leases: LeaseStore
     heartbeats: HeartbeatStore
@@ -29,7 +32,7 @@ class Stores:
 
 
 def in_memory() -> Stores:
-    clock = FakeClock()
+    clock = FakeClock(1_764_000_000.0)
     leases = MemoryLeaseStore(clock)
 
     def failovers() -> Failovers:
@@ -44,7 +47,8 @@ def in_database(url: str) -> Stores:
     def pass_time(seconds: float) -> None:
         with database.writing() as connection:
             for table, columns in _TIMES.items():
-                moved = ", ".join(f"{column} = {column} - :seconds" for column in columns)
+                # What is 0 is no moment, but the sign of a lease that was resigned.
+                moved = ", ".join(f"{name} = CASE {name} WHEN 0 THEN 0 ELSE {name} - :seconds END" for name in columns)
                 connection.execute(text(f"UPDATE {table} SET {moved}"), {"seconds": seconds})
 
     def failovers() -> Failovers:

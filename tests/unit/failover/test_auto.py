@@ -21,11 +21,16 @@ class Scene:
 
     def __init__(self, folder: Path) -> None:
         self.clock = FakeClock()
-        self.stores = MemoryLeaseStore(self.clock), MemoryHeartbeatStore(self.clock)
+        self.set_by_s = 0.0
+        self.stores = MemoryLeaseStore(self.now), MemoryHeartbeatStore(self.now)
         self.said: list[str] = []
         self.handled: list[Any] = []
         self.folder = folder
         self.down = False
+
+    def now(self) -> float:
+        """The database's clock, which somebody may have set."""
+        return 1_764_000_000.0 + self.clock() + self.set_by_s
 
     def handle(self, event: Mapping[str, Any]) -> None:
         if self.down:
@@ -145,6 +150,75 @@ def test_a_returning_primary_may_be_made_to_wait(scene: Scene) -> None:
     monitor.send_primary_heartbeat()
     assert not bot.should_activate_backup()
     bot.sync_manager.close()
+
+
+JUMPS = [600.0, -600.0, 1e8, -1e8]
+
+
+@pytest.mark.parametrize("jump", JUMPS)
+def test_a_clock_that_is_set_in_backup_mode_brings_no_primary_back(scene: Scene, jump: float) -> None:
+    monitor, bot = scene.process("monitor", 1), scene.process("bot", 2)
+    assert monitor.send_primary_heartbeat()
+    assert not bot.should_activate_backup()
+    scene.clock.move(121)
+    assert bot.should_activate_backup()
+    scene.set_by_s = jump
+    for number in range(20):
+        scene.clock.move(24)
+        assert bot.should_activate_backup()
+        assert bot.queue_event_if_backup(event(number))
+    assert bot.sync_manager.get_sync_stats() == {"total": 20, "pending": 20, "synced": 0}
+    assert "[AUTO-FAILOVER] THE PRIMARY IS BACK!" not in scene.said
+    back = scene.process("monitor", 1)
+    for _ in range(3):
+        back.send_primary_heartbeat()
+        bot.should_activate_backup()
+        scene.clock.move(24)
+    assert back.send_primary_heartbeat()
+    assert not bot.is_backup_mode
+    assert scene.handled == [f"event {number}" for number in range(20)]
+    bot.sync_manager.close()
+
+
+@pytest.mark.parametrize("jump", JUMPS)
+def test_a_clock_that_is_set_as_the_primary_dies_delays_no_takeover(scene: Scene, jump: float) -> None:
+    monitor, bot = scene.process("monitor", 1), scene.process("bot", 2)
+    for _ in range(5):
+        assert monitor.send_primary_heartbeat()
+        assert not bot.should_activate_backup()
+        scene.clock.move(24)
+    scene.set_by_s = jump
+    for _ in range(4):
+        assert not bot.should_activate_backup()
+        scene.clock.move(24)
+    scene.clock.move(24)
+    assert bot.should_activate_backup()
+
+
+@pytest.mark.parametrize("jump", JUMPS)
+def test_while_the_primary_beats_no_clock_puts_the_backup_in_charge(scene: Scene, jump: float) -> None:
+    monitor, bot = scene.process("monitor", 1), scene.process("bot", 2)
+    for round in range(30):
+        if round == 9:
+            scene.set_by_s = jump
+        if round == 19:
+            scene.set_by_s = 0.0
+        assert monitor.send_primary_heartbeat()
+        assert not bot.should_activate_backup()
+        scene.clock.move(12)
+    assert scene.said == []
+
+
+def test_a_backup_that_begins_after_the_clock_was_set_back_leaves_a_living_primary_alone(scene: Scene) -> None:
+    monitor = scene.process("monitor", 1)
+    assert monitor.send_primary_heartbeat()
+    scene.set_by_s = -600
+    bot = scene.process("bot", 2)
+    for _ in range(10):
+        assert not bot.should_activate_backup()
+        scene.clock.move(60)
+        assert monitor.send_primary_heartbeat()
+    assert scene.said == []
 
 
 @pytest.fixture
