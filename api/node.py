@@ -19,23 +19,30 @@ def _nobody_says() -> NodeState | None:
 class Node:
     """This node. `instance` is made at start: two copies of one node, as in a rolling deploy, are two instances.
 
-    `published` gives what its supervisor last said. Until that has said something, the node stands by in epoch 0.
+    `published` gives what the supervisor in this node's folder last said. Until that has said something, the node
+    stands by in epoch 0. What is so of the cluster may be any supervisor's word, the role and the state only its own's.
     """
 
     id: str
     rank: int = 1
     instance: str = field(default_factory=new_id)
     published: Callable[[], NodeState | None] = _nobody_says
+    #: Whether this node's supervisor has `instance` too. Under other servers it has that of one of the workers.
+    is_named: bool = False
 
     @property
     def role(self) -> str:
         said = self.published()
-        return "standby" if said is None else said.role
+        return said.role if said is not None and self.is_own(said) else "standby"
 
     @property
     def state(self) -> str:
         said = self.published()
-        return "STARTING" if said is None else said.state
+        return said.state if said is not None and self.is_own(said) else "STARTING"
+
+    def is_own(self, said: NodeState) -> bool:
+        """Whether this node's own supervisor said it: another node may have been given the same folder."""
+        return said.instance == self.instance if self.is_named else said.node in ("", self.id)
 
     @property
     def epoch(self) -> int:

@@ -32,6 +32,7 @@ from api.snapshot import SNAPSHOT_NAME, Reader, source_of
 from api.supervision import Published
 from api.troubles import Trouble
 from api.unknown_keys import UnknownKeys
+from failover.config import deploy_overlap
 from failover.jobs import Jobs
 
 _log = logs.get("runtime")
@@ -57,7 +58,9 @@ class Runtime:
         self.clock = Clock()
         self.started = self.clock.monotonic()
         self.node_state = Published(settings.data_dir)
-        self.node = Node(settings.node_id, settings.node_rank, instance or new_id(), self.node_state.read)
+        self.node = Node(
+            settings.node_id, settings.node_rank, instance or new_id(), self.node_state.read, instance is not None
+        )
         self._supervises = instance is None
         self._settled = False
         self._stop = threading.Event()
@@ -140,7 +143,13 @@ class Runtime:
         """What an operator has to see to, each as a sentence."""
         said = self.node_state.read()
         own = [] if self.state.is_shared else [Trouble.DISK()]
+        if said is not None and not self.node.is_own(said) and self._outlasts_a_deploy():
+            own.append(Trouble.FOLDER_SHARED(node=said.node))
         return own + ([] if said is None else list(said.troubles))
+
+    def _outlasts_a_deploy(self) -> bool:
+        overlap = deploy_overlap(self.settings.failback_delay, self.settings.heartbeat_timeout)
+        return self.clock.monotonic() - self.started > overlap
 
     @property
     def ledger_reachable(self) -> bool:

@@ -18,6 +18,14 @@ class Trouble(Enum):
     RANK_TWICE = (
         "{nodes} all say that they have rank {rank}: each node's NODE_RANK must be its own place in the clients' list"
     )
+    NODE_TWICE = (
+        "{processes} processes say that they are node {node}, for longer than a deploy takes: give each node a NODE_ID "
+        "and a NODE_RANK of its own, or end the one that is not meant"
+    )
+    FOLDER_SHARED = (
+        "another node's process ({node}) has this node's DATA_DIR: this node answers and has no part in who leads; "
+        "give each node a DATA_DIR of its own, or end the one that is not meant"
+    )
     WALL_CLOCK = "this machine's wall clock is over {seconds} s {way} the ledger's, by which all answers go"
     COPY = "this node's copy of the ledger cannot be written ({reason}): every check reads the ledger itself"
     QUEUE = "this node's queue cannot be used ({reason}): it answers nothing while the ledger is away"

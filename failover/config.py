@@ -35,6 +35,11 @@ class Config:
         """How long after a renewal was sent its sender may trust it."""
         return self.heartbeat_timeout - self.margin
 
+    @property
+    def deploy_overlap(self) -> float:
+        """How long two processes of one node may beat side by side, as they do in a rolling deploy."""
+        return deploy_overlap(self.failback_delay, self.heartbeat_timeout)
+
     def _faults(self) -> list[str]:
         positive = [field.name for field in fields(self) if field.name not in ("failback_delay", "probe_interval")]
         faults = [f"{name} must be more than 0" for name in positive if not getattr(self, name) > 0]
@@ -50,3 +55,8 @@ class Config:
             (self.stagger >= self.poll, "stagger must be at least poll, or two ranks try at once"),
         )
         return faults + [fault for holds, fault in rules if not holds]
+
+
+def deploy_overlap(failback_delay: float, heartbeat_timeout: float) -> float:
+    """Longer than a deploy runs the old process beside the new one: hosts that do give it about a minute."""
+    return 2 * failback_delay + heartbeat_timeout

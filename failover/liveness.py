@@ -7,11 +7,12 @@ above it: a row that changes is somebody's who is alive, and one that stayed the
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from failover.heartbeat import Beat
-from failover.model import Free, Lease
+from failover.model import Free, Lease, State
 
 
 class LeaseWatch:
@@ -112,6 +113,17 @@ class BeatWatch:
     def alive_since(self, instance: str) -> float:
         """Since when (monotonic) the beats of `instance` have come without a gap. Raises KeyError: it never beat."""
         return self._heard[instance].since
+
+    def twins(self, beats: Sequence[Beat], now: float, after_s: float) -> dict[str, int]:
+        """The nodes of which several processes have beaten side by side for over `after_s` seconds, and how many."""
+        lasting = [
+            beat.who.node
+            for beat in beats
+            if beat.is_fresh(self._timeout)
+            and beat.report.state != State.STOPPING
+            and now - self.alive_since(beat.who.instance) > after_s
+        ]
+        return {node: count for node, count in Counter(lasting).items() if count > 1}
 
     def _take(self, beat: Beat, now: float) -> _Heard:
         before = self._heard.get(beat.who.instance)

@@ -50,7 +50,8 @@ class Hooks:
 class Status:
     """This node as it is at one moment. Ages in seconds; `jobs`: seconds since each last succeeded, None: never.
 
-    `queue_trouble`: why the queue could not be looked into; `doubled`: ranks that several live nodes say are theirs.
+    `queue_trouble`: why the queue could not be looked into; `doubled`: ranks that several live nodes say are theirs;
+    `twins`: nodes of which several processes have beaten for longer than a deploy takes, and how many.
     """
 
     me: Identity
@@ -67,6 +68,7 @@ class Status:
     beats: tuple[Beat, ...]
     queue_trouble: str | None
     doubled: dict[int, tuple[str, ...]]
+    twins: dict[str, int]
     jobs: dict[str, float | None]
 
 
@@ -98,6 +100,7 @@ class Supervisor:
         self._health = PrimaryHealth(config.heartbeat_timeout)
         self._surroundings = Surroundings(ready=False)
         self._beats: tuple[Beat, ...] = ()
+        self._twins: dict[str, int] = {}
         self._pending = 0
         self._heads = deque((0, 0), maxlen=2)
         self._queue_stats = QueueStats(0, 0, None, 0, 0)
@@ -187,6 +190,7 @@ class Supervisor:
             beats=self._beats,
             queue_trouble=self._queue_trouble,
             doubled=doubled(self._beats, self.config.heartbeat_timeout),
+            twins=self._twins,
             jobs=self._jobs.last_success_s(),
         )
 
@@ -229,6 +233,7 @@ class Supervisor:
         self._beats, self._pending = beats, pending(beats, head, self._health.primary, timeout)
         for rank in after.keys() - before.keys():
             _log.error("several live nodes have one rank", extra={"rank": rank, "nodes": after[rank]})
+        self._twins = self._beat_watch.twins(beats, now, self.config.deploy_overlap)
 
     def replay(self) -> None:
         """Sends the queue's rows on where the decision says so. Raises what the handler raises."""

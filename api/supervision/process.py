@@ -34,6 +34,7 @@ from api.supervision import troubles
 from api.supervision.permission import Permission
 from api.supervision.published import NodeState, Published, SnapshotState
 from api.supervision.queueing import Queueing
+from api.troubles import Trouble
 from api.version import VERSION
 from failover import Config, Hooks, Identity, SqlLeaseStore, Status, Supervisor
 from failover.database import Database as LeaseDatabase
@@ -81,7 +82,9 @@ def supervise(
 
     Then it waits for `workers_ended`, if that is given, takes what they left in the queue to the ledger, and ends.
     """
-    with _alone(settings.data_dir, stop) as alone:
+    # Under other servers, losing the lock to another worker is how it should be.
+    patience_s = math.inf if workers_ended is None else config_of(settings).deploy_overlap
+    with _alone(settings.data_dir, stop, patience_s) as alone:
         if not alone:
             return
         rest = Database(settings.database_url, pool_size=1)
@@ -320,6 +323,7 @@ class _Saying:
         return NodeState(
             at=time.monotonic(),
             instance=supervisor.me.instance,
+            node=supervisor.me.node,
             role=status.role.value,
             state=status.state.value,
             epoch=status.epoch,
@@ -359,14 +363,18 @@ def _lease_rank(supervisor: Supervisor, status: Status) -> int | None:
 
 
 @contextlib.contextmanager
-def _alone(folder: Path, stop: threading.Event) -> Iterator[bool]:
-    """Waits for the lock; gives False when told to stop before it came."""
-    lock, said = FileLock(folder / _LOCK_NAME), ""
+def _alone(folder: Path, stop: threading.Event, patience_s: float) -> Iterator[bool]:
+    """Waits for the lock; gives False when told to stop before it came. After `patience_s` it says that it waits."""
+    lock, said, since = FileLock(folder / _LOCK_NAME), "", time.monotonic()
     while not stop.is_set():
         try:
             folder.mkdir(parents=True, exist_ok=True)
             lock.acquire(blocking=False)
         except Timeout:
+            if time.monotonic() - since > patience_s:
+                other = Published(folder).read()
+                _log.error("trouble", extra={"what": Trouble.FOLDER_SHARED(node=other.node if other else "unknown")})
+                patience_s = math.inf
             stop.wait(_LOCK_RETRY_S)
             continue
         except OSError as error:

@@ -55,6 +55,8 @@ class NodeState(msgspec.Struct, frozen=True, kw_only=True):
 
     at: float
     instance: str
+    #: The node's name; empty where it was not written down.
+    node: str = ""
     role: str
     state: str
     epoch: int

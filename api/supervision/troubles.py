@@ -24,6 +24,8 @@ def of_the_cluster(status: Status) -> Iterator[str]:
     """What the heartbeats show."""
     for rank, nodes in sorted(status.doubled.items()):
         yield Trouble.RANK_TWICE(nodes=" and ".join(nodes), rank=rank)
+    for node, processes in sorted(status.twins.items()):
+        yield Trouble.NODE_TWICE(node=node, processes=processes)
 
 
 def of_the_clock(wall_skew: float) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""The mistakes that others shipped, and two of our own, each as a small patch to a copy of `failover/`: the tests must catch it."""
+"""Mistakes, most of them shipped by others, each a small patch to a copy of `failover/`: the tests must catch it."""
 
 from __future__ import annotations
 

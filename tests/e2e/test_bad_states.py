@@ -86,6 +86,43 @@ def test_two_nodes_of_one_rank_are_said_loudly_by_both_and_one_of_them_leads(own
     assert len(watching.held) == 1, "the one that led goes on"
 
 
+def test_one_node_on_two_hosts_is_said_loudly_by_both_once_it_outlasts_a_deploy(own_site: Site) -> None:
+    one = own_site.node(1).ready()
+    plays((one, "primary", 1))
+    sold = own_site.sell()
+    with Watching(own_site.database) as watching:
+        twin = own_site.node(1, copy="-twin").ready()
+        assert not has_trouble(one, "node-1"), "a deploy looks like this too, and ends"
+        say((one, twin), "2 processes say that they are node node-1")
+        assert sorted(member.part for member in (one, twin)) == [("primary", 1), ("standby", 1)]
+        assert told(one, sold) == told(twin, sold) == FROM_THE_LEDGER
+        twin.server.kill_tree()
+        say_no_more((one,), "node-1")
+    assert len(watching.held) == 1, "the one that led goes on"
+
+
+@pytest.mark.parametrize("name", ["node-2", "node-1"])
+def test_a_second_server_in_ones_data_dir_answers_and_says_so_and_calls_itself_nothing_that_it_is_not(
+    own_site: Site, name: str
+) -> None:
+    one = own_site.node(1).ready()
+    plays((one, "primary", 1))
+    sold = own_site.bought(one)
+    second = own_site.node(2, DATA_DIR=str(one.folder), NODE_ID=name).ready()
+    assert told(second, sold) == FROM_THE_LEDGER
+    for _ in range(40):
+        assert (second.part[0], readiness(second)["state"]) == ("standby", "STARTING")
+        answer = second.validate(sold).json()
+        assert (answer["code"], answer["node"]["role"]) == ("VALID", "standby")
+    assert one.part == ("primary", 1)
+    say((second,), "another node's process (node-1) has this node's DATA_DIR")
+    assert readiness(one)["troubles"] == []
+    one.server.kill_tree()
+    plays((second, "backup", 2))
+    say_no_more((second,), "DATA_DIR")
+    assert told(second, sold) == FROM_THE_LEDGER
+
+
 @pytest.mark.parametrize("skew", [3_700, -3_700])
 def test_a_clock_an_hour_off_is_said_and_gives_right_answers(own_site: Site, tmp_path: Path, skew: int) -> None:
     library = clock_library(tmp_path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 from pathlib import Path
 
@@ -112,6 +113,25 @@ def test_a_node_is_what_its_supervisor_says(published: Published, clock: FakeClo
     published.write(replace(leading(), role="backup", lease_rank=2))
     clock.time += 0.1
     assert (node.role, node.state, node.epoch, node.mode) == ("backup", "LEADING", 7, "backup")
+
+
+@pytest.mark.parametrize(
+    ("node", "is_own"),
+    [
+        (Node("n", instance="i", is_named=True), True),
+        (Node("n", instance="another", is_named=True), False),
+        (Node("n"), True),
+        (Node("another"), False),
+    ],
+)
+def test_only_its_own_supervisor_gives_a_node_its_role(
+    published: Published, clock: FakeClock, node: Node, is_own: bool
+) -> None:
+    """Two servers may have been given one folder: of the cluster, either's supervisor may speak."""
+    published.write(leading(node="n"))
+    node = dataclasses.replace(node, published=published.read)
+    assert (node.role, node.state) == (("primary", "LEADING") if is_own else ("standby", "STARTING"))
+    assert (node.epoch, node.mode) == (7, "normal")
 
 
 def test_two_copies_of_one_node_are_two_instances() -> None:

@@ -291,3 +291,28 @@ def test_since_when_a_process_is_alive_begins_anew_after_a_gap(scene: Scene) -> 
     scene.beats.write(ONE, REPORT)
     scene.look()
     assert scene.beat_watch.alive_since(ONE.instance) == 66.0
+
+
+def test_two_processes_of_one_node_are_twins_once_they_have_beaten_side_by_side_for_longer_than_a_deploy(
+    scene: Scene,
+) -> None:
+    old, new, other = Identity.new("n1", 1), Identity.new("n1", 1), Identity.new("n2", 2)
+    said: list[dict[str, int]] = []
+    for second in range(100):
+        for who in (old, other) if second < 10 else (old, new, other):
+            scene.beats.write(who, REPORT)
+        said.append(scene.beat_watch.twins(scene.look(), scene.here(), 66.0))
+        scene.move(1.0)
+    assert said[76] == {}
+    assert said[77:] == [{"n1": 2}] * 23
+
+
+@pytest.mark.parametrize("state", ["STANDBY", "STOPPING"])
+def test_an_old_process_that_ends_is_no_twin(scene: Scene, state: str) -> None:
+    old, new = Identity.new("n1", 1), Identity.new("n1", 1)
+    for second in range(100):
+        if second < 60 or state == "STOPPING":
+            scene.beats.write(old, Report(role="standby", state=state if second >= 60 else "STANDBY"))
+        scene.beats.write(new, REPORT)
+        assert scene.beat_watch.twins(scene.look(), scene.here(), 66.0) == {}
+        scene.move(1.0)
