@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import pytest
 
 from examples.kill_feed.feed import Feed
 from failover import SyncManager
+from tests.chaos.cluster.machine import WallClock, clock_library
 from tests.support.processes import ROOT, until
 
 #: Long enough for a noisy machine to let every process beat in time.
@@ -20,7 +23,7 @@ LINES = [
     for number in range(1, 26)
 ]
 
-Start = Callable[[str], "subprocess.Popen[str]"]
+Start = Callable[..., "subprocess.Popen[str]"]
 
 
 @pytest.fixture
@@ -28,10 +31,11 @@ def start(tmp_path: Path) -> Iterator[Start]:
     """Starts one of the example's programs; its console is in `<name>.out`."""
     started: list[subprocess.Popen[str]] = []
 
-    def begin(name: str) -> subprocess.Popen[str]:
+    def begin(name: str, **env: str) -> subprocess.Popen[str]:
         with (tmp_path / f"{name}.out").open("a") as out:
             command = [sys.executable, "-u", str(ROOT / "examples" / "kill_feed" / f"{name}.py"), str(tmp_path)]
-            process = subprocess.Popen([*command, str(TIMEOUT_S)], stdout=out, stderr=out, text=True)
+            given = {**os.environ, **env}
+            process = subprocess.Popen([*command, str(TIMEOUT_S)], stdout=out, stderr=out, text=True, env=given)
         started.append(process)
         return process
 
@@ -79,3 +83,56 @@ def test_the_monitor_dies_the_loop_takes_over_and_15_events_are_replayed_once(tm
     assert said.index("[AUTO-FAILOVER] THE PRIMARY IS BACK!") < said.index("[SYNC] Event 15 (")
     assert "Traceback" not in said
     assert "Traceback" not in (tmp_path / "monitor.out").read_text()
+
+
+@pytest.mark.parametrize("skew", [-600, 600])
+def test_the_machine_s_clock_is_set_in_backup_mode_and_20_events_are_saved(
+    tmp_path: Path, start: Start, skew: int
+) -> None:
+    (tmp_path / "clock").mkdir()
+    library = clock_library(tmp_path)
+    if library is None:
+        pytest.skip("THERE IS NO C COMPILER: no clock can be set")
+    clock = WallClock(tmp_path / "clock", library)
+    feed, log = Feed(tmp_path), tmp_path / "game.log"
+
+    def say(lines: list[str]) -> None:
+        with log.open("a") as out:
+            out.writelines(f"{line}\n" for line in lines)
+
+    def console() -> str:
+        return (tmp_path / "bot.out").read_text()
+
+    monitor = start("monitor", **clock.env)
+    say(LINES[:5])
+    until(lambda: len(feed.rows()) == 5, "the monitor takes what happens")
+    start("bot", **clock.env)
+    monitor.kill()
+    until(lambda: "BACKUP MODE IS ON" in console(), "the loop takes over")
+    clock.shift(skew)
+    for number in range(5, 25):
+        say(LINES[number : number + 1])
+        until(lambda n=number: console().count("Event saved in the queue") == n - 4, "it is queued")  # type: ignore[misc]
+    assert "THE PRIMARY IS BACK" not in console()
+
+    start("monitor", **clock.env)
+    until(lambda: "20 events replayed!" in console(), "the queue is replayed")
+    assert [f"{kind} {text}" for _line, kind, text, _by in feed.rows()] == LINES, "in order, each once"
+    assert "Traceback" not in console()
+
+
+def test_the_machine_s_clock_is_set_back_as_the_monitor_dies_and_the_loop_takes_over(
+    tmp_path: Path, start: Start
+) -> None:
+    (tmp_path / "clock").mkdir()
+    library = clock_library(tmp_path)
+    if library is None:
+        pytest.skip("THERE IS NO C COMPILER: no clock can be set")
+    clock = WallClock(tmp_path / "clock", library)
+    monitor = start("monitor", **clock.env)
+    until((tmp_path / "failover.db").exists, "the monitor beats")
+    start("bot", **clock.env)
+    time.sleep(TIMEOUT_S / 2)  # the loop looks five times in a time-out: it has seen the monitor alive
+    clock.shift(-600)
+    monitor.kill()
+    until(lambda: "BACKUP MODE IS ON" in (tmp_path / "bot.out").read_text(), "the loop takes over")

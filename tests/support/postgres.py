@@ -17,6 +17,7 @@ import subprocess
 import tempfile
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
@@ -48,8 +49,12 @@ _SETTINGS = {
 class PostgresServer:
     """One server. Its role is `postgres`, without a password; only loopback reaches it."""
 
-    def __init__(self, directory: Path | None = None) -> None:
-        """Makes the folder; `start` does the rest. Raises `PostgresUnavailable`."""
+    def __init__(self, directory: Path | None = None, env: Mapping[str, str] | None = None) -> None:
+        """Makes the folder; `start` does the rest. `env`: what its processes get besides ours.
+
+        Raises `PostgresUnavailable`.
+        """
+        self.env = dict(env or {})
         self._programs = find_programs()
         self._temporary = directory is None
         self.directory = Path(tempfile.mkdtemp(prefix="pg-")) if directory is None else directory.resolve()
@@ -90,6 +95,7 @@ class PostgresServer:
                 stdout=log,
                 stderr=log,
                 cwd="/",
+                env={**os.environ, **self.env},
                 start_new_session=True,  # a Ctrl-C in the terminal is not for it
             )
         self._wait_until_it_answers()
