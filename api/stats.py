@@ -157,7 +157,7 @@ def count(connection: Connection, now: float, settled: Settled, node: str = "") 
         checks=_count_checks(connection, now, settled),
         lease=cluster.lease(connection, now),
         failovers=cluster.failovers(connection),
-        sync=cluster.sync(connection, node),
+        sync=cluster.sync(connection, node, now),
     )
 
 

@@ -56,8 +56,8 @@ class HeartbeatStore(Protocol):
     def read(self) -> Sequence[Beat]:
         """Everybody's last beat, by rank, the freshest first."""
 
-    def forget(self, older_than_s: float) -> None:
-        """Removes the rows of processes that have long gone."""
+    def forget(self, beats: Sequence[Beat]) -> None:
+        """Removes the rows of processes that have long gone, but for those that have beaten since these beats."""
 
 
 class SqlHeartbeatStore:
@@ -88,10 +88,12 @@ class SqlHeartbeatStore:
             for row in found
         ]
 
-    def forget(self, older_than_s: float) -> None:
-        """Deletes rows whose last beat is older."""
-        with self._storage.writing() as connection:
-            connection.execute(sql.statement(sql.FORGET_BEATS, self._storage.is_sqlite), {"older_than_s": older_than_s})
+    def forget(self, beats: Sequence[Beat]) -> None:
+        """Deletes the rows that are still these."""
+        given = [{"instance": beat.who.instance, "beat_at": beat.beat_at} for beat in beats]
+        if given:
+            with self._storage.writing() as connection:
+                connection.execute(sql.statement(sql.FORGET_BEAT, self._storage.is_sqlite), given)
 
 
 class PrimaryHealth:

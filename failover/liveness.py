@@ -85,11 +85,16 @@ def _row(lease: Lease) -> tuple[str, int, float]:
 
 @dataclass(frozen=True, slots=True)
 class _Heard:
-    """A process's beat: as it is stored, and the monotonic moments of it and of the first without a gap."""
+    """A process's beat: as it is stored, and the monotonic moments of it and of the first without a gap.
+
+    `looked_at`: when it was seen for the first time; `stored_age_s`: how old the database's clock said it was then.
+    """
 
     beat_at: float
     at: float
     since: float
+    looked_at: float
+    stored_age_s: float
 
 
 class BeatWatch:
@@ -114,6 +119,18 @@ class BeatWatch:
         """Since when (monotonic) the beats of `instance` have come without a gap. Raises KeyError: it never beat."""
         return self._heard[instance].since
 
+    def long_gone(self, beats: Sequence[Beat], now: float, age_s: float, watched_s: float) -> list[Beat]:
+        """Those that nobody need keep: over `age_s` old or of a moment to come, as stored, and the same for `watched_s`.
+
+        A clock that is set years ahead for a moment makes all of them old, and none the same for long that is alive.
+        """
+        all_heard = self._heard
+        return [
+            beat
+            for beat in beats
+            if (heard := all_heard.get(beat.who.instance)) and _has_long_gone(heard, now, age_s, watched_s)
+        ]
+
     def twins(self, beats: Sequence[Beat], now: float, after_s: float) -> dict[str, int]:
         """The nodes of which several processes have beaten side by side for over `after_s` seconds, and how many."""
         lasting = [
@@ -130,13 +147,19 @@ class BeatWatch:
         if before is None:
             # All there is to go by is what is stored. A beat of a moment to come may be of any age.
             at = now - beat.age_s if beat.age_s >= 0.0 else float("-inf")
-            return _Heard(beat.beat_at, at, now)
+            return _Heard(beat.beat_at, at, now, now, beat.age_s)
         if beat.beat_at <= before.beat_at:
             # The same, or an older one: the clock was set back, or the table restored. That shows nobody alive.
             return replace(before, beat_at=beat.beat_at)
         # It came after the last look; when, only a clock that was not set back since then can tell.
         at = max(now - beat.age_s, self._looked_at) if beat.age_s >= 0.0 else self._looked_at
-        return _Heard(beat.beat_at, at, before.since if at - before.at <= self._timeout else at)
+        since = before.since if at - before.at <= self._timeout else at
+        return _Heard(beat.beat_at, at, since, now, beat.age_s)
+
+
+def _has_long_gone(heard: _Heard, now: float, age_s: float, watched_s: float) -> bool:
+    watched = now - heard.looked_at
+    return watched >= watched_s and not 0.0 <= heard.stored_age_s + watched <= age_s
 
 
 def _aged(beat: Beat, age: float) -> Beat:

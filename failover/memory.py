@@ -132,10 +132,10 @@ class MemoryHeartbeatStore:
         beats = [_aged(beat, now - at) for at, beat in list(self._rows.values())]
         return sorted(beats, key=lambda beat: (beat.who.rank, beat.age_s))
 
-    def forget(self, older_than_s: float) -> None:
-        """Removes the rows whose last beat is older."""
-        limit = self._clock() - older_than_s
-        self._rows = {instance: row for instance, row in self._rows.items() if row[0] >= limit}
+    def forget(self, beats: Sequence[Beat]) -> None:
+        """Removes the rows that are still these."""
+        gone = {(beat.who.instance, beat.beat_at) for beat in beats}
+        self._rows = {instance: row for instance, row in self._rows.items() if (instance, row[0]) not in gone}
 
 
 def _is_over(read: Lease, free: Free | None) -> bool:

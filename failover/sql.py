@@ -81,7 +81,7 @@ SELECT instance, node, rank, role, state, url, version, started_at, beat_at, @no
 FROM heartbeats ORDER BY rank, beat_at DESC
 """
 
-FORGET_BEATS = "DELETE FROM heartbeats WHERE beat_at < @now - :older_than_s"
+FORGET_BEAT = "DELETE FROM heartbeats WHERE instance = :instance AND beat_at = :beat_at"
 
 NOW = "SELECT @now"
 

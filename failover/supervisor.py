@@ -25,6 +25,8 @@ _log = logging.getLogger("protecao.failover")
 #: Rows younger than this do not hold up a failback: intake goes on meanwhile.
 _QUEUE_GRACE_S = 2.0
 _FORGET_AFTER_S = 7 * 86_400.0
+#: How long a beat must have been seen unchanged before it is forgotten, whatever the database's clock makes of its age.
+_FORGET_WATCHED_S = 3600.0
 _DELIVER_EVERY_S = 0.1
 
 
@@ -125,7 +127,7 @@ class Supervisor:
             self._jobs.every(self.config.poll, "replay", self.replay)
         if self._queue is not None:
             self._jobs.every(60.0, "trim", self._trim)
-        self._jobs.every(3600.0, "forget", lambda: self._heartbeats.forget(_FORGET_AFTER_S))
+        self._jobs.every(3600.0, "forget", self._forget)
         self._jobs.start()
 
     def leave(self) -> None:
@@ -291,6 +293,10 @@ class Supervisor:
     def _trim(self) -> None:
         if self._queue is not None:
             self._queue.trim()
+
+    def _forget(self) -> None:
+        gone = self._beat_watch.long_gone(self._beats, self._monotonic(), _FORGET_AFTER_S, _FORGET_WATCHED_S)
+        self._heartbeats.forget(gone)
 
     def _report(self) -> Report:
         return Report(

@@ -15,6 +15,7 @@ import msgspec
 from api import logs
 from api.clock import Clock
 from api.duties import culls, notices, outbox, retention, rollup, watching
+from api.duties.pace import Pace, by_date
 from api.duties.terms import Term, Writing
 from api.ledger.database import Database
 from api.ledger.errors import LedgerBusy
@@ -98,17 +99,23 @@ def duties_of(settings: Settings) -> list[Duty]:
         timeout=settings.heartbeat_timeout,
         gone=settings.isolated_max_age,
     )
+    pace = Pace()
     return [
         # A look that comes late is taken for trouble, so it is never put off.
-        Duty("watch", settings.heartbeat_interval, partial(watching.keep_watch, limits=limits), cost_factor=0.0),
-        Duty("culls", 5.0, culls.cull),
-        Duty("expiry", 10.0, notices.say_what_expires),
-        Duty("overdue", 10.0, notices.say_what_is_overdue),
+        Duty(
+            "watch",
+            settings.heartbeat_interval,
+            partial(watching.keep_watch, limits=limits, pace=pace),
+            cost_factor=0.0,
+        ),
+        Duty("culls", 5.0, by_date(culls.cull, pace)),
+        Duty("expiry", 10.0, by_date(notices.say_what_expires, pace)),
+        Duty("overdue", 10.0, by_date(notices.say_what_is_overdue, pace)),
         Duty("outbox", 3.0, outbox.tell_of_the_cluster),
         Duty("roll-ups", 60.0, rollup.roll_up),
-        Duty("check retention", 10.0, partial(retention.forget_checks, keep=keep)),
-        Duty("event retention", 10.0, partial(retention.forget_events, keep=keep)),
-        Duty("tidying", 3600.0, partial(retention.tidy, keep=keep)),
+        Duty("check retention", 10.0, by_date(partial(retention.forget_checks, keep=keep), pace)),
+        Duty("event retention", 10.0, by_date(partial(retention.forget_events, keep=keep), pace)),
+        Duty("tidying", 3600.0, by_date(partial(retention.tidy, keep=keep), pace)),
     ]
 
 

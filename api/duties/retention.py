@@ -52,14 +52,14 @@ class Reader(msgspec.Struct, frozen=True):
 
 def needed_from(head: int, readers: Sequence[Reader], now: float, keep: Keep) -> int:
     """The first place of the log that must stay; all of it while nobody beats. Pure."""
-    fresh = [reader.applied_seq for reader in readers if now - reader.beat_at <= keep.timeout]
+    fresh = [reader.applied_seq for reader in readers if 0.0 <= now - reader.beat_at <= keep.timeout]
     rank_1 = awaited(readers, now, keep)
     return min(head, *fresh, *([rank_1.applied_seq] if rank_1 else [])) if fresh else 0
 
 
 def awaited(readers: Sequence[Reader], now: float, keep: Keep) -> Reader | None:
     """The last of rank 1 that was heard of, None where that is too long ago. Pure."""
-    of_rank_1 = [reader for reader in readers if reader.rank == 1 and now - reader.beat_at <= keep.gone]
+    of_rank_1 = [reader for reader in readers if reader.rank == 1 and 0.0 <= now - reader.beat_at <= keep.gone]
     return max(of_rank_1, key=lambda reader: reader.beat_at, default=None)
 
 

@@ -4,7 +4,8 @@ A node that is cut off may hold pings and check-ins that the ledger has not got 
 [since, until] of ledger time in which the leader has made sure that every process delivered what it took:
 
 - `since` moves to now at each look that finds trouble: a process that is silent and did not sign off, one that has
-  something queued, nobody who beats, or that nobody looked for longer than the time-out (no leader, or no ledger).
+  something queued, nobody who beats, that nobody looked for longer than the time-out (no leader, or no ledger), or
+  that the ledger's clock was set. A moment to come, which only such a clock can have written down, is not believed.
 - `until` is the oldest moment up to which all processes that beat have delivered; without an end for a node alone.
 
 A silent process counts until it beats again, or until a younger process of its node does (which has its disk, and says
@@ -20,6 +21,7 @@ from collections.abc import Sequence
 import msgspec
 from sqlalchemy import Connection, select
 
+from api.duties.pace import Pace
 from api.duties.rows import put
 from api.duties.terms import Writing
 from api.ledger import tables
@@ -59,18 +61,21 @@ class Limits(msgspec.Struct, frozen=True):
     isolated_max_age: float
 
 
-def look(before: Look | None, said: Sequence[Said], now: float, limits: Limits) -> Look:
-    """What this look makes of the one before. Pure."""
-    fresh = [one for one in said if now - one.beat_at <= limits.timeout]
-    unseen = before is not None and now - before.looked_at > limits.timeout
+def look(before: Look | None, said: Sequence[Said], now: float, limits: Limits, *, was_set: bool = False) -> Look:
+    """What this look makes of the one before; `was_set`: the ledger's clock, a moment ago. Pure."""
+    fresh = [one for one in said if 0.0 <= now - one.beat_at <= limits.timeout]
+    unseen = before is not None and not 0.0 <= now - before.looked_at <= limits.timeout
     trouble = (
         unseen
+        or was_set
         # Before the first look of all, nobody has beaten yet.
         or (before is not None and not fresh)
         or any(one.queue for one in fresh)
         or any(_may_hold_pings(one, fresh, now, limits) for one in said)
     )
-    since = now if trouble else before.since if before is not None else None
+    since = before.since if before is not None else None
+    if trouble or (since is not None and since > now):
+        since = now
     return Look(since, _delivered_until(said, fresh, now), now)
 
 
@@ -86,15 +91,17 @@ def _delivered_until(said: Sequence[Said], fresh: Sequence[Said], now: float) ->
 
 def _may_hold_pings(one: Said, fresh: Sequence[Said], now: float, limits: Limits) -> bool:
     """Whether it is silent, and may have answered clients since without having told the ledger."""
-    silent = limits.timeout < now - one.beat_at <= limits.isolated_max_age
+    silent = one not in fresh and now - one.beat_at <= limits.isolated_max_age
     succeeded = any(other.node == one.node and other.started_at >= one.beat_at for other in fresh)
     return silent and not one.signed_off and not succeeded
 
 
-def keep_watch(writing: Writing, limits: Limits) -> bool:
+def keep_watch(writing: Writing, limits: Limits, pace: Pace) -> bool:
     """Looks, and keeps what was found. Gives False: there is never more to do."""
     connection = writing.connection
-    found = look(_last(connection), _said(connection), writing.now, limits)
+    pace.saw(writing.now)
+    was_set = pace.was_set_within(limits.timeout)
+    found = look(_last(connection), _said(connection), writing.now, limits, was_set=was_set)
     put(connection, tables.watch, [{"id": 1, **msgspec.structs.asdict(found)}])
     return False
 
@@ -113,7 +120,7 @@ def counted(connection: Connection, timeout: float) -> Watch:
     So it is after a night in which no node ran, until there is a leader who looks and finds that trouble.
     """
     last, found = _last(connection), watched(connection)
-    if last is None or _now(connection) - last.looked_at <= timeout:
+    if last is None or 0.0 <= _now(connection) - last.looked_at <= timeout:
         return found
     return Watch(found.since, min(found.until, last.looked_at))
 

@@ -11,6 +11,8 @@ from api.ledger.log import brief_reading
 from api.ledger.tables import heartbeats
 
 _FRESH_S = 6.0
+#: By how much this node's idea of ledger time may be off.
+_SKEW_S = 1.0
 
 
 def nodes(database: Database, now: float) -> list[dict[str, Any]]:
@@ -21,8 +23,11 @@ def nodes(database: Database, now: float) -> list[dict[str, Any]]:
     query = select(heartbeats).order_by(heartbeats.c.rank, heartbeats.c.node, heartbeats.c.instance)
     with brief_reading(database) as connection:
         rows = connection.execute(query).all()
-    newest = {row.node: row.beat_at for row in sorted(rows, key=lambda row: row.beat_at)}
-    alive = [row for row in rows if row.beat_at == newest[row.node] or now - row.beat_at < _FRESH_S]
+    # A beat of a moment to come is of a clock that was ahead, and older than any other.
+    newest = {
+        row.node: row.beat_at for row in sorted(rows, key=lambda row: (row.beat_at <= now + _SKEW_S, row.beat_at))
+    }
+    alive = [row for row in rows if row.beat_at == newest[row.node] or -_SKEW_S <= now - row.beat_at < _FRESH_S]
     return [
         {
             "id": row.node,

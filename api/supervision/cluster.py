@@ -18,6 +18,8 @@ from failover.heartbeat import Beat, SqlHeartbeatStore
 from failover.model import Kind
 
 _LISTED = 20
+#: By how much this node's idea of ledger time may be off.
+_SKEW_S = 1.0
 
 NO_LEASE = {"holder": None, "epoch": 0, "expires_in_s": None, "acquired_at": None}
 
@@ -50,20 +52,22 @@ def seen_from_outside(database: Database) -> NodeState:
     )
 
 
-def sync(connection: Connection, node: str) -> dict[str, Any]:
+def sync(connection: Connection, node: str, now: float) -> dict[str, Any]:
     """The events that came in while rank 1 did not lead, and how far rank 1 has taken them in; as in `/stats`.
 
-    What waits in other nodes' queues counts as they last said; `node`'s own is for `with_queue` to add.
+    What waits in other nodes' queues counts as they last said; `node`'s own is for `with_queue` to add. `now` is ledger
+    time: a beat of a moment to come is of a clock that was ahead, and older than any other.
     """
     events, beats, findings = tables.events.c, tables.heartbeats.c, tables.replay_findings.c
+    is_past = beats.beat_at <= now + _SKEW_S
     applied = connection.scalar(
-        select(beats.applied_seq).where(beats.rank == 1).order_by(beats.beat_at.desc()).limit(1)
+        select(beats.applied_seq).where(beats.rank == 1).order_by(is_past.desc(), beats.beat_at.desc()).limit(1)
     )
     not_normal, marks = select(func.count()).where(events.mode != "normal"), tables.duty_marks.c
     removed = connection.scalar(select(marks.value).where(marks.name == tables.REMOVED_NOT_NORMAL)) or 0
     total = removed + (connection.scalar(not_normal) or 0)
     pending = connection.scalar(not_normal.where(events.seq > (applied or 0))) or 0
-    last_said = select(beats.node, beats.queue).where(beats.node != node).order_by(beats.beat_at)
+    last_said = select(beats.node, beats.queue).where(beats.node != node).order_by(is_past, beats.beat_at)
     elsewhere = sum({row.node: row.queue for row in connection.execute(last_said)}.values())
     found = dict(
         connection.execute(select(findings.kind == "dead", func.count()).group_by(findings.kind == "dead")).all()
@@ -138,7 +142,7 @@ def _beating(database: Database, node: str, timeout: float) -> Beat:
     beats = [beat for beat in SqlHeartbeatStore(database).read() if beat.who.node == node]
     if not beats:
         raise Problem("RESOURCE_NOT_FOUND", f"no node {node} has ever beaten here")
-    fresh = [beat for beat in beats if beat.age_s <= timeout]
+    fresh = [beat for beat in beats if beat.is_fresh(timeout)]
     if not fresh:
         raise Problem("CONFLICT", f"{node} does not beat")
     newest = max(fresh, key=lambda beat: beat.started_at)

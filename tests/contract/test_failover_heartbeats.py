@@ -49,10 +49,15 @@ def test_beats_come_by_rank_and_the_freshest_first(stores: Stores) -> None:
 
 
 def test_processes_that_have_long_gone_are_forgotten(stores: Stores) -> None:
-    stores.heartbeats.write(ONE, REPORT)
+    for who in (ONE, TWO):
+        stores.heartbeats.write(who, REPORT)
+    beats = stores.heartbeats.read()
     stores.pass_time(100)
     stores.heartbeats.write(TWO, REPORT)
-    stores.heartbeats.forget(50)
+    stores.heartbeats.forget([])
+    stores.heartbeats.forget([beat for beat in beats if beat.who == TWO])
+    assert len(stores.heartbeats.read()) == 2, "it has beaten since"
+    stores.heartbeats.forget(stores.heartbeats.read()[:1])
     assert [beat.who for beat in stores.heartbeats.read()] == [TWO]
 
 

@@ -16,6 +16,7 @@ from sqlalchemy import select, text, update
 from api.duties import Writing, counting_since, watched
 from api.duties.culls import cull
 from api.duties.rows import put
+from api.duties.pace import Pace
 from api.duties.watching import Limits, keep_watch
 from api.ledger import tables
 from api.ledger.database import Database
@@ -29,7 +30,7 @@ from tests.support.processes import until
 
 HEARTBEAT_S, SILENT_S = 60, 61.0
 RULES = {"machine_heartbeat_s": HEARTBEAT_S}
-KEEP_WATCH = partial(keep_watch, limits=Limits(timeout=6.0, isolated_max_age=7 * 86_400.0))
+KEEP_WATCH = partial(keep_watch, limits=Limits(timeout=6.0, isolated_max_age=7 * 86_400.0), pace=Pace())
 
 
 @pytest.fixture

@@ -163,7 +163,8 @@ def _promote(world: World, item: Item, lasts: float) -> None:
 
 def _beats_emptied(world: World, item: Item, lasts: float) -> None:
     if world.database.server.mode == "up":
-        world.database.tables.heartbeats.forget(-1.0)
+        heartbeats = world.database.tables.heartbeats
+        heartbeats.forget(heartbeats.read())
         world.watcher.truth.nodes_forgotten = True
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 from sqlalchemy import Connection, create_engine
@@ -17,7 +17,7 @@ from sqlalchemy.pool import StaticPool
 from failover.heartbeat import Beat, HeartbeatStore, Report, SqlHeartbeatStore
 from failover.lease import SqlLeaseStore
 from failover.memory import MemoryHeartbeatStore, MemoryLeaseStore
-from failover.model import Identity, Kind, Lease
+from failover.model import Free, Identity, Kind, Lease
 from failover.tables import all_tables
 from tests.chaos.simulation.kernel import Owner
 from tests.chaos.simulation.network import STORE, Link
@@ -111,9 +111,9 @@ class RemoteLeases:
         """Reads it there."""
         return self._call("watch", lambda store: store.watch())
 
-    def acquire(self, me: Identity, timeout: float, epoch_seen: int = 0) -> int | None:
+    def acquire(self, me: Identity, timeout: float, epoch_seen: int = 0, free: Free | None = None) -> int | None:
         """Tries to take it there."""
-        return self._call("acquire", lambda store: store.acquire(me, timeout, epoch_seen))
+        return self._call("acquire", lambda store: store.acquire(me, timeout, epoch_seen, free))
 
     def renew(self, me: Identity, epoch: int, timeout: float) -> bool:
         """Renews it there."""
@@ -150,9 +150,9 @@ class RemoteHeartbeats:
         """Reads there."""
         return self._call(lambda store: store.read())
 
-    def forget(self, older_than_s: float) -> None:
+    def forget(self, beats: Sequence[Beat]) -> None:
         """Removes there."""
-        self._call(lambda store: store.forget(older_than_s))
+        self._call(lambda store: store.forget(beats))
 
     def _call(self, work: Callable[[Any], Any]) -> Any:
         ask = lambda: work(self._database.tables.heartbeats)  # noqa: E731 - what travels

@@ -28,6 +28,9 @@ def reader(applied_seq: int, rank: int = 1, beat_at: float = NOW) -> Reader:
         # rank 1 was never heard of, or so long ago that it makes its snapshot anew
         ([reader(95, rank=2)], 95),
         ([reader(70, beat_at=LONG_GONE), reader(95, rank=2)], 95),
+        # a beat of a moment to come is of nobody who beats: the clock was set back
+        ([reader(70, rank=2, beat_at=NOW + 600), reader(95)], 95),
+        ([reader(70, beat_at=NOW + 600), reader(95, rank=2)], 95),
         # nobody beats
         ([reader(70, beat_at=GONE)], 0),
         ([], 0),

@@ -103,3 +103,16 @@ def test_since_never_goes_back_and_until_is_before_every_beat_of_those_that_beat
     assert (after.until == float("inf")) == alone
     assert alone or all(after.until < one.beat_at for one in fresh)
     assert look(after, several, NOW, LIMITS).since == after.since
+
+
+def test_a_clock_that_was_set_is_trouble() -> None:
+    assert look(BEFORE, [said()], NOW, LIMITS, was_set=True).since == NOW
+    assert found(said(), before=Look(500.0, NOW, looked_at=NOW + 600)).since == NOW, "set back since the last look"
+
+
+def test_silence_that_counts_from_a_moment_to_come_counts_from_now() -> None:
+    assert found(said(), before=Look(since=NOW + 1e8, until=NOW, looked_at=NOW - 1)).since == NOW
+
+
+def test_a_beat_of_a_moment_to_come_is_one_of_a_silent_process() -> None:
+    assert found(said(), said(-600, node="n2")).since == NOW

@@ -316,3 +316,32 @@ def test_an_old_process_that_ends_is_no_twin(scene: Scene, state: str) -> None:
         scene.beats.write(new, REPORT)
         assert scene.beat_watch.twins(scene.look(), scene.here(), 66.0) == {}
         scene.move(1.0)
+
+
+def long_gone(scene: Scene) -> list[str]:
+    return [beat.who.node for beat in scene.beat_watch.long_gone(scene.look(), scene.here(), 7 * 86_400.0, 3600.0)]
+
+
+@pytest.mark.parametrize("jump", JUMPS)
+def test_who_was_watched_for_too_short_a_time_has_not_long_gone_whatever_the_clock_says(
+    scene: Scene, jump: float
+) -> None:
+    for who in (ONE, TWO):
+        scene.beats.write(who, REPORT)
+    scene.look()
+    scene.database.move(jump)
+    for _ in range(10):
+        scene.move(350.0)
+        scene.beats.write(TWO, REPORT)
+        assert long_gone(scene) == []
+
+
+@pytest.mark.parametrize(("age", "gone"), [(-YEARS, True), (60.0, False), (8 * 86_400.0, True)])
+def test_a_beat_that_was_old_or_of_a_moment_to_come_is_forgotten_once_it_was_watched(
+    scene: Scene, age: float, gone: bool
+) -> None:
+    scene.beats.write(ONE, REPORT)
+    scene.database.move(age)
+    scene.look()
+    scene.move(3600.0)
+    assert long_gone(scene) == (["n1"] if gone else [])
