@@ -25,10 +25,19 @@ The states of one process
 
 Time and the trust window
 =========================
-The lease ends by the *database's* clock, read at the statement. A process trusts its lease until the monotonic moment
-at which it *sent* the last good renewal, plus the time-out, less a margin. A renewal that succeeds slowly does not
+A process trusts its lease until the monotonic moment at which it *sent* the last good renewal, plus the time-out, less
+a margin. A renewal that succeeds slowly does not
 extend that, and one that fails does not shorten it. Leading is computed from this at the point of use (`is_leader`),
 and is never kept as a flag: a process that was frozen wakes up and does not lead.
+
+Others watch the lease, and judge it by their own monotonic clocks (`failover.liveness`): a row that has stayed the same
+for a time-out, as its watcher saw it, is free, whatever is stored in it, and one that was seen to change within a
+time-out is somebody's. What is stored, by the *database's* clock at the statement, says that it is over where that
+clock has kept pace with the watcher's own since the row changed: so a lease that ended before a process started is
+free to it at once. Whoever takes a lease takes the row that it found to be over, by compare-and-set; one that was
+renewed meanwhile is not taken. Heartbeats are judged in the same way: a process is alive while its row changes. Of a
+row that is seen for the first time, the stored age is all there is to go by: within the time-out it is fresh until a
+time-out has passed without a change, and below zero it is not fresh before it changes.
 
 What trust cannot give, the fence does: a transaction that only the leader may commit begins with `fence`, which locks
 the lease's key against a change of hands until it is committed. A leader that is frozen inside one is freed by the
@@ -45,6 +54,11 @@ When things fail
 - Rank 1 returns: when it has been healthy for `failback_delay`, and the backup has led for as long, nothing is pending
   and the last failback is as long ago, the backup moves the lease to it in one transaction. To rank 1 only.
 - The database comes back older: the epochs seen are remembered, and none is used again.
+- The database's clock is set, forward or back, by seconds or years: a leader that lives goes on (its fence is closed
+  until its next renewal where the clock went forward), one that died is succeeded within the time-out, and the dead do
+  not come to life. A process that starts just then has seen nothing: it may take a lease that is over by that clock,
+  and until the leader's next look the epoch and the fence alone keep the two apart.
+- One node runs twice for longer than a deploy (`Config.deploy_overlap`): one of them leads, and `Status.twins` says so.
 - The queue's file is damaged: it is set aside, its sound rows are saved, and it is said at level ERROR.
 - An event is not taken: its batch is halved until it is found; it waits, with what comes behind it under its key, and
   the others go on. A try counts only where the event itself is at fault (`failover.proof`); after five it is set aside.

@@ -120,7 +120,7 @@ class BeatWatch:
         return self._heard[instance].since
 
     def long_gone(self, beats: Sequence[Beat], now: float, age_s: float, watched_s: float) -> list[Beat]:
-        """Those that nobody need keep: over `age_s` old or of a moment to come, as stored, and the same for `watched_s`.
+        """Those that nobody need keep: over `age_s` old or of a moment to come as stored, and the same for `watched_s`.
 
         A clock that is set years ahead for a moment makes all of them old, and none the same for long that is alive.
         """

@@ -17,7 +17,8 @@ _log = logs.get("duties")
 
 #: More than a slow answer or a clock that is being slewed makes between two looks.
 _SLACK_S = 2.0
-_HOLD_S = 3600.0
+#: How long duties wait that go by dates.
+HOLD_S = 3600.0
 
 
 class Pace:
@@ -45,6 +46,6 @@ def by_date(do: Callable[[Writing], bool], pace: Pace) -> Callable[[Writing], bo
 
     def do_unless_it_was_set(writing: Writing) -> bool:
         pace.saw(writing.now)
-        return not pace.was_set_within(_HOLD_S) and do(writing)
+        return not pace.was_set_within(HOLD_S) and do(writing)
 
     return do_unless_it_was_set

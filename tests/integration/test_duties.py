@@ -15,8 +15,8 @@ from sqlalchemy import select, text, update
 
 from api.duties import Writing, counting_since, watched
 from api.duties.culls import cull
-from api.duties.rows import put
 from api.duties.pace import Pace
+from api.duties.rows import put
 from api.duties.watching import Limits, keep_watch
 from api.ledger import tables
 from api.ledger.database import Database

@@ -14,8 +14,8 @@ from api.ledger.errors import LedgerError, LedgerRefused, LedgerUnavailable
 from api.ledger.records import Batch, Known
 from failover.lease import LeaseStore
 from tests.chaos.simulation.books import Books, Effect
-from tests.chaos.simulation.disk import EPOCH
 from tests.chaos.simulation.kernel import Kernel, Owner, Timer
+from tests.chaos.simulation.ledger_clock import LedgerClock
 from tests.chaos.simulation.network import Blocked, Server
 from tests.chaos.simulation.stores import Tables
 
@@ -69,6 +69,7 @@ class Database:
     """All of it. `incarnation` counts how often an older copy was put in its place."""
 
     kernel: Kernel
+    clock: LedgerClock
     tables: Tables
     books: Books
     observer: Observer = field(default_factory=Observer)
@@ -82,13 +83,13 @@ class Database:
 
     def now(self) -> float:
         """Its clock."""
-        return EPOCH + self.kernel.now
+        return self.clock.now()
 
     # -- the lease ------------------------------------------------------------------------------------------------
 
     def on_lease(self, owner: Owner, how: str, work: Callable[[LeaseStore], Any]) -> Any:
         """Changes the lease, or reads it. What would change hands waits for the fence."""
-        if how in ("acquire", "hand_over") and any(one.fence is not None for one in self.open):
+        if how in ("acquire", "hand_over", "fail_back") and any(one.fence is not None for one in self.open):
             raise Blocked
         result = work(self.tables.leases)
         if how != "watch":

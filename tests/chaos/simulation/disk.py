@@ -160,9 +160,12 @@ class Snapshot:
                 self.rows[id] = row
 
 
-@dataclass(frozen=True)
+@dataclass
 class Machine:
-    """What a disk is in. Its clocks run a little fast or slow, begin anywhere, and may be hours off."""
+    """What a disk is in. Its clocks run a little fast or slow, begin anywhere, and may be hours off.
+
+    Its wall clock, `wall_off`, may be set.
+    """
 
     virtual: Callable[[], float]
     booted: float
@@ -188,8 +191,10 @@ class Disk:
     queued: Callable[[str, int], None]
     snapshot: Snapshot | None = None
     epoch_seen: int = 0
-    #: Whether it was ever measured how far the machine's wall clock is off; it is kept with the snapshot.
-    clock_known: bool = False
+    #: How far the machine's wall clock was off when that was measured last, and how far ahead of the ledger's that was;
+    #: None: never. It is kept with the snapshot.
+    wall_off_known: float | None = None
+    wall_skew: float = 0.0
     waiting: dict[int, str] = field(default_factory=dict)
     settled: set[int] = field(default_factory=set)
     vanished: bool = False

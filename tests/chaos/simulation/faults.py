@@ -11,6 +11,7 @@ from api.ledger.errors import LedgerError
 from api.ledger.records import Batch, Change, Event
 from api.licensing import Act, Call
 from tests.chaos.simulation.database import NoMore, NoRight
+from tests.chaos.simulation.disk import Machine
 from tests.chaos.simulation.kernel import Owner
 from tests.chaos.simulation.scenario import Item
 
@@ -168,6 +169,30 @@ def _beats_emptied(world: World, item: Item, lasts: float) -> None:
         world.watcher.truth.nodes_forgotten = True
 
 
+def _ledger_clock(world: World, item: Item, lasts: float) -> None:
+    """Somebody sets it; where that lasts, it is put right again."""
+    _set_ledger_clock(world, item.by)
+    if item.lasts:
+        world.kernel.at(lasts, lambda: _set_ledger_clock(world, -item.by))
+
+
+def _set_ledger_clock(world: World, by: float) -> None:
+    world.database.clock.set(by)
+    world.kernel.say(f"    the ledger's clock is {world.database.clock.offsets[-1]:+.2f} s off")
+
+
+def _wall_clock(world: World, item: Item, lasts: float) -> None:
+    """The one of a node's machine, which nobody goes by but a process that starts without the ledger."""
+    machine = world.sites[item.node - 1].disk.machine
+    machine.wall_off += item.by
+    if item.lasts:
+        world.kernel.at(lasts, lambda: _put_back(machine, item.by))
+
+
+def _put_back(machine: Machine, by: float) -> None:
+    machine.wall_off -= by
+
+
 def _admin(world: World, item: Item, lasts: float) -> None:
     """A change of a license's status, in the ledger."""
     database, books = world.database, world.database.books
@@ -212,6 +237,8 @@ HAPPENINGS: dict[str, Happening] = {
     "switch over": _switch_over,
     "promote": _promote,
     "beats emptied": _beats_emptied,
+    "ledger clock": _ledger_clock,
+    "wall clock": _wall_clock,
     "ban": _admin,
     "suspend": _admin,
     "reinstate": _admin,

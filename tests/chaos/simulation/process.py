@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from api.batcher import as_it_is
 from api.clock import Clock
 from api.draft import Operation
+from api.duties.pace import HOLD_S, Pace
 from api.duties.watching import Limits, Look, Said, look
 from api.isolated import Isolated
 from api.ledger.errors import LedgerError
@@ -108,12 +109,17 @@ class Process(Owner):
     ) -> None:
         super().__init__()
         self.kernel, self.database, self.me, self.disk = kernel, database, identity, disk
+        #: Since when its supervisor has seen what it has seen.
+        self.watches_since = kernel.now
         self.config, self._disk_s = scenario.config, scenario.disk_s
         self.random, self.followed = random.Random(seed), followed
         self.link = Link(random.Random(f"{seed}/link"), scenario.slow / 100)
         self.monotonic = disk.machine.monotonic
-        skew = disk.machine.wall_off if disk.clock_known else 0.0
-        self.clock = Clock(self.monotonic, lambda: disk.machine.wall() - skew)
+        self.clock = Clock(self.monotonic, disk.machine.wall)
+        self.clock.start_from(disk.wall_skew)
+        #: One that was set since it was measured last says nothing before the ledger's has been asked.
+        self._clock_is_right = disk.wall_off_known == disk.machine.wall_off
+        self._pace = Pace(self.monotonic)
         self.queue = disk.open_queue(scratch)
         self.state = disk.shared_state()
         self.remote = Remote(database, self, self.link)
@@ -152,7 +158,7 @@ class Process(Owner):
         for task in self.jobs:
             if not task.dead:
                 task.throw()
-        self.supervisor = self._supervise()
+        self.supervisor, self.watches_since = self._supervise(), self.kernel.now
         self._start_supervisor()
 
     def once(self, job: Callable[[], Any]) -> None:
@@ -166,7 +172,7 @@ class Process(Owner):
 
     def ready(self) -> bool:
         """Whether it can answer."""
-        return self.disk.clock_known
+        return self._clock_is_right
 
     def published(self) -> NodeState:
         """What its workers know of the supervisor."""
@@ -235,7 +241,8 @@ class Process(Owner):
         if received - sent > READ.timeout:
             return  # it was frozen over a sample, whose error may be half of that
         self.clock.sample(head.at, sent, received)
-        self.disk.clock_known = True
+        self.disk.wall_off_known, self.disk.wall_skew = self.disk.machine.wall_off, self.clock.wall_skew
+        self._clock_is_right = True
         if copy is None or not copy.complete or not follower.is_same(copy, head):
             self.kernel.say(f"{self.name} makes its copy anew at {head.seq}")
             copy = self.disk.snapshot = follower.begun_anew(head)
@@ -265,17 +272,19 @@ class Process(Owner):
             Said(
                 node=beat.who.node,
                 started_at=beat.started_at,
-                beat_at=now - beat.age_s,
+                beat_at=beat.beat_at,
                 state=beat.report.state,
                 queue=beat.report.queue,
             )
             for beat in self.database.tables.heartbeats.read()
         ]
         limits = Limits(self.config.heartbeat_timeout, ISOLATED_MAX_AGE_S)
-        found = look(books.watch, said, now, limits)
+        self._pace.saw(now)
+        was_set = self._pace.was_set_within(limits.timeout)
+        found = look(books.watch, said, now, limits, was_set=was_set)
         locked = {id for one in self.database.open for id in one.licenses}
         free = [row.holding for row in books.licenses.values() if row.holding.license.id not in locked]
-        dead = _dead(free, _watched(found), now)
+        dead = None if self._pace.was_set_within(HOLD_S) else _dead(free, _watched(found), now)
         batch = None if dead is None else _cull(*dead, self.me, effect.epoch, f"cull-{self.random.random()}", now)
         self.database.commit_fenced(transaction, effect, batch)
         books.watch = found

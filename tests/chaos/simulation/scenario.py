@@ -22,7 +22,7 @@ _SECONDS = 1.0 / DAY
 
 @dataclass(frozen=True)
 class Item:
-    """One fault or call: when it begins, what it is, whom it meets, how long it lasts."""
+    """One fault or call: when it begins, what it is, whom it meets, how long it lasts; `by`: how far a clock is set."""
 
     at: float
     kind: str
@@ -31,13 +31,15 @@ class Item:
     call: Call | None = None
     key: str = ""
     number: int = 0
+    by: float = 0.0
 
     def __str__(self) -> str:
         if self.call is not None:
             more = f" {self.call.fingerprint}" if self.call.fingerprint else ""
             return f"call {self.number}: {self.call.act}{more} of {self.key} from node {self.node} on"
         lasts = f" for {self.lasts:.2f} s" if self.lasts else ""
-        return f"{self.kind} {self.key or f'node {self.node}'}{lasts}"
+        by = f" by {self.by:+.2f} s" if self.by else ""
+        return f"{self.kind} {self.key or f'node {self.node}'}{by}{lasts}"
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,9 @@ _FAULTS = (
     ("promote", 1),
     ("beats emptied", 1),
 )
+#: In this part of the scenarios clocks are set, by up to so many seconds.
+_WITH_CLOCKS = 0.4
+_JUMPS_S = (1.8, 5.0, 20.0, 900.0, 4 * 365 * DAY)
 _ACTS = (
     (Act.VALIDATE, 6),
     (Act.PING, 5),
@@ -104,7 +109,7 @@ def draw(seed: str, *, sql: bool = False, files: bool = False) -> Scenario:
     source = random.Random(seed)
     config = _config(source)
     nodes = source.choice((2, 3, 3))
-    items = [*_faults(source, nodes, config), *_calls(source, nodes), *_admins(source)]
+    items = [*_faults(source, nodes, config), *_calls(source, nodes), *_admins(source), *_clocks(seed, nodes)]
     slow, disk_s = source.choice((3, 7, 30)), source.choice((0.02, 0.02, 0.5))
     in_order = tuple(sorted(items, key=lambda item: item.at))
     return Scenario(seed, nodes, config, in_order, sql, files, slow, disk_s)
@@ -179,3 +184,18 @@ def _calls(source: random.Random, nodes: int) -> list[Item]:
 def _admins(source: random.Random) -> list[Item]:
     moments = sorted(source.uniform(3.0, TURMOIL_S) for _ in range(4))
     return [Item(at, source.choice(_ADMIN), key="revoked", number=1000 + n) for n, at in enumerate(moments)]
+
+
+def _clocks(seed: str, nodes: int) -> list[Item]:
+    """The ledger's clock and those of nodes, set forward and back, for good or a while; from a stream of its own."""
+    source = random.Random(f"{seed}/clocks")
+    if source.random() >= _WITH_CLOCKS:
+        return []
+    items, at = [], source.uniform(2.0, 10.0)
+    while at < TURMOIL_S:
+        by = source.choice((-1.0, 1.0)) * source.uniform(0.1, 1.0) * source.choice(_JUMPS_S)
+        lasts = source.choice((0.0, source.uniform(0.5, 15.0)))
+        kind = source.choice(("ledger clock", "ledger clock", "wall clock"))
+        items.append(Item(at, kind, source.randrange(nodes) + 1, lasts, by=by))
+        at += source.expovariate(1.0 / source.choice((4.0, 12.0)))
+    return items

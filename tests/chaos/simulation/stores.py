@@ -125,7 +125,8 @@ class RemoteLeases:
 
     def hand_over(self, lease: Lease, to: Identity, timeout: float, kind: Kind) -> int | None:
         """Moves it there."""
-        return self._call("hand_over", lambda store: store.hand_over(lease, to, timeout, kind))
+        how = "fail_back" if kind is Kind.FAILBACK else "hand_over"
+        return self._call(how, lambda store: store.hand_over(lease, to, timeout, kind))
 
     def last_failback_age(self) -> float | None:
         """Reads it there."""

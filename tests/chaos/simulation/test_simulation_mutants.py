@@ -1,6 +1,6 @@
 """Mistakes in what the simulation runs, each a small patch to a copy: it must break a promise, and say which.
 
-The first six are those of `tests/chaos/test_mutants.py`; the seventh there, a session's advisory lock behind a pooler,
+The first eight are those of `tests/chaos/test_mutants.py`; the one there with a session's advisory lock behind a pooler
 needs a Postgres and a pooler, and nothing here runs it.
 """
 
@@ -46,6 +46,11 @@ _RULES_OF_KNOWN: dict[str, tuple[Any, ...]] = {
     "a leader stays one after an error": (("who believes to lead does",), ()),
     "a process is known by its host's name": (("one holder per epoch", "one leader"), ()),
     "resigning deletes the row, and the epoch begins again": (("epochs rise",), ("--sql",)),
+    "an age below zero is fresh": (("the lease goes to the living", "the primary leads in the end"), ()),
+    "a lease is judged by its stored time alone": (
+        ("who believes to lead does", "the primary leads in the end", "every queue is replayed in the end"),
+        (),
+    ),
 }
 
 

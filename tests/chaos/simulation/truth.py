@@ -15,6 +15,7 @@ from api.licensing import ALWAYS, Act, Code, Holding, Watch, decide
 from tests.chaos.simulation.books import Books, Row
 from tests.chaos.simulation.disk import EPOCH, Snapshot
 from tests.chaos.simulation.kernel import Kernel, Violation
+from tests.chaos.simulation.ledger_clock import LedgerClock
 
 #: By how much a node's idea of ledger time may be off: half the longest round trip.
 SKEW_S = 1.1
@@ -39,7 +40,7 @@ _CLOCKS = {Code.HEARTBEAT_DEAD: Act.PING, Code.OVERDUE: Act.CHECK_IN}
 
 @dataclass(frozen=True)
 class Version:
-    """A license as it was in the ledger from `since` (ledger time) on."""
+    """A license as it was in the ledger from `since` (true time) on."""
 
     since: float
     holding: Holding
@@ -49,20 +50,25 @@ class Truth:
     """`is_lost`: whether an event is one that nothing could have kept; `in_ledger`: whether it is there now."""
 
     def __init__(
-        self, kernel: Kernel, books: Books, is_lost: Callable[[str], bool], in_ledger: Callable[[str], bool]
+        self,
+        kernel: Kernel,
+        clock: LedgerClock,
+        books: Books,
+        is_lost: Callable[[str], bool],
+        in_ledger: Callable[[str], bool],
     ) -> None:
         #: Someone emptied the heartbeats: a node that is cut off just then is one that nobody has ever heard of.
         self.nodes_forgotten = False
-        self._kernel, self._is_lost, self._in_ledger = kernel, is_lost, in_ledger
+        self._kernel, self._clock, self._is_lost, self._in_ledger = kernel, clock, is_lost, in_ledger
         self._versions: defaultdict[str, list[Version]] = defaultdict(list)
         self._rows: dict[tuple[int, str, int], Holding] = {}
-        #: The pings and check-ins that were answered, of (act, license, fingerprint): when they came, ledger time.
+        #: The pings and check-ins that were answered, of (act, license, fingerprint): when they came, true time.
         self._heard: defaultdict[tuple[str, str, str | None], list[tuple[float, str]]] = defaultdict(list)
         self.restored(books, 0)
 
     def committed(self, batch: Batch) -> None:
         """The ledger's licenses changed."""
-        now = EPOCH + self._kernel.now
+        now = self._kernel.now
         for change in batch.changes:
             id = change.after.license.id
             self._between(id, change.before, batch, now)
@@ -90,7 +96,7 @@ class Truth:
 
     def restored(self, books: Books, incarnation: int) -> None:
         """The ledger is an older one."""
-        now = EPOCH + self._kernel.now
+        now = self._kernel.now
         for id, row in books.licenses.items():
             if row.holding is not None:
                 self._versions[id].append(Version(now, row.holding))
@@ -98,7 +104,7 @@ class Truth:
 
     def judge(self, operation: Operation, outcome: Outcome, received_at: float) -> None:
         """Raises `Violation` where the verdict is one that nobody may give."""
-        verdict, now = outcome.verdict, EPOCH + self._kernel.now
+        verdict, now = outcome.verdict, self._kernel.now
         if verdict.holding is None:
             if operation.key_hash != "unknown" or outcome.durability == "queue":
                 raise Violation("nobody is denied who should not be", f"{operation.key_hash} is called unknown")
@@ -106,7 +112,8 @@ class Truth:
         id = verdict.holding.license.id
         shown = f"{operation.nonce}: {operation.call.act} of {operation.key_hash} is {verdict.code}"
         # A retry is told what the first try was, which a node that was cut off may have decided by older knowledge.
-        since = outcome.as_of - SKEW_S if outcome.first or verdict.valid else EPOCH
+        moments = self._clock.meant(outcome.as_of, SKEW_S)
+        since = min(moments, default=0.0) - SKEW_S if outcome.first or verdict.valid else 0.0
         window = self._window(id, since, now)
         if not verdict.valid:
             if outcome.durability == "queue" and verdict.code not in _CERTAIN:
@@ -118,12 +125,13 @@ class Truth:
         revoked = all(version.holding.license.status != "active" for version in window)
         if revoked and operation.call.act is not Act.DEACTIVATE:
             raise Violation("a revocation is effective", f"{shown}, and was revoked all the time")
-        if outcome.durability == "ledger" and outcome.as_of < EPOCH + received_at - _FRESH_S - SKEW_S:
-            raise Violation("a revocation is effective", f"{shown} by what was known {now - outcome.as_of:.1f} s ago")
+        as_of = max(moments, default=now)
+        if outcome.durability == "ledger" and as_of < received_at - _FRESH_S - SKEW_S:
+            raise Violation("a revocation is effective", f"{shown} by what was known {now - as_of:.1f} s ago")
         if operation.call.act not in _CLOCKS.values():
             return
         key = (operation.call.act, id, operation.call.fingerprint)
-        self._heard[key].append((EPOCH + received_at, outcome.event_id))
+        self._heard[key].append((received_at, outcome.event_id))
 
     def _window(self, id: str, since: float, until: float) -> list[Version]:
         """The versions that were true at some moment between."""
@@ -134,11 +142,15 @@ class Truth:
     def _justified(self, operation: Operation, code: Code, window: list[Version], since: float, now: float) -> bool:
         for version in window:
             for moment in (max(since, version.since), now + SKEW_S):
-                for watch in (ALWAYS, _NOBODY_WATCHED):
-                    found = decide(operation.call, version.holding, moment, watch=watch)
-                    if not found.valid and found.code is code:
-                        return True
+                if any(self._denies(operation, code, version.holding, said) for said in self._clock.said(moment)):
+                    return True
         return False
+
+    @staticmethod
+    def _denies(operation: Operation, code: Code, holding: Holding, moment: float) -> bool:
+        """Whether it is so at that moment of ledger time, with silences counted or not."""
+        found = [decide(operation.call, holding, moment, watch=watch) for watch in (ALWAYS, _NOBODY_WATCHED)]
+        return any(not verdict.valid and verdict.code is code for verdict in found)
 
     def _clock_ran(self, code: Code, holding: Holding, fingerprint: str | None, now: float, shown: str) -> None:
         """A clock may deny only after so long a silence while everybody could have been heard."""
@@ -148,10 +160,10 @@ class Truth:
         license = holding.license
         interval = license.policy.machine_heartbeat_s if act is Act.PING else license.check_in_s
         heard = self._heard[act, license.id, fingerprint if act is Act.PING else None]
-        known = max((at for at, event_id in heard if self._in_ledger(event_id)), default=license.created_at)
+        known = max((at for at, event_id in heard if self._in_ledger(event_id)), default=license.created_at - EPOCH)
         # What is still in a queue ends a silence that had become too long before it, and nobody else can know.
         next_heard = min((at for at, event_id in heard if at > known and not self._is_lost(event_id)), default=now)
-        if interval is not None and next_heard - known < interval:
+        if interval is not None and next_heard - known < interval - self._clock.crept:
             raise Violation("no clock runs against the silenced", f"{shown}, heard of {now - next_heard:.1f} s ago")
 
     def is_a_true_copy(self, copy: Snapshot, incarnation: int) -> str | None:

@@ -12,10 +12,12 @@ from dataclasses import dataclass, field
 from api.draft import Operation, Outcome
 from api.ledger.records import Batch
 from api.licensing import WRITING_ACTS
+from failover import Config
 from tests.chaos.simulation.books import Books, Effect
 from tests.chaos.simulation.database import Database
 from tests.chaos.simulation.disk import Disk
 from tests.chaos.simulation.kernel import Kernel, Owner, Violation
+from tests.chaos.simulation.network import STORE
 from tests.chaos.simulation.process import Process
 from tests.chaos.simulation.truth import Truth
 
@@ -36,11 +38,13 @@ class Watcher:
     kernel: Kernel
     database: Database
     processes: Callable[[], list[Process]]
+    config: Config
     counts: Counter[str] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
         database = self.database
-        self.truth = Truth(self.kernel, database.books, self.is_lost, lambda event_id: event_id in database.books.place)
+        in_ledger = lambda event_id: event_id in database.books.place  # noqa: E731 - a question
+        self.truth = Truth(self.kernel, database.clock, database.books, self.is_lost, in_ledger)
         self.answers: dict[str, Outcome] = {}
         self.lost_with_disk: set[str] = set()
         self.lost_by_restore: set[str] = set()
@@ -54,6 +58,10 @@ class Watcher:
         self._row: tuple[str, int] | None = None
         self._holders: dict[tuple[int, int], Owner] = {}
         self._resigned: list[Owner] = []
+        #: When the lease was last taken, renewed or moved, in true time: the ledger's clock may be set.
+        self._renewed_at = 0.0
+        #: When each process ended that did, by instance.
+        self._ended: dict[str, float] = {}
         self._led: defaultdict[str, int] = defaultdict(int)
         #: Leases that were taken from outside: by an admin, or with the ledger's restore.
         self._taken: set[tuple[str, int]] = set()
@@ -97,6 +105,12 @@ class Watcher:
             raise Violation("epochs rise", f"{before} was followed by {row}")
         if how == "hand_over" and isinstance(owner, Process) and before and row[0] == owner.me.instance:
             self._taken.add(before)  # an admin's `promote`: whoever held it cannot know yet
+        if how == "acquire" and isinstance(owner, Process) and before and self._knows_only_the_clock(owner):
+            self._taken.add(before)
+        if how == "fail_back":
+            self._goes_to_the_living(lease.holder.instance)
+        if how in ("acquire", "renew", "hand_over", "fail_back"):
+            self._renewed_at = self.kernel.now
         if how in ("acquire", "renew"):
             self._holds(owner, lease.epoch)
         if how == "resign":
@@ -106,6 +120,22 @@ class Watcher:
         if row != before:
             self.count("changes of the lease")
             self.kernel.say(f"the lease is {lease.holder.node}/{row[0][:4]}'s with epoch {row[1]} ({how})")
+
+    def _knows_only_the_clock(self, newcomer: Process) -> bool:
+        """Whether it never saw the lease change, and the clock was set before it came: the fence is all there is."""
+        return self._renewed_at < newcomer.watches_since and self._renewed_at < self.database.clock.set_at
+
+    def _goes_to_the_living(self, instance: str) -> None:
+        """A backup hands the lease to a primary that it has heard of within the time-out."""
+        longest = self.config.heartbeat_timeout + self.config.heartbeat_interval + STORE.timeout
+        ended_at = self._ended.get(instance, self.kernel.now)
+        if self.kernel.now - ended_at > longest:
+            dead_s = self.kernel.now - ended_at
+            raise Violation("the lease goes to the living", f"{instance} has been dead for {dead_s:.1f} s")
+
+    def ended(self, process: Process) -> None:
+        """It is no more."""
+        self._ended[process.me.instance] = self.kernel.now
 
     def _holds(self, owner: Owner, epoch: int) -> None:
         holder = self._holders.setdefault((self.database.incarnation, epoch), owner)
@@ -122,7 +152,8 @@ class Watcher:
         if mine in self._taken:
             return
         lease = self.database.tables.leases.watch()
-        if lease is None or (lease.holder.instance, lease.epoch) != mine or lease.expires_in < 0:
+        is_over = self.kernel.now > self._renewed_at + self.config.heartbeat_timeout
+        if lease is None or (lease.holder.instance, lease.epoch) != mine or is_over:
             raise Violation("who believes to lead does", f"{process.name} believes in epoch {epoch}, and has {lease}")
         holder = self._holders.get((self.database.incarnation, epoch))
         if holder is not None and holder is not process:

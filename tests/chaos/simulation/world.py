@@ -23,6 +23,7 @@ from tests.chaos.simulation.clients import Client
 from tests.chaos.simulation.database import Backup, Database, Observer
 from tests.chaos.simulation.disk import EPOCH, Disk, Machine
 from tests.chaos.simulation.kernel import Kernel, Owner, Violation
+from tests.chaos.simulation.ledger_clock import LedgerClock
 from tests.chaos.simulation.process import Process
 from tests.chaos.simulation.reference import differences
 from tests.chaos.simulation.scenario import TURMOIL_S, Item, Scenario, licenses
@@ -49,10 +50,10 @@ class World:
         self.scenario, self.scratch = scenario, scratch
         self.kernel = Kernel(keep_trace)
         self.random = random.Random(f"{scenario.seed}/world")
-        clock = lambda: EPOCH + self.kernel.now  # noqa: E731 - the database's
-        tables = SqlTables(clock) if scenario.sql else MemoryTables(clock)
-        self.database = Database(self.kernel, tables, _books())
-        self.watcher = Watcher(self.kernel, self.database, self.processes)
+        clock = LedgerClock(lambda: self.kernel.now)
+        tables = SqlTables(clock.now) if scenario.sql else MemoryTables(clock.now)
+        self.database = Database(self.kernel, clock, tables, _books())
+        self.watcher = Watcher(self.kernel, self.database, self.processes, scenario.config)
         watcher = self.watcher
         self.database.observer = Observer(watcher.lease_changed, watcher.committed, watcher.effect, watcher.restored)
         self.backups: list[Backup] = []
@@ -123,6 +124,7 @@ class World:
             return
         self.kernel.say(f"{process.name} ends")
         self.kernel.kill(process)
+        self.watcher.ended(process)
         site.processes.remove(process)
         process.queue.close()
         if not process.link.out_cut:
@@ -196,7 +198,7 @@ class World:
         for event_id in self.watcher.answers:
             if event_id not in books.place and not self.watcher.is_lost(event_id):
                 raise Violation("nothing answered is lost", f"{event_id} is not in the ledger in the end")
-        for difference in differences(books):
+        for difference in differences(books, in_order_of_time=not self.database.clock.was_set):
             raise Violation("merged as designed", difference)
 
     def _is_the_ledger(self, process: Process) -> None:
