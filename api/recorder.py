@@ -183,7 +183,7 @@ class Recorder:
         try:
             if batch.events or batch.tallies:
                 self._append(batch)
-        except LedgerError:
+        except Exception:
             self._count_later(uncounted)
             raise
         return outcomes
@@ -297,10 +297,12 @@ class Recorder:
 
 
 def _one_by_one_if_refused(work: Callable[[list[Operation]], Outcomes], operations: list[Operation]) -> Outcomes:
-    """One call that the ledger will never take must not cost the others of its batch their answer."""
+    """One call that the ledger will never take, or its driver cannot send, costs no other of its batch its answer."""
     try:
         return work(operations)
-    except LedgerRefused as error:
+    except Exception as error:
+        if isinstance(error, LedgerError) and not isinstance(error, LedgerRefused):
+            raise
         if len(operations) == 1:
             return [error]
     return [_alone(work, operation) for operation in operations]
@@ -309,5 +311,5 @@ def _one_by_one_if_refused(work: Callable[[list[Operation]], Outcomes], operatio
 def _alone(work: Callable[[list[Operation]], Outcomes], operation: Operation) -> Outcome | BaseException:
     try:
         return work([operation])[0]
-    except LedgerError as error:
+    except Exception as error:
         return error

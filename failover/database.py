@@ -15,16 +15,14 @@ from filelock import FileLock
 from filelock import Timeout as LockTimeout
 from sqlalchemy import Connection
 
-from failover.engines import postgres_engine, sqlite_engine, write_lock
+from failover.engines import Pools, postgres_engine, sqlite_engine, write_lock
 from failover.errors import DRIVER_ERRORS, StoreBusy, translate
+from failover.session import Limits, Session, taken_apart
 from failover.tables import all_tables
 from failover.watchdog import Watchdog
 
 #: A fenced transaction that stands still is freed after 2 s, so a statement that waits for it gets a little longer.
-_BEGIN = (
-    "BEGIN; SET LOCAL statement_timeout = 2500; SET LOCAL lock_timeout = 2500; "
-    "SET LOCAL idle_in_transaction_session_timeout = 2000"
-)
+_LIMITS = Limits(statement_ms=2500, lock_ms=2500, idle_ms=2000)
 #: Beyond the server's own limits: only a server that is frozen gets here.
 _GUARD_S = 4.0
 
@@ -44,9 +42,22 @@ class Storage(Protocol):
 
 
 class Database:
-    """`Storage` for a URL: `sqlite:///<path>`, `postgres://` or `postgresql://`. Connects at first use."""
+    """`Storage` for a URL: `sqlite:///<path>`, `postgres://` or `postgresql://`. Connects at first use.
 
-    def __init__(self, url: str, *, pool_size: int = 1, guard_s: float = _GUARD_S) -> None:
+    `pools`: the others of this process on the same database. `schema`: where the tables are if `url` does not say it.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        pool_size: int = 1,
+        guard_s: float = _GUARD_S,
+        pools: Pools | None = None,
+        schema: str | None = None,
+    ) -> None:
+        session = Session(taken_apart(url)[1] or schema)
+        self._begin = session.begin(_LIMITS)
         self.is_sqlite = url.startswith("sqlite")
         self._guard_s = guard_s
         self._lock: FileLock | None = None
@@ -55,7 +66,9 @@ class Database:
             self._lock = write_lock(path)
             self._engine = sqlite_engine(path, pool_size=2, max_overflow=4)
         else:
-            self._engine = postgres_engine(url, "failover", pool_size=pool_size)
+            self._engine = postgres_engine(
+                url, "failover", session=session, limits=_LIMITS, pools=pools or Pools(), pool_size=pool_size
+            )
         self._watchdog = Watchdog()
 
     @contextlib.contextmanager
@@ -68,12 +81,13 @@ class Database:
     def writing(self) -> Iterator[Connection]:
         """One transaction, committed when the block ends well. Raises `StoreUnavailable` or `StoreBusy`."""
         with _translated(), self._write_lock(), self._engine.connect() as connection, self._guarded(connection):
-            connection.exec_driver_sql("BEGIN IMMEDIATE" if self.is_sqlite else _BEGIN)
+            connection.exec_driver_sql("BEGIN IMMEDIATE" if self.is_sqlite else self._begin)
             try:
                 yield connection
             except BaseException:
                 with contextlib.suppress(*DRIVER_ERRORS):
-                    connection.exec_driver_sql("ROLLBACK")
+                    if not connection.invalidated:
+                        connection.exec_driver_sql("ROLLBACK")
                 raise
             connection.exec_driver_sql("COMMIT")
 

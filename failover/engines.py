@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import re
 import select
+import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import psycopg2
 from filelock import FileLock
+from psycopg2 import errorcodes
+from psycopg2.extensions import TRANSACTION_STATUS_IDLE, parse_dsn
 from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.exc import DisconnectionError
 
 from failover.connecting import patiently
+from failover.session import Limits, Session, taken_apart
 
 _CONNECT_TIMEOUT_S = 2
 #: Both are needed: a user time-out alone leaves a read hanging, keepalives alone leave a write hanging.
@@ -23,17 +29,50 @@ _KEEPALIVES: dict[str, Any] = {
     "keepalives_count": 2,
     "tcp_user_timeout": 5_000,
 }
+#: A server that stays read-only is left for another so often at most: each time costs a new connection.
+_RENEW_EVERY_S = 2.0
+_UNICODE = "UTF8"
 _SQLITE_LOCK_TIMEOUT_S = 5.0
 _PRAGMAS = ("busy_timeout=5000", "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON")
 
 
-def postgres_engine(url: str, name: str, *, pool_size: int, pool_timeout: float = 2.0) -> Engine:
-    """At most `pool_size` connections called `name`, made at first use, each statement standing alone."""
-    plain = libpq_url(url)
+class Pools:
+    """The pools of one process on one database: what one of them finds to be read-only, none of them keeps.
+
+    The next connection then walks the hosts of the URL again, and finds the one that was promoted.
+    """
+
+    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._monotonic = monotonic
+        self._lock = threading.Lock()
+        self._engines: list[Engine] = []
+        self._renewed_at = float("-inf")
+
+    def add(self, engine: Engine) -> None:
+        """From now on `engine`'s connections go with the others'."""
+        self._engines.append(engine)
+
+    def renew(self) -> bool:
+        """Lets go of every idle connection, and says so; False where that was done a moment ago."""
+        with self._lock:
+            if self._monotonic() - self._renewed_at < _RENEW_EVERY_S:
+                return False
+            self._renewed_at = self._monotonic()
+        for engine in self._engines:
+            engine.dispose()
+        return True
+
+
+def postgres_engine(
+    url: str, name: str, *, session: Session, limits: Limits, pools: Pools, pool_size: int, pool_timeout: float = 2.0
+) -> Engine:
+    """At most `pool_size` connections called `name`, made at first use, each statement standing alone.
+
+    Before each that is not part of a transaction goes what `session` sets, with `limits`.
+    """
 
     def connect() -> Any:
-        # libpq itself reads the URL, so that multi-host and TLS parameters mean what they mean to psql.
-        return psycopg2.connect(plain, connect_timeout=_CONNECT_TIMEOUT_S, application_name=name, **_KEEPALIVES)
+        return connected(url, name)
 
     def connect_in_time() -> Any:
         return patiently(connect)
@@ -51,7 +90,32 @@ def postgres_engine(url: str, name: str, *, pool_size: int, pool_timeout: float 
         isolation_level="AUTOCOMMIT",
         hide_parameters=True,
     )
+    pools.add(engine)
+    _listen(engine, session.alone(limits), pools)
+    return engine
 
+
+def connected(url: str, name: str) -> Any:
+    """A new psycopg2 connection called `name`, in UTF-8. Raises `psycopg2.Error`."""
+    # libpq itself reads the URL, so that multi-host and TLS parameters mean what they mean to psql.
+    plain = libpq_url(url)
+    given = parse_dsn(plain)
+    ours = {"connect_timeout": _CONNECT_TIMEOUT_S, "application_name": name, "client_encoding": _UNICODE, **_KEEPALIVES}
+    if "," in given.get("host", ""):
+        # All that is kept here is written: of several hosts the one that takes writes is meant.
+        ours["target_session_attrs"] = given.get("target_session_attrs", "read-write")
+    connection = psycopg2.connect(plain, **ours)
+    encoding = connection.info.parameter_status("server_encoding") or _UNICODE
+    if encoding.upper().replace("-", "") != _UNICODE:
+        connection.close()
+        raise psycopg2.OperationalError(
+            f"the database has the encoding {encoding}, which cannot hold every text: make another with "
+            "createdb -E UTF8 -T template0 NAME, and name that one in the URL"
+        )
+    return connection
+
+
+def _listen(engine: Engine, preamble: str, pools: Pools) -> None:
     @event.listens_for(engine, "connect")
     def is_new(_connection: Any, record: Any) -> None:
         record.info["new"] = True
@@ -63,7 +127,17 @@ def postgres_engine(url: str, name: str, *, pool_size: int, pool_timeout: float 
         if not record.info.pop("new", False) and (connection.closed or _is_readable(connection)):
             raise DisconnectionError("its server has ended it")
 
-    return engine
+    @event.listens_for(engine, "before_cursor_execute", retval=True)
+    def set_first(_connection: Any, cursor: Any, statement: str, parameters: Any, *_: Any) -> tuple[str, Any]:
+        in_transaction = cursor.connection.info.transaction_status != TRANSACTION_STATUS_IDLE
+        said_before = in_transaction or statement.startswith("BEGIN")
+        return (statement if said_before else preamble + statement), parameters
+
+    @event.listens_for(engine, "handle_error")
+    def is_read_only(context: Any) -> None:
+        state = getattr(context.original_exception, "pgcode", None)
+        if state == errorcodes.READ_ONLY_SQL_TRANSACTION and pools.renew():
+            context.is_disconnect = True  # this one goes as well
 
 
 def sqlite_engine(path: Path, *, pool_size: int, max_overflow: int) -> Engine:
@@ -96,7 +170,7 @@ def write_lock(path: Path) -> FileLock:
 
 def libpq_url(url: str) -> str:
     """`url` as libpq takes it. Platforms write `postgres://`, SQLAlchemy's users `postgresql+psycopg2://`."""
-    return re.sub(r"^postgres(ql)?(\+psycopg2)?://", "postgresql://", url)
+    return re.sub(r"^postgres(ql)?(\+psycopg2)?://", "postgresql://", taken_apart(url)[0])
 
 
 def _is_readable(connection: Any) -> bool:

@@ -19,11 +19,9 @@ from api.ledger.records import Event
 from failover import Identity, fence
 from failover import sql as clocks
 from failover.errors import NotLeading
+from failover.session import Limits
 
-_LIMITS = """
-SET LOCAL statement_timeout = 2000; SET LOCAL lock_timeout = 300;
-SET LOCAL idle_in_transaction_session_timeout = 2000
-"""
+_LIMITS = Limits(statement_ms=2_000, lock_ms=300, idle_ms=2_000)
 #: Beyond the server's own limits: only a frozen server gets here.
 _GUARD_S = 5.0
 
@@ -50,9 +48,7 @@ class Term:
         epoch, database = self._epoch(), self._journal.database
         if epoch is None:
             raise NotLeading(f"{self._me.node} does not lead")
-        with database.writing() as connection, database.guarded(connection, _GUARD_S):
-            if not database.is_sqlite:
-                connection.exec_driver_sql(_LIMITS)
+        with database.writing(_LIMITS) as connection, database.guarded(connection, _GUARD_S):
             fence(connection, self._me, epoch)
             writing = Writing(connection, self._me, epoch)
             yield writing

@@ -13,17 +13,24 @@ from typing import Any
 
 from filelock import FileLock
 from filelock import Timeout as LockTimeout
+from psycopg2 import errorcodes
 from psycopg2.extensions import TRANSACTION_STATUS_IDLE
 from sqlalchemy import Connection, PoolProxiedConnection
 from sqlalchemy.event import listens_for
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from api.ledger.errors import DRIVER_ERRORS, LedgerBusy, LedgerUnavailable, translate
+from api.ledger.errors import DRIVER_ERRORS, LedgerBusy, LedgerReadOnly, LedgerUnavailable, translate
 from failover.connecting import connecting_within
-from failover.engines import postgres_engine, sqlite_engine, write_lock
+from failover.engines import Pools, postgres_engine, sqlite_engine, write_lock
+from failover.session import DEFAULT_SCHEMA, Limits, Session, taken_apart
 from failover.watchdog import Watchdog
 
+#: For statements whose caller gives them no time of its own.
+_LIMITS = Limits(statement_ms=60_000, lock_ms=10_000, idle_ms=10_000)
+
+#: What `LedgerReadOnly` says where no statement was refused, only asked about.
+READ_ONLY = "SQLSTATE 25006: the server takes reads only"
 #: For BEGIN, COMMIT and ROLLBACK: only a frozen server gets here.
 _WORDS_GUARD_S = 2.5
 #: How long a connection that others use is waited for, and how often whoever waits asks whether that is of use.
@@ -59,16 +66,22 @@ _PATIENT = Terms()
 class Database:
     """A pool of connections to one database. Connects at first use, never when it is made."""
 
-    def __init__(self, url: str, *, pool_size: int = 2) -> None:
+    def __init__(self, url: str, *, pool_size: int = 2, pools: Pools | None = None) -> None:
+        """`pools`: the others of this process on the same database."""
         self.url = url
         self.is_sqlite = url.startswith("sqlite")
+        #: What goes before the statements of a message on Postgres.
+        self.session = Session(taken_apart(url)[1] or DEFAULT_SCHEMA)
+        self._pools = pools or Pools()
         self._lock: FileLock | None = None
         if self.is_sqlite:
             path = Path(url.removeprefix("sqlite:///"))
             self._lock = write_lock(path)
             self.engine = sqlite_engine(path, pool_size=pool_size, max_overflow=2)
         else:
-            self.engine = postgres_engine(url, "protecao", pool_size=pool_size)
+            self.engine = postgres_engine(
+                url, "protecao", session=self.session, limits=_LIMITS, pools=self._pools, pool_size=pool_size
+            )
             listens_for(self.engine, "connect")(_keep_its_age)
         self._free = threading.BoundedSemaphore(pool_size)
         self._silent_at = float("-inf")
@@ -85,16 +98,19 @@ class Database:
 
     @contextlib.contextmanager
     def reading_one_moment(self) -> Iterator[Connection]:
-        """One transaction whose statements all see what was there at the first. Raises `LedgerError`."""
-        begin = "BEGIN" if self.is_sqlite else "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+        """One transaction whose statements all see what was there at the first. Raises `LedgerError`.
+
+        `LedgerReadOnly` from a server that takes no writes: what it shows may be of the time before its successor.
+        """
+        begin = "BEGIN" if self.is_sqlite else self.session.begin(_LIMITS, "REPEATABLE READ")
         with self._turn(), _translated(), self._transaction(begin) as connection:
             yield connection
         self.answered_at = time.monotonic()
 
     @contextlib.contextmanager
-    def writing(self) -> Iterator[Connection]:
+    def writing(self, limits: Limits = _LIMITS) -> Iterator[Connection]:
         """One transaction, committed when the block ends well. Raises `LedgerError`, never a driver's error."""
-        begin = "BEGIN IMMEDIATE" if self.is_sqlite else "BEGIN ISOLATION LEVEL READ COMMITTED"
+        begin = "BEGIN IMMEDIATE" if self.is_sqlite else self.session.begin(limits)
         with self._turn(), _translated(), self._write_lock(), self._transaction(begin) as connection:
             yield connection
         self.answered_at = time.monotonic()
@@ -113,6 +129,7 @@ class Database:
         """The driver's own connection, where SQLAlchemy's costs more than the statement. Raises `LedgerError`.
 
         One that breaks is dropped, and every idle one with it: what ended it (a restart, a failover) ended those too.
+        So is one whose server turns out to be read-only, with all others of this process.
         """
         with self._turn(terms), _translated():
             with connecting_within(terms.connect_s):
@@ -120,8 +137,10 @@ class Database:
             connection: Any = pooled.driver_connection
             try:
                 yield connection
-            except BaseException:
-                if connection.closed:
+            except BaseException as error:
+                if _is_read_only(error) and self._pools.renew():
+                    pooled.invalidate()
+                elif connection.closed:
                     pooled.invalidate()
                     self.engine.dispose()
                 raise
@@ -139,8 +158,8 @@ class Database:
     @contextlib.contextmanager
     def _transaction(self, begin: str) -> Iterator[Connection]:
         with self.engine.connect() as connection:
-            self._say(connection, begin)
             try:
+                self._begin(connection, begin)
                 yield connection
                 if _in_transaction(connection):  # the block may have ended it in a message of its own
                     self._say(connection, "COMMIT")
@@ -188,6 +207,18 @@ class Database:
                 return pooled
             pooled.invalidate()
 
+    def _begin(self, connection: Connection, begin: str) -> None:
+        """Begins a transaction. Raises `LedgerReadOnly`, found out in the same message."""
+        if self.is_sqlite:
+            connection.exec_driver_sql(begin)
+            return
+        with self.guarded(connection, _WORDS_GUARD_S):
+            read_only = connection.exec_driver_sql(f"{begin}SHOW transaction_read_only").scalar() == "on"
+        if read_only:
+            if self._pools.renew():
+                connection.invalidate()
+            raise LedgerReadOnly(READ_ONLY)
+
     def _say(self, connection: Connection, words: str) -> None:
         with self.guarded(connection, _WORDS_GUARD_S):
             connection.exec_driver_sql(words)
@@ -217,6 +248,11 @@ class Database:
 
 def _keep_its_age(_connection: object, record: Any) -> None:
     record.info["made_at"] = time.monotonic()
+
+
+def _is_read_only(error: BaseException) -> bool:
+    state = getattr(error, "pgcode", None)
+    return isinstance(error, LedgerReadOnly) or state == errorcodes.READ_ONLY_SQL_TRANSACTION
 
 
 def _in_transaction(connection: Connection) -> bool:

@@ -23,12 +23,10 @@ from api.ledger.database import Database
 from api.ledger.errors import LedgerBusy, LedgerError, LedgerUnavailable
 from api.ledger.records import Event
 from api.node import Node
+from failover.session import Limits
 
 #: More patience than a client call has, and still an end to it.
-_LIMITS = """
-SET LOCAL statement_timeout = 10000; SET LOCAL lock_timeout = 1000;
-SET LOCAL idle_in_transaction_session_timeout = 10000
-"""
+_LIMITS = Limits(statement_ms=10_000, lock_ms=1_000, idle_ms=10_000)
 _GUARD_S = 60.0
 #: A worker may have one connection for all: what an admin reads must not keep it from the customers.
 _READ_S = 1.0
@@ -86,9 +84,7 @@ class Journal:
     @contextlib.contextmanager
     def change(self) -> Iterator[Change]:
         """One transaction; leaving it without `Change.commit` changes nothing. Raises `LedgerError`."""
-        with self.database.writing() as connection, self.database.guarded(connection, _GUARD_S):
-            if not self.database.is_sqlite:
-                connection.exec_driver_sql(_LIMITS)
+        with self.database.writing(_LIMITS) as connection, self.database.guarded(connection, _GUARD_S):
             change = Change(self, connection)
             yield change
             if not change.committed:

@@ -12,16 +12,16 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import msgspec
+import psycopg2
 
 from api.clock import Clock
-from api.ledger.database import Database, Terms
+from api.ledger.database import READ_ONLY, Database, Terms
+from api.ledger.errors import LedgerReadOnly, LedgerRefused
 from api.ledger.records import Ask, Batch, Known
 from api.ledger.rows import CHECK_COLUMNS, COLUMNS, changed_machines, known_from
+from failover.session import Limits
 
-_LIMITS = """
-SET LOCAL statement_timeout = 2000; SET LOCAL lock_timeout = 300;
-SET LOCAL idle_in_transaction_session_timeout = 2000;
-"""
+_LIMITS = Limits(statement_ms=2_000, lock_ms=300, idle_ms=2_000)
 
 # Arrays, since the planner knows how long they are: of JSON it expects a hundred rows, and reads whole tables.
 _FROM = """
@@ -33,9 +33,11 @@ LEFT JOIN machines m ON m.license_id = l.id AND m.fingerprint = q.fingerprint
 """
 _NOW = "extract(epoch FROM clock_timestamp())::float8"
 
-_HAS_EVENT = _LIMITS + "SELECT 1 FROM events WHERE event_id = %(event_id)s"  # noqa: S608 - constants only
+_HAS_EVENT = "SELECT 1 FROM events WHERE event_id = %(event_id)s"
 
-_LOOK_UP = f"SELECT {_NOW}, q.i - 1, {CHECK_COLUMNS} {_FROM}"
+# A server that takes no writes may not be the ledger any more: it says no time, and what it knows confirms nothing.
+_NOW_IF_WRITABLE = f"CASE current_setting('transaction_read_only') WHEN 'off' THEN {_NOW} END"
+_LOOK_UP = f"SELECT {_NOW_IF_WRITABLE}, q.i - 1, {CHECK_COLUMNS} {_FROM}"
 
 # Counts are true only in a snapshot taken after the locks, so locking and reading are two statements. By the second a
 # license may have come that the first could not see: it tells which it locked, and any other makes the whole busy.
@@ -90,25 +92,27 @@ class PostgresLedger:
         self._clock = clock
         self._budget_s = budget_s
         self._terms = terms
+        self._alone = database.session.alone(_LIMITS)
+        self._begin = database.session.begin(_LIMITS)
 
     def look_up(self, asks: Sequence[Ask]) -> list[Known]:
         with self.database.driver(self._terms) as connection:
-            return self._known(connection, _LIMITS + _LOOK_UP, asks)
+            return self._known(connection, self._alone + _LOOK_UP, asks)
 
     def has_event(self, event_id: str) -> bool:
         with self.database.driver(self._terms) as connection:
-            return self._execute(connection, _HAS_EVENT, {"event_id": event_id}).fetchone() is not None
+            return self._execute(connection, self._alone + _HAS_EVENT, {"event_id": event_id}).fetchone() is not None
 
     def append(self, batch: Batch) -> None:
         # Several statements in one simple query are one transaction: no BEGIN or COMMIT of their own is needed.
         with self.database.driver(self._terms) as connection:
-            self._record(connection, batch, "")
+            self._record(connection, batch, self._alone)
 
     @contextlib.contextmanager
     def transaction(self, asks: Sequence[Ask]) -> Iterator[_Transaction]:
         with self.database.driver(self._terms) as connection:
             try:
-                known = self._known(connection, "BEGIN;" + _LIMITS + _LOCK + _LOOK_UP_LOCKED, asks)
+                known = self._known(connection, self._begin + _LOCK + _LOOK_UP_LOCKED, asks)
                 transaction = _Transaction(self, connection, known)
                 yield transaction
             except BaseException:
@@ -125,11 +129,13 @@ class PostgresLedger:
         }
         sent = self._clock.monotonic()
         rows = self._execute(connection, sql, questions).fetchall()
+        if rows and rows[-1][0] is None:
+            raise LedgerReadOnly(READ_ONLY)
         if rows:
             self._clock.sample(rows[-1][0], sent, self._clock.monotonic())
         return known_from(rows, [ask.fingerprint for ask in asks])
 
-    def _record(self, connection: Any, batch: Batch, ending: str) -> None:
+    def _record(self, connection: Any, batch: Batch, beginning: str = "", ending: str = "") -> None:
         changes = batch.changes
         machines = [machine for change in changes for machine in changed_machines(change.before, change.after)]
         parameters = {
@@ -141,13 +147,18 @@ class PostgresLedger:
             "findings": _json(batch.findings),
             "machines": "[]" if changes and not machines else _json(machines),
         }
-        self._execute(connection, _LIMITS + _RECORD + ending, parameters)
+        self._execute(connection, beginning + _RECORD + ending, parameters)
 
     def _execute(self, connection: Any, sql: str, parameters: dict[str, Any]) -> Any:
-        """Sends one message; `connection` is the driver's."""
+        """Sends one message; `connection` is the driver's. Raises `LedgerRefused` where it cannot be put into words."""
         with self.database.watched(connection, self._budget_s):
             cursor = connection.cursor()
-            cursor.execute(sql, parameters)
+            try:
+                cursor.execute(sql, parameters)
+            except (UnicodeError, ValueError, psycopg2.InterfaceError) as error:
+                if connection.closed:
+                    raise
+                raise LedgerRefused(type(error).__name__) from error
             return cursor
 
     def _roll_back(self, connection: Any) -> None:
@@ -165,7 +176,7 @@ class _Transaction:
         self._connection = connection
 
     def commit(self, batch: Batch) -> None:
-        self._ledger._record(self._connection, batch, "COMMIT")
+        self._ledger._record(self._connection, batch, ending="COMMIT")
         self.committed = True
 
 
