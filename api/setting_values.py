@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal, TypeVar
 from urllib.parse import SplitResult, urlsplit
 
+from api.database_url import check
 from api.signing.keys import SigningKey, SigningKeyError, parse_signing_keys
 
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
@@ -182,11 +183,7 @@ def database_url(text: str) -> str:
         return f"sqlite:///{file(rest[1:])}"
     if scheme not in _POSTGRES:
         raise ValueError("must begin with postgres://, postgresql://, postgresql+psycopg2:// or sqlite:///")
-    url = _split(text)
-    if url.fragment or " " in text:
-        raise ValueError("holds a # or a space: write these in a password as %23 and %20")
-    if not url.netloc.rpartition("@")[2] and "host=" not in url.query:
-        raise ValueError("names no host")
+    check(text)
     return text
 
 

@@ -17,6 +17,7 @@ from api import setting_values as values
 from api.secret_files import SECRET_NAMES, SecretFileError, load_or_create
 from api.setting_values import DAY, ROOT, LogFormat, LogLevel, RateLimit
 from api.signing.keys import SigningKey
+from failover.session import with_schema
 
 __all__ = ["RateLimit", "Settings", "SettingsError"]
 
@@ -25,6 +26,9 @@ _SECRET_FILE_LIMIT = 65_536
 
 _HOST = values.matching(r"[0-9A-Za-z.:_-]{1,255}", "an address or a host name")
 _NODE_ID = values.matching(r"[0-9A-Za-z._:-]{1,64}", "1 to 64 of A-Za-z0-9._:-")
+_SCHEMA = values.matching(
+    r"(?!pg_)[a-z_][a-z0-9_]{0,62}", "a schema's name: up to 63 of a-z, 0-9 and _, without a digit or pg_ at its head"
+)
 _WORD = values.matching(r"[0-9A-Za-z_-]{1,32}", "one word")
 
 T = TypeVar("T")
@@ -47,12 +51,14 @@ class Settings:
     """A node's settings; names and defaults are the contract's (section 5).
 
     Paths are absolute, durations are seconds, retention is whole days. `database_url` is as given, or names the
-    SQLite file `db_path`. Secrets are masked in `repr`.
+    SQLite file `db_path`; a `ledger_schema` is in it as well, so that whatever connects by it finds the tables there.
+    Secrets are masked in `repr`.
     """
 
     port: int
     host: str
     database_url: str = field(repr=False)
+    ledger_schema: str | None
     db_path: Path
     data_dir: Path
     queue_path: Path
@@ -172,6 +178,7 @@ class _Places:
     """Where things are kept. `sound` is False when a setting about this is wrong and nothing may be written."""
 
     database_url: str
+    ledger_schema: str | None
     url_given: bool
     db_path: Path
     data_dir: Path
@@ -194,7 +201,12 @@ def _places(read: _Reader) -> _Places:
         read.fault("QUEUE_PATH", "names the ledger's own file")
     if given is None:
         url = f"sqlite:///{db_path}"
-    return _Places(url, given is not None, db_path, data_dir, queue_path, sound=not read.faults)
+    schema: str | None = read("LEDGER_SCHEMA", _SCHEMA, None)
+    if schema is not None and url.startswith("sqlite:"):
+        read.fault("LEDGER_SCHEMA", "is of a Postgres ledger, and DATABASE_URL names none: remove it")
+    elif schema is not None and url:
+        url = with_schema(url, schema)
+    return _Places(url, schema, given is not None, db_path, data_dir, queue_path, sound=not read.faults)
 
 
 def _secrets(read: _Reader, places: _Places, host: hosting.Hosting) -> dict[str, str]:
@@ -220,6 +232,7 @@ def _assembled(read: _Reader, places: _Places, host: hosting.Hosting, secrets: d
         port=read("PORT", values.whole(1, 65_535), 5000),
         host=read("HOST", _HOST, "0.0.0.0"),  # noqa: S104
         database_url=places.database_url,
+        ledger_schema=places.ledger_schema,
         db_path=places.db_path,
         data_dir=places.data_dir,
         queue_path=places.queue_path,

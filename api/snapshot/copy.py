@@ -25,6 +25,7 @@ from api.ledger import tables
 from api.ledger.records import Ask, Change, Known
 from api.ledger.rows import changed_machines
 from api.ledger.sqlite import LOOK_UP, LOOK_UP_FULLY, look_up
+from failover.session import DEFAULT_SCHEMA, taken_apart
 
 _log = logs.get("snapshot")
 
@@ -93,8 +94,11 @@ class Position(msgspec.Struct, frozen=True):
 
 
 def source_of(url: str) -> str:
-    """Which ledger `url` names: the same for another password or user, another for another host or database."""
-    place = re.sub(r"^[^:]*://([^@/]*@)?", "", url).partition("?")[0]
+    """Which ledger `url` names: the same for another password or user, another for another host, database or schema."""
+    plain, schema = taken_apart(url)
+    place = re.sub(r"^[^:]*://([^@/]*@)?", "", plain).partition("?")[0]
+    if schema not in (None, DEFAULT_SCHEMA):
+        place += f" {schema}"
     return hashlib.sha256(place.encode()).hexdigest()[:16]
 
 
