@@ -1,9 +1,9 @@
 """What every message to Postgres sets before its statements, instead of inheriting it.
 
 What a session begins with is not ours: a role, a database, a host at its quota or the other clients of a pooler give
-it another isolation, time-out, schema or row security. All of this is `SET LOCAL`, which ends with the transaction: what
-is set for a session is lost behind a transaction pooler. Several statements in one message are one transaction, so it
-costs no round trip.
+it another isolation, time-out, schema or row security. All of this is `SET LOCAL`, which ends with the transaction:
+what is set for a session is lost behind a transaction pooler. Several statements in one message are one transaction, so
+it costs no round trip.
 
 Two things no statement can set for its own message: the encoding, which `engines` gives with the connection, and how
 literals are read (`standard_conforming_strings`): the driver quotes as the connection reports, with E'' where that is

@@ -15,7 +15,7 @@ from api.clock import Clock
 from api.ids import new_id
 from api.ledger import migrate
 from api.ledger.database import Database
-from api.ledger.errors import LedgerBusy, LedgerError
+from api.ledger.errors import LedgerBusy, LedgerError, LedgerUnsuitable
 from api.ledger.log import Journal
 from api.ledger.records import Ask
 from api.ledger.store import open_ledger
@@ -102,6 +102,8 @@ def plain_errors() -> Iterator[None]:
         yield
     except Problem as problem:
         raise click.ClickException(problem.detail or problem.code) from problem
+    except LedgerUnsuitable as error:
+        raise click.ClickException(f"the ledger cannot be used: {error}") from error
     except LedgerBusy as error:
         raise click.ClickException("the ledger is busy; nothing was changed, try again") from error
     except LedgerError as error:

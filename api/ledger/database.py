@@ -71,7 +71,10 @@ class Database:
         self.url = url
         self.is_sqlite = url.startswith("sqlite")
         #: What goes before the statements of a message on Postgres.
-        self.session = Session(taken_apart(url)[1] or DEFAULT_SCHEMA)
+        schema = taken_apart(url)[1]
+        self.session = Session(schema or DEFAULT_SCHEMA)
+        #: Whether an operator named the schema.
+        self.schema_given = schema is not None
         self._pools = pools or Pools()
         self._lock: FileLock | None = None
         if self.is_sqlite:

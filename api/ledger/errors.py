@@ -2,7 +2,8 @@
 
 LedgerError
 ├── LedgerUnavailable   it cannot be reached, did not answer in time or cannot work: another node may, or later
-│   └── LedgerReadOnly  it takes reads only: its connections lead to a server that is not, or no more, the primary
+│   ├── LedgerReadOnly  it takes reads only: its connections lead to a server that is not, or no more, the primary
+│   └── LedgerUnsuitable  what is there cannot be this ledger: an operator has to see to it, and its words say how
 ├── QueueIsFull         the same, and this node's queue has no room for what it would have taken
 ├── LedgerBusy          it answered that others hold the rows: the same again, a moment later
 └── LedgerRefused       it does not take a value of what was sent, or the driver could not send it
@@ -38,6 +39,10 @@ class LedgerUnavailable(LedgerError):
 
 class LedgerReadOnly(LedgerUnavailable):
     """It takes reads only (SQLSTATE 25006): no connection made before this is to be believed."""
+
+
+class LedgerUnsuitable(LedgerUnavailable):
+    """The database is there and cannot be used as it is. The message is a sentence that says what to do."""
 
 
 class QueueIsFull(LedgerError):

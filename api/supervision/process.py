@@ -38,9 +38,11 @@ from api.troubles import Trouble
 from api.version import VERSION
 from failover import Config, Hooks, Identity, SqlLeaseStore, Status, Supervisor
 from failover.database import Database as LeaseDatabase
+from failover.engines import Pools
 from failover.errors import QueueBusy
 from failover.heartbeat import SqlHeartbeatStore
 from failover.jobs import Jobs
+from failover.session import DEFAULT_SCHEMA
 
 _log = logs.get("supervision")
 
@@ -87,7 +89,8 @@ def supervise(
     with _alone(settings.data_dir, stop, patience_s) as alone:
         if not alone:
             return
-        rest = Database(settings.database_url, pool_size=1)
+        pools = Pools()
+        rest = Database(settings.database_url, pool_size=1, pools=pools)
         is_there = _await_schema(rest, stop)
         clock = Clock()
         files = _files(settings, rest, clock, stop)
@@ -99,7 +102,7 @@ def supervise(
             with contextlib.suppress(LedgerError):
                 copy.look()  # the first look at the lease is to find it known whether this node may lead
         # A connection of its own: a job that hangs must not lose the lease.
-        leases = LeaseDatabase(settings.database_url)
+        leases = LeaseDatabase(settings.database_url, pools=pools, schema=DEFAULT_SCHEMA)
         published = Published(settings.data_dir)
         epoch_seen = published.epoch_seen(copy.source)
         supervisor = _supervisor(settings, instance, leases, rest, copy, queueing, epoch_seen)

@@ -22,7 +22,7 @@ def _tables(url: str) -> set[str]:
 
 
 def test_a_ledger_comes_migrated(ledger_url: str) -> None:
-    assert {"licenses", "events", "alembic_version"} <= _tables(ledger_url)
+    assert {"licenses", "events", "protecao_version"} <= _tables(ledger_url)
 
 
 def test_an_empty_ledger_has_no_tables(empty_ledger_url: str) -> None:

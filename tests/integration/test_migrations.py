@@ -16,6 +16,7 @@ from sqlalchemy import text
 
 from api.ledger import migrate, tables
 from api.ledger.database import Database
+from api.ledger.neighbours import VERSION_TABLE
 from tests.support.nodes import rows as rows_of
 from tests.support.nodes import running_node, sell
 from tests.support.processes import ROOT
@@ -73,7 +74,8 @@ def test_the_newest_revision_is_the_one_that_nodes_ask_for() -> None:
 def test_migrations_make_exactly_the_tables_that_statements_name(empty: Database) -> None:
     assert migrate.upgrade(empty)
     with empty.reading() as connection:
-        context = MigrationContext.configure(connection, opts={"compare_server_default": True})
+        opts = {"compare_server_default": True, "version_table": VERSION_TABLE}
+        context = MigrationContext.configure(connection, opts=opts)
         assert compare_metadata(context, tables.metadata) == []
 
 
@@ -101,7 +103,7 @@ def test_a_migration_that_fails_leaves_nothing_behind(empty: Database, monkeypat
 def test_a_node_lives_with_a_newer_schema_and_does_not_take_it_back(ledger_url: str, tmp_path: Path) -> None:
     database = Database(ledger_url)
     with database.writing() as connection:
-        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+        connection.execute(text("UPDATE protecao_version SET version_num = '9999'"))
         connection.execute(text("ALTER TABLE licenses ADD COLUMN colour VARCHAR(10)"))
     with running_node(ledger_url, tmp_path) as node:
         sold = sell(node.database)
