@@ -27,6 +27,8 @@ class Trouble(Enum):
         "give each node a DATA_DIR of its own, or end the one that is not meant"
     )
     WALL_CLOCK = "this machine's wall clock is over {seconds} s {way} the ledger's, by which all answers go"
+    READ_ONLY = "the ledger takes reads only ({reason}): this node answers from its own copy meanwhile"
+    LEDGER = "the ledger cannot be used ({reason}): this node answers from its own copy meanwhile"
     COPY = "this node's copy of the ledger cannot be written ({reason}): every check reads the ledger itself"
     QUEUE = "this node's queue cannot be used ({reason}): it answers nothing while the ledger is away"
     QUEUE_FULL = "this node's queue is full: it takes nothing more until the ledger is back"

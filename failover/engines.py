@@ -12,11 +12,11 @@ from typing import Any
 
 import psycopg2
 from filelock import FileLock
-from psycopg2 import errorcodes
 from psycopg2.extensions import TRANSACTION_STATUS_IDLE, parse_dsn
 from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.exc import DisconnectionError
 
+from failover.causes import Cause, cause_of
 from failover.connecting import patiently
 from failover.session import Limits, Session, taken_apart
 
@@ -32,6 +32,8 @@ _KEEPALIVES: dict[str, Any] = {
 #: A server that stays read-only is left for another so often at most: each time costs a new connection.
 _RENEW_EVERY_S = 2.0
 _UNICODE = "UTF8"
+#: The execution option with what goes before each statement of a connection.
+FIRST = "protecao_first"
 _SQLITE_LOCK_TIMEOUT_S = 5.0
 _PRAGMAS = ("busy_timeout=5000", "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON")
 
@@ -68,7 +70,8 @@ def postgres_engine(
 ) -> Engine:
     """At most `pool_size` connections called `name`, made at first use, each statement standing alone.
 
-    Before each that is not part of a transaction goes what `session` sets, with `limits`.
+    Before each that is not part of a transaction goes what `session` sets, with `limits`, or what the connection's
+    execution option `FIRST` says instead.
     """
 
     def connect() -> Any:
@@ -128,15 +131,15 @@ def _listen(engine: Engine, preamble: str, pools: Pools) -> None:
             raise DisconnectionError("its server has ended it")
 
     @event.listens_for(engine, "before_cursor_execute", retval=True)
-    def set_first(_connection: Any, cursor: Any, statement: str, parameters: Any, *_: Any) -> tuple[str, Any]:
+    def set_first(connection: Any, cursor: Any, statement: str, parameters: Any, *_: Any) -> tuple[str, Any]:
         in_transaction = cursor.connection.info.transaction_status != TRANSACTION_STATUS_IDLE
         said_before = in_transaction or statement.startswith("BEGIN")
-        return (statement if said_before else preamble + statement), parameters
+        first = "" if said_before else connection.get_execution_options().get(FIRST, preamble)
+        return first + statement, parameters
 
     @event.listens_for(engine, "handle_error")
     def is_read_only(context: Any) -> None:
-        state = getattr(context.original_exception, "pgcode", None)
-        if state == errorcodes.READ_ONLY_SQL_TRANSACTION and pools.renew():
+        if cause_of(context.original_exception) is Cause.READ_ONLY and pools.renew():
             context.is_disconnect = True  # this one goes as well
 
 

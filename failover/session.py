@@ -18,12 +18,14 @@ from dataclasses import dataclass
 #: The schema of a ledger whose operator names none.
 DEFAULT_SCHEMA = "public"
 
+#: The clock of a session's own time-out runs from the head of a message: it is stopped first, or it would end the rest.
+_UNTIMED = "SET LOCAL statement_timeout = 0; "
 #: `on`: what was answered as committed is on disk. Times are exchanged as Unix seconds, to the last digit.
 _STATE = (
     "SET LOCAL row_security = off; SET LOCAL synchronous_commit = on; SET LOCAL timezone = 'UTC'; "
     "SET LOCAL extra_float_digits = 1; "
 )
-#: First of all: no statement that reads may come before it.
+#: No statement that reads may come before it.
 _ISOLATION = "SET LOCAL transaction_isolation = 'read committed'; "
 _SCHEMA_PARAMETER = "ledger_schema"
 _SCHEMA_NAME = re.compile(r"[a-z_][a-z0-9_]{0,62}")
@@ -57,11 +59,11 @@ class Session:
 
     def alone(self, limits: Limits) -> str:
         """To go before statements that are one message, and so one transaction without BEGIN."""
-        return _ISOLATION + self._state + limits.sql
+        return _UNTIMED + _ISOLATION + self._state + limits.sql
 
     def begin(self, limits: Limits, isolation: str = "READ COMMITTED") -> str:
         """Begins a transaction of several messages."""
-        return f"BEGIN ISOLATION LEVEL {isolation}; {self._state}{limits.sql}"
+        return f"BEGIN ISOLATION LEVEL {isolation}; {_UNTIMED}{self._state}{limits.sql}"
 
 
 def with_schema(url: str, schema: str) -> str:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from failover.config import Config
 from failover.database import Database
 from failover.elector import Elector, Surroundings
+from failover.engines import Pools
 from failover.errors import QueueError
 from failover.heartbeat import Beat, HeartbeatStore, PrimaryHealth, Report, SqlHeartbeatStore, doubled
 from failover.jobs import Jobs
@@ -360,7 +361,8 @@ def supervise(
     create_tables: bool = False,
 ) -> Supervisor:
     """A supervisor on the database at `url`, with a connection for the lease and one for all else. Not started."""
-    leases, rest = Database(url), Database(url)
+    pools = Pools()
+    leases, rest = Database(url, pools=pools), Database(url, pools=pools)
     if create_tables:
         rest.create_tables()
     replay = Replay(queue, handler) if queue and handler else None

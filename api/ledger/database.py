@@ -13,7 +13,6 @@ from typing import Any
 
 from filelock import FileLock
 from filelock import Timeout as LockTimeout
-from psycopg2 import errorcodes
 from psycopg2.extensions import TRANSACTION_STATUS_IDLE
 from sqlalchemy import Connection, PoolProxiedConnection
 from sqlalchemy.event import listens_for
@@ -21,14 +20,16 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from api.ledger.errors import DRIVER_ERRORS, LedgerBusy, LedgerReadOnly, LedgerUnavailable, translate
+from failover.causes import Cause, cause_of
 from failover.connecting import connecting_within
-from failover.engines import Pools, postgres_engine, sqlite_engine, write_lock
+from failover.engines import FIRST, Pools, postgres_engine, sqlite_engine, write_lock
 from failover.session import DEFAULT_SCHEMA, Limits, Session, taken_apart
 from failover.watchdog import Watchdog
 
 #: For statements whose caller gives them no time of its own.
 _LIMITS = Limits(statement_ms=60_000, lock_ms=10_000, idle_ms=10_000)
-
+#: A table that others lock is looked at later: who shares the connection, the heartbeat above all, must get through.
+_ONE_MOMENT = Limits(statement_ms=20_000, lock_ms=300, idle_ms=30_000)
 #: What `LedgerReadOnly` says where no statement was refused, only asked about.
 READ_ONLY = "SQLSTATE 25006: the server takes reads only"
 #: For BEGIN, COMMIT and ROLLBACK: only a frozen server gets here.
@@ -70,8 +71,8 @@ class Database:
         """`pools`: the others of this process on the same database."""
         self.url = url
         self.is_sqlite = url.startswith("sqlite")
-        #: What goes before the statements of a message on Postgres.
         schema = taken_apart(url)[1]
+        #: What goes before the statements of a message on Postgres.
         self.session = Session(schema or DEFAULT_SCHEMA)
         #: Whether an operator named the schema.
         self.schema_given = schema is not None
@@ -93,10 +94,10 @@ class Database:
         self.answered_at: float | None = None
 
     @contextlib.contextmanager
-    def reading(self) -> Iterator[Connection]:
+    def reading(self, limits: Limits = _LIMITS) -> Iterator[Connection]:
         """A connection on which each statement stands alone. Raises `LedgerError`, never a driver's error."""
         with self._turn(), _translated(), self.engine.connect() as connection:
-            yield connection
+            yield connection.execution_options(**{FIRST: self.session.alone(limits)})
         self.answered_at = time.monotonic()
 
     @contextlib.contextmanager
@@ -105,7 +106,7 @@ class Database:
 
         `LedgerReadOnly` from a server that takes no writes: what it shows may be of the time before its successor.
         """
-        begin = "BEGIN" if self.is_sqlite else self.session.begin(_LIMITS, "REPEATABLE READ")
+        begin = "BEGIN" if self.is_sqlite else self.session.begin(_ONE_MOMENT, "REPEATABLE READ")
         with self._turn(), _translated(), self._transaction(begin) as connection:
             yield connection
         self.answered_at = time.monotonic()
@@ -254,8 +255,7 @@ def _keep_its_age(_connection: object, record: Any) -> None:
 
 
 def _is_read_only(error: BaseException) -> bool:
-    state = getattr(error, "pgcode", None)
-    return isinstance(error, LedgerReadOnly) or state == errorcodes.READ_ONLY_SQL_TRANSACTION
+    return isinstance(error, LedgerReadOnly) or cause_of(error) is Cause.READ_ONLY
 
 
 def _in_transaction(connection: Connection) -> bool:

@@ -13,7 +13,6 @@ from typing import Any
 import msgspec
 from psycopg2 import errorcodes
 from sqlalchemy import Connection, Table, insert, select, update
-from sqlalchemy.event import listen
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from api.clock import Clock
@@ -30,6 +29,7 @@ _LIMITS = Limits(statement_ms=10_000, lock_ms=1_000, idle_ms=10_000)
 _GUARD_S = 60.0
 #: A worker may have one connection for all: what an admin reads must not keep it from the customers.
 _READ_S = 1.0
+_READ_LOCK_MS = 500
 #: Several statements may be read on one connection, and a frozen server holds it no longer than this.
 _READ_GUARD_S = 5.0
 
@@ -50,15 +50,8 @@ Stamped = Mapping[Table, Sequence[str]]
 @contextlib.contextmanager
 def brief_reading(database: Database, patience_s: float = _READ_S) -> Iterator[Connection]:
     """`Database.reading` on which each statement may take `patience_s` on Postgres. Raises `LedgerError`."""
-    limit = f"SET LOCAL statement_timeout = {round(patience_s * 1000)}; "
-
-    def limited(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> tuple[str, Any]:
-        # One message is one transaction: the limit ends with the statement, whoever pools the connections.
-        return limit + statement, parameters
-
-    with database.reading() as connection, database.guarded(connection, _READ_GUARD_S + patience_s):
-        if not database.is_sqlite:
-            listen(connection, "before_cursor_execute", limited, retval=True)
+    limits = Limits(round(patience_s * 1000), _READ_LOCK_MS, 0)
+    with database.reading(limits) as connection, database.guarded(connection, _READ_GUARD_S + patience_s):
         yield connection
 
 

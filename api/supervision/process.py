@@ -25,6 +25,7 @@ from api.clock import Clock
 from api.ledger import migrate, tables
 from api.ledger.database import Database
 from api.ledger.errors import LedgerError, LedgerUnavailable
+from api.ledger.log import only_slow
 from api.licensing import UNWATCHED
 from api.remembered import remember
 from api.settings import Settings
@@ -234,6 +235,8 @@ class _Copy:
         self._licenses: int | None = self._snapshot.count(tables.licenses)
         #: Why it could not be written at the last poll.
         self.trouble: str | None = None
+        #: Why the ledger was of no use at the last poll.
+        self.ledger_trouble: LedgerUnavailable | None = None
         self._watched_at: float | None = None
         self.permission = Permission(settings.signing_keys)
         position = self._snapshot.position()
@@ -249,6 +252,14 @@ class _Copy:
         self._watched_at = sent
 
     def follow(self) -> None:
+        try:
+            self._follow_and_note()
+            self.ledger_trouble = None
+        except LedgerUnavailable as error:
+            self.ledger_trouble = None if only_slow(error) else error
+            raise
+
+    def _follow_and_note(self) -> None:
         self.look()  # first: a copy that is made anew takes its time, and this node answers meanwhile
         try:
             self._follow()
@@ -344,6 +355,7 @@ class _Saying:
     def _seen(self, status: Status) -> Iterator[str]:
         yield from troubles.of_the_cluster(status)
         yield from troubles.of_the_clock(self._clock.wall_skew)
+        yield from troubles.of_the_ledger(self._copy.ledger_trouble)
         yield from troubles.of_the_copy(self._copy.trouble)
         queueing = self._queueing
         filled = 0.0 if queueing.queue is None else queueing.queue.filled(status.queue)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from api import logs
 from api.answers import timestamp
+from api.ledger.errors import LedgerReadOnly, LedgerUnavailable
 from api.troubles import Trouble
 from failover import Status
 from failover.queue import QueueStats
@@ -33,6 +34,14 @@ def of_the_clock(wall_skew: float) -> Iterator[str]:
     if abs(wall_skew) > CLOCK_OFF_S:
         way = "ahead of" if wall_skew > 0 else "behind"
         yield Trouble.WALL_CLOCK(seconds=f"{CLOCK_OFF_S:g}", way=way)
+
+
+def of_the_ledger(error: LedgerUnavailable | None) -> Iterator[str]:
+    """`error`: why it was of no use when it was last asked."""
+    if isinstance(error, LedgerReadOnly):
+        yield Trouble.READ_ONLY(reason=error)
+    elif error is not None:
+        yield Trouble.LEDGER(reason=error)
 
 
 def of_the_copy(reason: str | None) -> Iterator[str]:

@@ -298,6 +298,22 @@ def test_one_call_that_is_refused_does_not_cost_the_others_their_answer(faulty: 
     assert len(events_of(faulty.database, sold)) == 3
 
 
+@pytest.mark.parametrize("act", [Act.VALIDATE, Act.ACTIVATE])
+@pytest.mark.parametrize("unsendable", ["a\ud800b", "a\x00b"])
+def test_a_value_that_the_driver_cannot_send_costs_its_own_call_only(
+    faulty: Faulty, recorder: Recorder, act: Act, unsendable: str
+) -> None:
+    sold = sell(faulty.database)
+    fine, broken = operation(sold, act, fingerprint="pc"), operation(sold, act, fingerprint=unsendable)
+    flush = recorder._flush_checks if act is Act.VALIDATE else recorder._flush_writes
+    first, second, third = flush([fine, broken, operation(sold, act, fingerprint="pc")])
+    assert (type(first), type(third)) == (Outcome, Outcome)
+    if isinstance(second, Outcome):  # SQLite keeps a NUL
+        assert (unsendable, faulty.database.is_sqlite) == ("a\x00b", True)
+    else:
+        assert isinstance(second, LedgerRefused | UnicodeError)
+
+
 def test_unknown_keys_are_counted_with_the_next_batch_that_is_committed(faulty: Faulty, recorder: Recorder) -> None:
     sold = sell(faulty.database)
     nobody = Sold("none", "nobody-has-this-key")

@@ -19,12 +19,16 @@ def with_database(url: str, name: str) -> str:
     return make_url(url).set(database=name).render_as_string(hide_password=False)
 
 
-def create_database(server_url: str, name: str, template: str = "template1") -> str:
-    """Makes a database like `template` (to which nobody may be connected); gives its URL."""
+def create_database(server_url: str, name: str, template: str = "template1", encoding: str | None = None) -> str:
+    """Makes a database like `template` (to which nobody may be connected); gives its URL.
+
+    `encoding`: another than the template's, which then is `template0`.
+    """
+    made = sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(template))
+    if encoding is not None:
+        made += sql.SQL(" ENCODING {}").format(sql.Literal(encoding))
     with _session(server_url) as session:
-        session.execute(
-            sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(template))
-        )
+        session.execute(made)
     return with_database(server_url, name)
 
 

@@ -141,9 +141,9 @@ class PostgresServer:
         if self._temporary:
             shutil.rmtree(self.directory, ignore_errors=True)
 
-    def create_database(self, name: str, template: str = "template1") -> str:
+    def create_database(self, name: str, template: str = "template1", encoding: str | None = None) -> str:
         """Makes a database like `template` (to which nobody may be connected); gives its URL."""
-        return create_database(self.url(), name, template)
+        return create_database(self.url(), name, template, encoding)
 
     def drop_database(self, name: str) -> None:
         drop_database(self.url(), name)

@@ -15,6 +15,7 @@ from api import hosting
 from api.secret_files import generate_secrets
 from api.settings import RateLimit, Settings, SettingsError
 from api.signing.keys import SigningKey
+from failover.session import taken_apart
 
 ROOT = Path(__file__).resolve().parents[2]
 MADE = generate_secrets()
@@ -137,6 +138,13 @@ def test_the_usual_forms_of_a_postgres_url_are_taken_as_given(url: str) -> None:
     assert settings(DATABASE_URL=url).database_url == url
 
 
+def test_a_schema_of_the_ledgers_own_goes_with_its_url() -> None:
+    got = settings(DATABASE_URL="postgresql://u:p@h/db?sslmode=require", LEDGER_SCHEMA="licences")
+    assert got.ledger_schema == "licences"
+    assert taken_apart(got.database_url) == ("postgresql://u:p@h/db?sslmode=require", "licences")
+    assert settings(DATABASE_URL=POSTGRES).ledger_schema is None
+
+
 def test_an_absolute_sqlite_url_names_the_ledger(tmp_path: Path) -> None:
     got = settings(DATABASE_URL=f"sqlite:///{tmp_path}/a.db", DB_PATH=str(tmp_path / "a.db"))
     assert (got.db_path, got.embedded) == (tmp_path / "a.db", True)
@@ -158,6 +166,7 @@ def test_a_blank_setting_is_one_that_is_not_set() -> None:
             ("DATABASE_URL", text)
             for text in ("postgres://u:p#x@h/db", "postgres://u:p@h/d\x00b", "postgres://[::1/db")
         ],
+        *[("LEDGER_SCHEMA", text) for text in ("public", "Licences", "a-b", "1a", "pg_mine", 'a"b', "x" * 64)],
         *[("DB_PATH", text) for text in (":memory:", "/tmp/", "/", "a\x00b", "x" * 5000)],
         *[("DATA_DIR", text) for text in (__file__, "a\nb", "x" * 5000)],
         *[("QUEUE_PATH", text) for text in ("/tmp/", "a\rb")],
