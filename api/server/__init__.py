@@ -3,7 +3,7 @@
 
 from .application import Application, WorkerFactory
 from .master import serve
-from .options import WORKERS_ENDED, Companion, ServerOptions
+from .options import LEAVE, WORKERS_ENDED, Companion, ServerOptions
 from .phase import DRAINING
 
-__all__ = ["DRAINING", "WORKERS_ENDED", "Application", "Companion", "ServerOptions", "WorkerFactory", "serve"]
+__all__ = ["DRAINING", "LEAVE", "WORKERS_ENDED", "Application", "Companion", "ServerOptions", "WorkerFactory", "serve"]

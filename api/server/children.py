@@ -1,13 +1,20 @@
 """One child of the master: forked, reaped, started again with back-off.
-The master has a single thread, so a plain fork is safe and all that was imported is shared."""
+The master has a single thread, so a plain fork is safe and all that was imported is shared.
 
+Service managers, containers and terminals signal every process of a server at once. A child that heeded that would
+break off what it is answering, so in children those signals stay blocked: the master decides, and sends `LEAVE`.
+"""
+
+import contextlib
 import ctypes
 import logging
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import NoReturn
+
+from .options import LEAVE
 
 log = logging.getLogger(__name__)
 
@@ -15,8 +22,9 @@ STEADY_S = 10.0
 """A child that lived this long is started again at once."""
 LONGEST_DELAY_S = 5.0
 _PR_SET_PDEATHSIG = 1
-_END = signal.SIGTERM
-_OURS = (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD)
+ENDS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+"""What service managers, terminals and people end a server with."""
+_OURS = (*ENDS, signal.SIGCHLD)
 
 
 def restart_delay(failures: int) -> float:
@@ -30,6 +38,20 @@ def die_with(parent: int) -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:
         os._exit(1)
+
+
+def reap_orphans(children: Collection[int]) -> None:
+    """Reaps every ended process that is ours but none of these `children`, which are reaped by name.
+
+    As PID 1 of a container this process inherits what its children leave behind, and nobody else would reap it.
+    """
+    if not hasattr(os, "waitid"):  # macOS, which runs no containers of its own
+        return
+    with contextlib.suppress(ChildProcessError):
+        while (ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) is not None:
+            if ended.si_pid in children:
+                return
+            os.waitpid(ended.si_pid, 0)
 
 
 class Child:
@@ -76,7 +98,7 @@ class Child:
         if self.pid is not None:
             os.kill(self.pid, number)
 
-    def end_by(self, deadline: float, number: int = _END) -> None:
+    def end_by(self, deadline: float, number: int = LEAVE) -> None:
         """Ask the child to end, by this signal; `press` kills it once the deadline (monotonic) has passed."""
         self.signal(number)
         self.kill_at = deadline
@@ -98,8 +120,8 @@ def _be_child(master: int, run: Callable[[], int | None]) -> NoReturn:
         signal.set_wakeup_fd(-1)
         for number in _OURS:
             signal.signal(number, signal.SIG_DFL)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _OURS)
-        os.setpgrp()  # Ctrl-C is for the master, which then ends the children in order
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})  # not the others
+        os.setpgrp()
         die_with(master)
         status = run() or 0
     except SystemExit as ending:

@@ -1,29 +1,40 @@
 """What of Granian is replaced: its listening socket is the master's, and its RSGI requests come to a plain function.
+It ends by `LEAVE` alone, and so do its workers.
 
 For RSGI Granian brings an asyncio loop and a task for each request. What is asked of that here is only to call back,
 which needs neither: whatever Granian has for Python it brings on one thread of its own, and there it is called at once.
 """
 
+import os
+import signal
 import socket
 import sys
 import threading
 from collections.abc import Callable
 from typing import Any
 
-from granian._granian import CallbackScheduler, RSGIWorker, SocketHolder
-from granian._signals import set_sync_signals
+from granian._granian import CallbackScheduler, RSGIWorker, SocketHolder, WorkerSignal
 from granian.constants import HTTPModes, Interfaces, RuntimeModes
 from granian.http import HTTP1Settings
 from granian.log import LogLevels
 from granian.server.mp import MPServer, WorkerProcess
 
 from .listener import BACKLOG
-from .options import ServerOptions
+from .options import LEAVE, ServerOptions
 
 OnRequest = Callable[[Any], None]
 """Takes Granian's `scope` and `proto` in one object, on Granian's thread; raises nothing."""
 
 _QUIET_LOGS = {"version": 1, "incremental": True, "formatters": {}, "handlers": {}, "loggers": {}}
+
+
+class _Worker(WorkerProcess):
+    """A worker as Granian has it, but for the signal that ends it."""
+
+    def terminate(self) -> None:
+        self.interrupt_by_parent = True
+        if self.inner.is_alive():
+            os.kill(self.inner.pid, LEAVE)
 
 
 class Server(MPServer):
@@ -54,7 +65,13 @@ class Server(MPServer):
         """Serves until it is told to end; `load` is called in each worker, and what it gives with each request."""
         self.serve(spawn_target=_work, target_loader=load, wrap_loader=False)
 
+    def _spawn_worker(self, idx: int, target: Any, callback_loader: Any) -> WorkerProcess:  # type: ignore[override]
+        worker = super()._spawn_worker(idx, target, callback_loader)
+        worker.__class__ = _Worker
+        return worker
+
     def _init_shared_socket(self) -> None:
+        signal.signal(LEAVE, self.signal_handler_interrupt)  # Granian has just set those that are blocked here
         backlog = (BACKLOG,) if sys.platform == "linux" else ()
         # Granian's annotations know of neither (and of two arguments where Linux has three).
         self._shd: SocketHolder = SocketHolder(self._listener.fileno(), False, *backlog)  # type: ignore[call-arg, assignment]
@@ -95,8 +112,9 @@ def _work(
     metrics: Any,
 ) -> None:
     """The life of a worker, as Granian's own for WSGI (`MPServer._spawn_wsgi_worker`) has it, but for RSGI."""
-    ending, ended = set_sync_signals(), threading.Event()  # type: ignore[no-untyped-call]
+    ending, ended = WorkerSignal(), threading.Event()
     ending.add_cb(ended.set)
+    signal.signal(LEAVE, lambda *_: ending.set())
     loop = _AtOnce()
     scheduler: Any = CallbackScheduler(loop, None, None, None, None)  # type: ignore[call-arg]
     scheduler._schedule_fn = on_request

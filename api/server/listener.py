@@ -8,9 +8,15 @@ import contextlib
 import ctypes
 import errno
 import socket
+import struct
 import sys
 
 BACKLOG = 1024
+_SO_BINDTOIFINDEX = 62
+#: An interface that no packet comes by.
+_NO_INTERFACE = 2**31 - 1
+#: Where a listening socket's `tcp_info` has the length of its queue (`tcpi_unacked`).
+_QUEUED = struct.Struct("=24xI")
 _SO_ATTACH_FILTER = 26
 # At a listening socket the packet begins with the TCP header; byte 13 holds its flags. Drop SYN without ACK.
 _DROP_NEW = ((0x30, 0, 0, 13), (0x54, 0, 0, 0x12), (0x15, 0, 1, 0x02), (0x06, 0, 0, 0), (0x06, 0, 0, 0xFFFFFFFF))
@@ -64,13 +70,32 @@ def _unavailable(host: str, port: int, error: OSError) -> PortUnavailable:
 
 
 def turn_away(listener: socket.socket) -> None:
-    """Let no new connection begin, while those that have begun are still accepted (Linux; elsewhere nothing).
+    """Refuse new connections, while those that have begun are still accepted (Linux; elsewhere nothing).
 
-    Closing a listener resets what waits in its queue. With this filter the queue can be emptied first; whoever
-    knocks meanwhile is not answered, tries again after a second and is then refused, having sent nothing.
+    Closing a listener resets what waits in its queue, so it is closed when that is empty. Bound to an interface that
+    there is none of, it is not found for new connections: the kernel refuses them, as if the port were closed.
     """
     if sys.platform != "linux":
         return
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, _SO_BINDTOIFINDEX, _NO_INTERFACE)
+    except OSError:
+        _drop_new(listener)
+
+
+def queued(listener: socket.socket) -> int:
+    """How many connections wait to be accepted (Linux; elsewhere it is not known, and 0)."""
+    if sys.platform != "linux":
+        return 0
+    try:
+        [waiting] = _QUEUED.unpack(listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _QUEUED.size))
+    except (OSError, struct.error):
+        return 0
+    return int(waiting)
+
+
+def _drop_new(listener: socket.socket) -> None:
+    """For kernels before 5.7. Whoever knocks is not answered, tries again after a second and is then refused."""
     instructions = (_Instruction * len(_DROP_NEW))(*(_Instruction(*each) for each in _DROP_NEW))
     program = _Program(len(_DROP_NEW), instructions)
     with contextlib.suppress(OSError):

@@ -17,9 +17,9 @@ import psutil
 
 from .application import WorkerFactory
 from .beats import BeatPipe, Pulse
-from .children import Child
-from .listener import PortUnavailable, bind, turn_away
-from .options import WORKERS_ENDED, Companion, ServerOptions
+from .children import ENDS, Child, reap_orphans
+from .listener import PortUnavailable, bind, queued, turn_away
+from .options import LEAVE, WORKERS_ENDED, Companion, ServerOptions
 from .phase import Phase, SharedPhase
 from .worker import run_granian
 
@@ -27,12 +27,15 @@ log = logging.getLogger(__name__)
 
 TICK_S = 0.25
 SPARE_S = 1.0
-SETTLE_S = 0.1
+DUMP_S = 0.1
+#: For handshakes that were under way when the port was shut, and the requests that follow them.
+SETTLE_S = 0.25
+QUEUE_S = 2.0
 MUSTER_S = 10.0
 
 
 def serve(options: ServerOptions, factory: WorkerFactory, companions: Sequence[Companion] = ()) -> int:
-    """Serve until SIGTERM or SIGINT; the exit status: 0 after a drain, 1 if the port cannot be had.
+    """Serve until SIGTERM, SIGINT or SIGHUP; the exit status: 0 after a drain, 1 if the port cannot be had.
 
     `factory` makes the application in each worker, after the fork. To be called in the main thread of a process that
     has no other yet, with everything heavy imported.
@@ -66,6 +69,7 @@ class Master:
         self._pulse = Pulse(options.hang_timeout)
         self._granian = Child("granian", lambda: run_granian(options, listener, factory, self._pipe, self._phase))
         self._companions = [Child(companion.name, _apart(companion.run, listener)) for companion in companions]
+        self._children = [self._granian, *self._companions]
         self._ending = False
         self._mustered = time.monotonic()
         self._wake, self._waker = os.pipe()
@@ -82,13 +86,19 @@ class Master:
         return status
 
     def _keep_running(self, now: float) -> None:
-        for child in [self._granian, *self._companions]:
-            child.press(now)
-            child.reap(now)
+        self._look_after(self._children, now)
+        for child in self._children:
             if child.pid is None and now >= child.due:
                 child.start(now)
                 if child is self._granian:
                     self._mustered = now
+
+    def _look_after(self, children: Sequence[Child], now: float) -> None:
+        """Kills those past their time, and reaps the dead, with what they leave behind."""
+        for child in children:
+            child.press(now)
+            child.reap(now)
+        reap_orphans([child.pid for child in self._children if child.pid is not None])
 
     def _watch_workers(self, now: float) -> None:
         self._pulse.heard(self._pipe.receive(), now)
@@ -108,7 +118,7 @@ class Master:
         log.error("worker hangs, killing it", extra={"worker": pid})
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGUSR1)
-            time.sleep(SETTLE_S)
+            time.sleep(DUMP_S)
             os.kill(pid, signal.SIGKILL)
 
     def _is_worker(self, pid: int) -> bool:
@@ -120,15 +130,18 @@ class Master:
             return False
 
     def _drain(self) -> None:
-        """Companions first, then the clients are told, then the queue is emptied, then Granian, then what is left."""
+        """Companions first, then the clients are told, then the queue is emptied, then Granian, then what is left.
+
+        At no moment is anybody kept waiting: a connection is served, or refused at once.
+        """
         log.info("ending: telling clients and companions")
         self._phase.value = Phase.LEAVING
         began = time.monotonic()
         for companion in self._companions:
-            companion.signal(signal.SIGTERM)
+            companion.signal(LEAVE)
         time.sleep(self._options.drain_notice)
         turn_away(self._listener)
-        time.sleep(SETTLE_S)
+        self._empty_queue()
         self._listener.close()
         self._phase.value = Phase.CLOSED
         deadline = time.monotonic() + self._options.drain_timeout + 2 * SPARE_S
@@ -136,6 +149,13 @@ class Master:
         self._await([self._granian], deadline + SPARE_S)
         self._end_companions()
         log.info("ended", extra={"seconds": round(time.monotonic() - began, 2)})
+
+    def _empty_queue(self) -> None:
+        """Waits until the workers have accepted whoever knocked in time; not for ever, as they may be frozen."""
+        end = time.monotonic() + QUEUE_S
+        time.sleep(SETTLE_S)
+        while queued(self._listener) and time.monotonic() < end:
+            time.sleep(0.01)
 
     def _end_companions(self) -> None:
         now = time.monotonic()
@@ -147,9 +167,7 @@ class Master:
     def _await(self, children: Sequence[Child], deadline: float) -> None:
         """Until these children are gone; each is killed when past its own time."""
         while any(child.pid is not None for child in children) and (now := time.monotonic()) < deadline:
-            for child in children:
-                child.press(now)
-                child.reap(now)
+            self._look_after(children, now)
             self._sleep(min(TICK_S, deadline - now))
 
     def _sleep(self, seconds: float) -> None:
@@ -163,8 +181,10 @@ class Master:
         os.set_blocking(self._waker, False)
         signal.set_wakeup_fd(self._waker, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, _ignore)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._end)
+        for number in ENDS:
+            # `nohup` has the closing of a terminal ignored.
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+                signal.signal(number, self._end)
 
     def _end(self, _number: int, _frame: FrameType | None) -> None:
         self._ending = True

@@ -5,6 +5,8 @@ import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 
+LEAVE = signal.SIGUSR2
+"""What the master sends a child that is to end: SIGTERM, SIGINT and SIGHUP, which others send, are the master's."""
 WORKERS_ENDED = signal.SIGUSR1
 """What a companion that is still there is sent when no worker is."""
 
@@ -13,9 +15,9 @@ WORKERS_ENDED = signal.SIGUSR1
 class Companion:
     """A process that lives beside the workers: started with them, started again when it dies.
 
-    `run` is called in the child, after the fork; its result (None or 0: well) is the exit status. SIGTERM tells it
+    `run` is called in the child, after the fork; its result (None or 0: well) is the exit status. `LEAVE` tells it
     that the server is about to end, and by default ends it at once. One that has to tidy up behind the workers goes
-    on until `WORKERS_ENDED`, and has `drain_timeout` from then on.
+    on until `WORKERS_ENDED`, and has `drain_timeout` from then on. What ends processes is blocked in it.
     """
 
     name: str

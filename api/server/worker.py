@@ -16,7 +16,7 @@ from .children import die_with
 from .front import Front
 from .granian_worker import Server
 from .listener import PortUnavailable, open_port
-from .options import ServerOptions
+from .options import LEAVE, ServerOptions
 from .phase import Phase, SharedPhase
 
 log = logging.getLogger(__name__)
@@ -54,9 +54,8 @@ def _open(listener: socket.socket, phase: SharedPhase) -> None:
 
 
 def _be_worker(granian: int) -> None:
-    """Until Granian sets its own handlers a signal must end the worker, not vanish in those of its parent."""
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Until it has a handler of its own `LEAVE` must end the worker, not vanish in the one of its parent."""
+    signal.signal(LEAVE, signal.SIG_DFL)
     faulthandler.register(signal.SIGUSR1, all_threads=True)
     die_with(granian)
     _let_the_running_finish()

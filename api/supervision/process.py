@@ -59,11 +59,10 @@ _DELIVER_S = 8.0
 
 
 def run(settings: Settings, instance: str) -> int:
-    """The life of a companion: at SIGTERM the lease is resigned at once, at `WORKERS_ENDED` it ends. Gives 0."""
-    from api.server import WORKERS_ENDED
+    """The life of a companion: at `LEAVE` the lease is resigned at once, at `WORKERS_ENDED` it ends. Gives 0."""
+    from api.server import LEAVE, WORKERS_ENDED
 
-    told = {signal.SIGTERM: threading.Event(), WORKERS_ENDED: threading.Event()}
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    told = {LEAVE: threading.Event(), WORKERS_ENDED: threading.Event()}
     # Waited for by threads: a handler that interrupts this one inside an event's own lock could not set it.
     signal.pthread_sigmask(signal.SIG_BLOCK, told)
     for number, event in told.items():

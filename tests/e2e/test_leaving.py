@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import json
 import signal
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -145,3 +146,15 @@ def test_of_two_copies_on_one_disk_the_one_that_stays_delivers_what_the_other_qu
     way.heal()
     until(lambda: is_in_the_ledger(site, event_id), "the event is in the ledger", 60)
     until(lambda: pending(new) == 0, "the queue is empty")
+
+
+def test_where_every_process_gets_the_signal_calls_are_answered_and_the_lease_is_resigned(site: Site) -> None:
+    sold = site.sell()
+    member = knows(site.node(1))
+    calls = [Slow(member, sold) for _ in range(8)]
+    member.server.signal_all()
+    until(lambda: "the lease is resigned" in member.server.output(), "it has resigned")
+    assert {call.end()["code"] for call in calls} == {"VALID"}
+    assert member.server.wait() == 0
+    [lease] = rows(site.database, tables.lease)
+    assert lease["expires_at"] <= time.time()

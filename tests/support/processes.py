@@ -22,6 +22,7 @@ import requests
 
 ROOT = Path(__file__).resolve().parents[2]
 DEADLINE_S = 30.0
+_TERM = signal.SIGTERM
 _PASSED_ON = ("PATH", "HOME", "LANG", "TMPDIR", "COVERAGE_PROCESS_START", "PYTHONDONTWRITEBYTECODE")
 
 T = TypeVar("T")
@@ -138,6 +139,12 @@ class ServerProcess:
     def signal(self, number: int = signal.SIGTERM) -> None:
         """Send a signal to the top process only."""
         self._popen.send_signal(number)
+
+    def signal_all(self, number: int = _TERM) -> None:
+        """Send a signal to every process of it, children first, as systemd does."""
+        for process in [*reversed(self.descendants()), self.process]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.send_signal(number)
 
     def wait(self, deadline: float = DEADLINE_S) -> int:
         """Its exit status, as soon as it ends."""

@@ -18,7 +18,7 @@ from wsgiref.types import WSGIEnvironment
 import psutil
 from flask import Flask, Response, jsonify, request
 
-from api.server import DRAINING, WORKERS_ENDED, Application, Companion, ServerOptions, serve
+from api.server import DRAINING, LEAVE, WORKERS_ENDED, Application, Companion, ServerOptions, serve
 from api.server.application import Reply
 
 
@@ -139,7 +139,7 @@ def companion() -> int:
     """Writes its id to COMPANION_FILE; a farewell when it is told to end; when told that no worker is left, who is."""
     path = Path(os.environ["COMPANION_FILE"])
     asked, alone = threading.Event(), threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: asked.set())
+    signal.signal(LEAVE, lambda *_: asked.set())
     signal.signal(WORKERS_ENDED, lambda *_: alone.set())
     path.write_text(f"up {os.getpid()}")
     asked.wait()
