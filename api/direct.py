@@ -14,7 +14,7 @@ from flask import Flask
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from api.blueprints.client import PATHS, ClientCalls
-from api.intake import BODY_LIMIT
+from api.intake import BODY_LIMIT, check_whole
 from api.problems import body_of, headers_of, problem_of, request_id_of
 from api.sent import sent_by
 from api.server.application import Reply
@@ -36,6 +36,7 @@ class DirectCalls:
             return self._flask(environ, start_response)
         raw = environ["wsgi.input"].read(length)
         try:
+            check_whole(raw, length)
             reply = _verdict(self._calls.answer(act, sent_by(environ, path, raw)))
         except Exception as error:
             reply = _refusal(error, environ)

@@ -76,15 +76,23 @@ def rate_limited(retry_after: float) -> Problem:
 
 
 def read_json_body(request: Request) -> bytes:
-    """The raw body. Raises `BODY_TOO_LARGE` (64 KiB) and `UNSUPPORTED_MEDIA_TYPE`."""
-    if (request.content_length or 0) > BODY_LIMIT:
+    """The raw body, whole. Raises `BODY_TOO_LARGE` (64 KiB), `Malformed` and `UNSUPPORTED_MEDIA_TYPE`."""
+    declared = request.content_length or 0
+    if declared > BODY_LIMIT:
         raise Problem("BODY_TOO_LARGE")
     raw = request.get_data(cache=False)
     if len(raw) > BODY_LIMIT:
         raise Problem("BODY_TOO_LARGE")
+    check_whole(raw, declared)
     if request.mimetype != "application/json":
         raise Problem("UNSUPPORTED_MEDIA_TYPE")
     return raw
+
+
+def check_whole(raw: bytes, declared: int) -> None:
+    """Raises `Malformed` where less has come than was declared: some servers pass on what a client cut short."""
+    if len(raw) < declared:
+        raise Malformed("$", "the body ends before its declared length")
 
 
 def _parsed(act: Act, raw: bytes) -> ClientBody:

@@ -55,6 +55,7 @@ class _Body:
         self._awaited: Any = None
         self._parts: list[bytes] = []
         self._size = 0
+        self._ends = False
 
     def whole(self, protocol: Any) -> None:
         """One whose length is known, and not too much."""
@@ -81,6 +82,9 @@ class _Body:
         except StopAsyncIteration:
             self._is_here(b"".join(self._parts))
             return
+        if self._ends:
+            self._is_no_more("the body ends before its last chunk, or is not in chunks, or has trailers")
+            return
         self._await(part, lambda awaited: self._part_has_come(protocol, awaited))
 
     def _has_come(self, awaited: Any) -> None:
@@ -92,6 +96,8 @@ class _Body:
         part = self._result(awaited)
         if part is None:
             return
+        # Granian says no more of an error than an empty part, which it gives at the end as well: but then no other.
+        self._ends = not part
         self._parts.append(part)
         self._size += len(part)
         if self._size > self._limit:

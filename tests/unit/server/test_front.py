@@ -253,12 +253,21 @@ def test_a_body_in_parts_is_put_together_and_cut_beyond_the_limit() -> None:
     for request in (short, long):
         stage.front(request)
         request.parts[0].come(b"abc")
-        request.parts[1].come(b"")
+    short.parts[1].come(b"d")
     short.ended = True
-    short.parts[2].come(b"d")
+    short.parts[2].come(b"")
     assert json.loads(short.only()[2])[2] == "abcd"
-    long.parts[2].come(b"x" * 100)
+    long.parts[1].come(b"x" * 100)
     assert len(json.loads(long.only()[2])[2]) == 11
+
+
+def test_a_body_in_parts_that_breaks_off_is_a_problem() -> None:
+    """Granian says of an error no more than an empty part; only at the end is there nothing after it."""
+    stage, request = a_front(), Request(transfer_encoding="chunked")
+    stage.front(request)
+    request.parts[0].come(b"abc")
+    request.parts[1].come(b"")
+    assert (request.only()[0], request.only()[1]["Connection"], request.code()) == (400, "close", "MALFORMED")
 
 
 def test_a_body_that_declares_too_much_is_not_read() -> None:
