@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from api.addresses import counted_as
 from api.setting_values import RateLimit
 from api.shared_state import SharedState
 
 
 class FailureLimiter:
-    """Counts failures per address and per presented key, for all workers of a node together."""
+    """Counts failures per address (IPv6: per /64) and per presented key, for all workers of a node together."""
 
     def __init__(self, state: SharedState, limit: RateLimit) -> None:
         self._state = state
@@ -28,4 +29,5 @@ class FailureLimiter:
 
 
 def _names(address: str, presented: str | None) -> list[str]:
-    return [f"address {address}"] if presented is None else [f"address {address}", f"presented {presented}"]
+    named = f"address {counted_as(address)}"
+    return [named] if presented is None else [named, f"presented {presented}"]

@@ -132,6 +132,11 @@ def test_the_workers_of_a_node_count_together(ledger_url: str, tmp_path: Path) -
         (1, ["9.9.9.9, 1.1.1.1", "8.8.8.8, 1.1.1.1"], True),
         (2, ["9.9.9.9, 1.1.1.1, 5.5.5.5", "8.8.8.8, 1.1.1.1, 6.6.6.6"], True),
         (2, ["1.1.1.1, 5.5.5.5", "2.2.2.2, 5.5.5.5"], False),
+        (1, ["1.1.1.1:4711", "1.1.1.1:4712"], True),
+        (1, ["2001:db8::1", "[2001:db8::2]:443"], True),
+        (1, ["2001:db8::1", "2001:db8:0:1::1"], False),
+        (1, ["::ffff:1.1.1.1", "1.1.1.1"], True),
+        (1, ["unknown", "_hidden"], True),
     ],
 )
 def test_trusted_proxies_are_counted_from_the_right(
