@@ -8,25 +8,33 @@ from collections.abc import Iterable
 import msgspec
 from flask import Blueprint, Response, render_template
 
+from api.blueprints.public import Once, Page
 from api.openapi import Route, document
 from api.version import VERSION
+
+#: The page needs nothing but itself, and says so to the browser.
+_POLICY = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"}
 
 
 def blueprint(routes: Iterable[Route]) -> Blueprint:
     """Serves the document of `routes`."""
     docs = Blueprint("docs", __name__, template_folder="../templates")
     written = document(routes, VERSION)
-    encoded = msgspec.json.encode(written)
+    encoded = Page(msgspec.json.encode(written), "application/json")
+
+    def rendered() -> Page:
+        html = render_template("docs.html", api=written, dumps=lambda value: json.dumps(value, indent=2))
+        return Page(html.encode(), "text/html; charset=utf-8", _POLICY)
+
+    # Rendering takes as long as four checks, so it is done once, and not before anybody asks for it.
+    shown = Once(rendered)
 
     @docs.get("/openapi.json")
     def openapi() -> Response:
-        return Response(encoded, content_type="application/json")
+        return encoded.response()
 
     @docs.get("/docs")
     def page() -> Response:
-        # The page needs nothing but itself, and says so to the browser.
-        policy = "default-src 'none'; style-src 'unsafe-inline'"
-        html = render_template("docs.html", api=written, dumps=lambda value: json.dumps(value, indent=2))
-        return Response(html, headers={"Content-Security-Policy": policy})
+        return shown().response()
 
     return docs

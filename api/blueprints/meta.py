@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 from flask import Blueprint, Response, request
 
+from api.blueprints.public import Page
 from api.runtime import Runtime
 from api.server.phase import DRAINING
 
@@ -17,7 +18,7 @@ def blueprint(runtime: Runtime) -> Blueprint:
     @meta.get("/.well-known/jwks.json")
     def jwks() -> Response:
         runtime.require_started()
-        return _json(runtime.published, headers={"Cache-Control": "public, max-age=300"})
+        return Page(msgspec.json.encode(runtime.published), "application/json").response()
 
     @meta.get("/livez")
     def livez() -> Response:
