@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
 from collections.abc import Callable, Iterator
 from itertools import chain, islice
 from typing import Any
@@ -10,7 +12,7 @@ import msgspec
 from flask import Blueprint, Response, request
 
 from api.intake import read_json_body
-from api.problems import Malformed
+from api.problems import Malformed, Problem
 from api.resources import event_log
 from api.resources.actions import ACTIONS
 from api.resources.csv_text import to_csv, told_where_broken
@@ -25,6 +27,9 @@ from api.tokens import AdminAuth
 
 _DEFAULT_LIMIT = 50
 _CSV_LIMIT = 1_000_000
+#: How many exports a node sends at a time. Each has a thread for as long as its reader takes.
+_EXPORTS = 4
+_EXPORT_RETRY_S = 5
 
 
 def blueprint(runtime: Runtime, auth: AdminAuth) -> Blueprint:
@@ -44,7 +49,7 @@ def blueprint(runtime: Runtime, auth: AdminAuth) -> Blueprint:
     for kind in Kind:
         _add_resource(admin, kind, door, resources)
     _add_actions(admin, door, resources)
-    _add_events(admin, door, resources)
+    _add_events(admin, door, resources, _Exports(runtime.settings.workers))
     _add_nodes(admin, door, runtime)
     return admin
 
@@ -123,13 +128,31 @@ def _add_actions(admin: Blueprint, door: _Door, resources: Resources) -> None:
     _route(admin, f"/licenses/<id>/actions/<any({', '.join(map(repr, ACTIONS))}):action>", "POST", "license-act", act)
 
 
-def _add_events(admin: Blueprint, door: _Door, resources: Resources) -> None:
+class _Exports:
+    """The places for exports of one worker, which are few."""
+
+    def __init__(self, workers: int) -> None:
+        self._free = threading.BoundedSemaphore(max(1, _EXPORTS // workers))
+
+    @contextlib.contextmanager
+    def place(self) -> Iterator[contextlib.ExitStack]:
+        """Takes a place, for what is done here and for whoever takes the stack over. Raises `RATE_LIMITED`."""
+        if not self._free.acquire(blocking=False):
+            detail = "this node sends as many exports as it does at a time"
+            raise Problem("RATE_LIMITED", detail, retry_after=_EXPORT_RETRY_S)
+        with contextlib.ExitStack() as held:
+            held.callback(self._free.release)
+            yield held
+
+
+def _add_events(admin: Blueprint, door: _Door, resources: Resources, exports: _Exports) -> None:
     def events() -> Response:
         query = door.read(lists=True)
         if request.accept_mimetypes.best_match(["application/json", "text/csv"]) == "text/csv":
             count = _rows(query)
             door.started()
-            return _csv(event_log.COLUMNS, islice(resources.events(query), count))
+            with exports.place() as held:
+                return _csv(event_log.COLUMNS, islice(resources.events(query), count), held)
         limit, cursor = _page(query)
         door.started()
         return json(resources.events_page(query, limit, cursor))
@@ -158,11 +181,22 @@ def json(value: Any, status: int = 200) -> Response:
     return Response(msgspec.json.encode(value), status, {"Cache-Control": "no-store"}, content_type="application/json")
 
 
-def _csv(columns: tuple[str, ...], rows: Iterator[dict[str, Any]]) -> Response:
+def _csv(columns: tuple[str, ...], rows: Iterator[dict[str, Any]], held: contextlib.ExitStack) -> Response:
+    """What is `held` is let go when the answer has been sent, or nobody takes it any more."""
     # The first row is read before the answer begins, so that a ledger out of reach is still a 503.
     begun = list(zip(range(1), rows, strict=False))
     text = told_where_broken(to_csv(columns, chain((row for _, row in begun), rows)))
-    return Response(text, headers={"Cache-Control": "no-store"}, content_type="text/csv; charset=utf-8")
+    sending = held.pop_all()
+    answer = Response(
+        _while_held(text, sending), headers={"Cache-Control": "no-store"}, content_type="text/csv; charset=utf-8"
+    )
+    answer.call_on_close(sending.close)  # where nothing of it was taken
+    return answer
+
+
+def _while_held(text: Iterator[str], held: contextlib.ExitStack) -> Iterator[str]:
+    with held:
+        yield from text
 
 
 def _route(admin: Blueprint, rule: str, method: str, name: str, view: Callable[..., Response]) -> None:

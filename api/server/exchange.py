@@ -25,18 +25,24 @@ _TAKEN_S, _LOOK_S, _LOOK_LONGEST_S = 20.0, 0.0005, 0.05
 class Exchange:
     """`environ` is WSGI's; `since` when (monotonic) it was last at work, infinite while nobody is."""
 
-    __slots__ = ("_left", "_phase", "_protocol", "environ", "since")
+    __slots__ = ("_left", "_phase", "_protocol", "client", "environ", "since")
 
     def __init__(
-        self, protocol: Any, environ: WSGIEnvironment, phase: SharedPhase, left: Callable[["Exchange"], None]
+        self,
+        protocol: Any,
+        environ: WSGIEnvironment,
+        phase: SharedPhase,
+        left: Callable[["Exchange"], None],
+        client: str = "",
     ) -> None:
-        """`protocol`: Granian's; `left`: called once, when nothing more is to be done for it.
+        """`protocol`: Granian's; `client`: where it came from; `left`: called when nothing more is to be done for it.
 
         That is before its client can know: who has an answer and asks again finds what it took free again.
         """
         self._protocol = [protocol]
         self._phase = phase
         self._left = left
+        self.client = client
         self.environ = environ
         self.since = math.inf
 

@@ -14,6 +14,7 @@ from api.threads import Threads
 
 from .application import Application
 from .bodies import Bodies
+from .connections import Connections, name_of
 from .exchange import Exchange
 from .options import ServerOptions
 from .phase import DRAINING, SharedPhase
@@ -29,13 +30,20 @@ ALWAYS = frozenset({"/livez"})
 class Front:
     """All of a worker's requests, each of which gets one answer whatever is raised."""
 
-    def __init__(self, application: Application, options: ServerOptions, phase: SharedPhase) -> None:
+    def __init__(
+        self,
+        application: Application,
+        options: ServerOptions,
+        phase: SharedPhase,
+        connections: Connections | None = None,
+    ) -> None:
         self._app = application.wsgi
         self._at_once = application.at_once
         self._phase = phase
         self._places = options.places
         self._threads = Threads("request")
         self._bodies = Bodies(options.body_limit, options.body_timeout)
+        self._connections = connections
         # No lock: each use is one step for the interpreter, and only Granian's thread adds to them.
         self._open: dict[Exchange, None] = {}
         self._at_work: dict[Exchange, None] = {}
@@ -51,8 +59,10 @@ class Front:
         self._entered = math.inf
 
     def end_slow(self, now: float) -> None:
-        """Ends bodies that take too long. To be called some times a second, on any other thread."""
+        """Ends what takes too long to come or to go. To be called some times a second, always on one other thread."""
         self._bodies.end_slow(now)
+        if self._connections is not None:
+            self._connections.look(now, lambda: {exchange.client for exchange in list(self._open)})
 
     def busy(self) -> int:
         """How many requests are not answered yet."""
@@ -65,8 +75,10 @@ class Front:
         return max(begun, now - min(since, self._entered))
 
     def _take(self, scope: Any, protocol: Any) -> None:
-        exchange = Exchange(protocol, environ_of(scope), self._phase, self._leave)
+        exchange = Exchange(protocol, environ_of(scope), self._phase, self._leave, name_of(scope.client))
         self._open[exchange] = None
+        if self._connections is not None:
+            self._connections.asked(exchange.client)
         try:
             self._bodies.read(protocol, exchange.environ, partial(self._got, exchange), partial(_cut, exchange))
         except BaseException:

@@ -30,10 +30,12 @@ class ServerOptions:
 
     `places` is how many requests may be at work on threads, each on one of its own; beyond it the answer is a 503 at
     once. What the application begins without a thread takes no place, and neither does `/livez`. `backpressure` is how
-    many connections one worker holds open, idle ones included. `drain_notice` is how long answers carry `Connection:
+    many connections one worker holds open, idle ones included; of those that wait for a request one address (IPv6: its
+    /64) may have a quarter. `drain_notice` is how long answers carry `Connection:
     close` before the port closes; `drain_timeout` how long what is in flight may still take after that. A worker that
-    is silent, or has something at work, for `hang_timeout` is killed. A body must arrive within `body_timeout`;
-    `idle_timeout` bounds headers and idle keep-alive connections (longer than the 60 s for which proxies keep theirs).
+    is silent, or has something at work, for `hang_timeout` is killed. A request's head must arrive within
+    `head_timeout`, its body within `body_timeout`, and an answer that nobody reads is ended after `stall_timeout`;
+    `idle_timeout` bounds idle keep-alive connections (longer than the 60 s for which proxies keep theirs).
     """
 
     host: str = "0.0.0.0"  # noqa: S104 (the hosts' proxies reach us from outside)
@@ -44,7 +46,9 @@ class ServerOptions:
     drain_notice: float = 0.5
     drain_timeout: float = 10.0
     hang_timeout: float = 10.0
+    head_timeout: float = 10.0
     body_timeout: float = 10.0
+    stall_timeout: float = 30.0
     body_limit: int = 64 * 1024
     idle_timeout: float = 75.0
 

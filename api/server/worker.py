@@ -13,6 +13,7 @@ import time
 from .application import WorkerFactory
 from .beats import BeatPipe
 from .children import die_with
+from .connections import Connections, end_peer, peers_of
 from .front import Front
 from .granian_worker import Server
 from .listener import PortUnavailable, open_port
@@ -35,7 +36,7 @@ def run_granian(
 
     def load() -> Front:
         _be_worker(granian)
-        worker = Worker(options, pipe, phase)
+        worker = Worker(options, pipe, phase, Connections(options, peers_of(listener), end_peer))
         threading.Thread(target=worker.beat, args=(granian,), name="beat", daemon=True).start()
         front = worker.open(factory)
         _open(listener, phase)
@@ -75,15 +76,16 @@ def _let_the_running_finish() -> None:
 class Worker:
     """A worker's own view: how busy it is, whether it hangs, when it may leave."""
 
-    def __init__(self, options: ServerOptions, pipe: BeatPipe, phase: SharedPhase) -> None:
+    def __init__(self, options: ServerOptions, pipe: BeatPipe, phase: SharedPhase, connections: Connections) -> None:
         self._options = options
+        self._connections = connections
         self._pipe = pipe
         self._phase = phase
         self._front: Front | None = None
 
     def open(self, factory: WorkerFactory) -> Front:
         """What takes the worker's requests."""
-        self._front = front = Front(factory(), self._options, self._phase)
+        self._front = front = Front(factory(), self._options, self._phase, self._connections)
         return front
 
     def beat(self, granian: int) -> None:
@@ -98,7 +100,7 @@ class Worker:
             last = now
             at_work = self._front.longest(now) if self._front is not None else 0.0
             self._pipe.send(os.getpid(), hung=at_work > self._options.hang_timeout and now > patient_until)
-            self._end_slow_bodies(now)
+            self._end_slow(now)
             if self._phase.value is not Phase.CLOSED or (self._front is not None and self._front.busy()):
                 quiet_since = now
             if now - quiet_since > QUIET_S:
@@ -106,10 +108,10 @@ class Worker:
                 os._exit(0)
             time.sleep(BEAT_S)
 
-    def _end_slow_bodies(self, now: float) -> None:
+    def _end_slow(self, now: float) -> None:
         """Whatever goes wrong with it must not end the beat: the master would take the worker for hung."""
         try:
             if self._front is not None:
                 self._front.end_slow(now)
         except Exception:
-            log.exception("slow bodies could not be ended")
+            log.exception("slow connections could not be ended")

@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Iterator
 
 import pytest
+from werkzeug.test import TestResponse
 
 from api.answers import timestamp
 from api.ledger import tables
@@ -163,3 +164,26 @@ def test_csv_has_no_pages_and_no_unknown_filters(admin: Admin) -> None:
 def test_json_is_what_others_than_csv_readers_get(admin: Admin, accept: str) -> None:
     response = admin.send("GET", "/events?limit=1", Accept=accept)
     assert (response.status_code, response.content_type) == (200, "application/json")
+
+
+def test_a_few_exports_run_at_a_time_and_the_next_is_told_when_to_come_back(admin: Admin) -> None:
+    def ask() -> TestResponse:
+        sent = {"Authorization": f"Bearer {admin.token}", "Accept": "text/csv"}
+        return admin.node.http.get("/v1/events", headers=sent, buffered=False)
+
+    add_events(admin, 2000)
+    held = [ask() for _ in range(4)]
+    assert [each.status_code for each in held] == [200] * 4
+    refused = ask()
+    assert (refused.status_code, refused.get_json()["code"]) == (429, "RATE_LIMITED")
+    assert refused.headers["Retry-After"] == "5"
+    assert admin.send("GET", "/events").status_code == 200, "pages are not meant"
+    held[0].close()  # nothing of it was read
+    next(iter(held[1].response))
+    held[1].close()
+    assert len(held[2].get_data()) > 100_000
+    for _ in range(3):
+        assert len(csv_of(admin)) >= 2000
+        assert admin.send("GET", "/events?type=none", Accept="text/csv").status_code == 200
+        assert admin.send("GET", "/events?limit=x", Accept="text/csv").status_code == 400
+    held[3].close()
