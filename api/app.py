@@ -21,6 +21,7 @@ from api.direct import DirectCalls
 from api.ids import new_id
 from api.intake import BODY_LIMIT
 from api.openapi import ADMIN_ROUTES, CLIENT_ROUTES
+from api.per_process import PerProcess
 from api.rate_limit import FailureLimiter
 from api.runtime import Runtime
 from api.secret_files import SECRET_NAMES
@@ -32,13 +33,24 @@ SECRET_SETTINGS = (*SECRET_NAMES, "DATABASE_URL")
 
 
 def create_app(settings: Settings | None = None, instance: str | None = None) -> Flask:
-    """A node's application for any WSGI server; call it after any fork. Raises `SettingsError`.
+    """A node's application for any WSGI server, before or after it forks. Raises `SettingsError`.
 
     `settings` default to the environment's; `instance` names the supervisor that runs beside this process, if one
-    does. The `Runtime` is at `app.extensions["runtime"]`, already started; at `app.extensions["at_once"]` is what
-    answers client calls without a thread for each, for a server that can.
+    does. The `Runtime` is at `app.extensions["runtime"]`, started, or without `instance` just about to be; at
+    `app.extensions["at_once"]` is what answers client calls without a thread for each, for a server that can.
     """
     settings = settings or Settings.from_env(os.environ)
+    app = _application(settings, instance)
+    if instance is None:
+        app.wsgi_app = each = PerProcess(app, lambda: _application(settings, None))  # type: ignore[method-assign]
+        each.watch()
+    else:
+        app.extensions["runtime"].start()
+    return app
+
+
+def _application(settings: Settings, instance: str | None) -> Flask:
+    """All of it, its runtime not started yet."""
     secrets = (*settings.api_keys, *settings.shared_secrets, settings.admin_token)
     logs.configure(settings.log_level, settings.log_format, hide=secrets)
     runtime = Runtime(settings, instance)
@@ -61,7 +73,6 @@ def create_app(settings: Settings | None = None, instance: str | None = None) ->
     app.extensions["at_once"] = direct
     if settings.trusted_proxies:
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=settings.trusted_proxies)  # type: ignore[method-assign]
-    runtime.start()
     return app
 
 

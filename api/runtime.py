@@ -27,6 +27,7 @@ from api.problems import Problem
 from api.recorder import Recorder
 from api.settings import Settings
 from api.shared_state import STATE_NAME, SharedState
+from api.siblings import Siblings
 from api.signing import KeyNotPermitted, Keyring, Signer, jwks
 from api.snapshot import SNAPSHOT_NAME, Reader, source_of
 from api.supervision import Published
@@ -43,6 +44,8 @@ _REACHABLE_FOR_S = 5.0
 #: The same while polls only wait for a connection: longer than an admin's longest statement.
 _BUSY_FOR_S = 15.0
 _SUPERVISOR_PATIENCE_S = 3.0
+#: How long one that supervises and ends waits for the others of its node to end as well, and then for itself.
+_SIBLINGS_S, _LEAVE_S = 0.7, 10.0
 _SETTLE_S, _SETTLE_LOOK_S = 5.0, 0.02
 #: What a node opens in all, and what of it the supervisor needs.
 _CONNECTIONS, _SUPERVISORS = 5, 2
@@ -58,10 +61,11 @@ class Runtime:
         self.clock = Clock()
         self.started = self.clock.monotonic()
         self.node_state = Published(settings.data_dir)
-        self.node = Node(
-            settings.node_id, settings.node_rank, instance or new_id(), self.node_state.read, instance is not None
-        )
-        self._supervises = instance is None
+        self._siblings = Siblings(settings.data_dir, settings.node_id) if instance is None else None
+        own = instance or (self._siblings.instance if self._siblings else new_id())
+        self.node = Node(settings.node_id, settings.node_rank, own, self.node_state.read, instance is not None)
+        self._supervisor: threading.Thread | None = None
+        self._supervises = threading.Event()
         self._settled = False
         self._stop = threading.Event()
         self.state = shared_state(settings.data_dir)
@@ -96,12 +100,15 @@ class Runtime:
         self._has_polled = threading.Event()
 
     def start(self) -> None:
-        """Starts the background jobs; the first poll of the ledger runs at once."""
+        """Starts the background jobs, unless it was stopped before; the first poll of the ledger runs at once."""
+        if self._stop.is_set():
+            return
         threading.Thread(target=self._first_poll, name="first-poll", daemon=True).start()
         self.jobs.every(_FOLLOW_EVERY_S, "ledger", self.poll)
         self.jobs.start()
-        if self._supervises:
-            threading.Thread(target=self._supervise, name="supervisor", daemon=True).start()
+        if self._siblings is not None:
+            self._supervisor = threading.Thread(target=self._supervise, name="supervisor", daemon=True)
+            self._supervisor.start()
 
     def settle(self) -> None:
         """Waits until this process gives verdicts, or knows that it will not soon; some seconds at most.
@@ -118,6 +125,24 @@ class Runtime:
         self.jobs.stop()
         self.ledger.database.close()
         self.reader.close()
+        if self._siblings is not None:
+            self._siblings.leave()
+
+    def give_up(self) -> None:
+        """`stop`, with the supervisor at its end: nothing of this process has a part in the node any more."""
+        self.stop()
+        if self._supervisor is not None:
+            self._supervisor.join(_LEAVE_S)
+
+    def leave(self) -> None:
+        """To be called when the process ends: the last of the node's resigns, any other leaves the lease to them."""
+        if self._siblings is None or self._stop.is_set():
+            return
+        self.jobs.stop()
+        supervises = self._supervises.is_set()
+        if self._siblings.leave(_SIBLINGS_S if supervises else 0.0) and self._supervisor is not None:
+            self._stop.set()
+            self._supervisor.join(_LEAVE_S)
 
     @property
     def signer(self) -> Signer:
@@ -258,7 +283,7 @@ class Runtime:
     def _supervise(self) -> None:
         from api.supervision.process import supervise
 
-        supervise(self.settings, self.node.instance, self._stop)
+        supervise(self.settings, self.node.instance, self._stop, begun=self._supervises)
 
     def _first_poll(self) -> None:
         try:

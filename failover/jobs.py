@@ -18,6 +18,11 @@ _SCHEDULERS_LOG = "protecao.failover.jobs.scheduler"
 _CLOCK_LOOK_S, _CLOCK_WAS_SET_S = 0.5, 0.5
 
 
+def _until_the_end(_record: logging.LogRecord) -> bool:
+    """A process that ends has ended its pools before its schedulers, and what these then say is of no use."""
+    return threading.main_thread().is_alive()
+
+
 class Jobs:
     """APScheduler with what a starved host needs: no tick is dropped for being late, none runs beside itself."""
 
@@ -28,6 +33,7 @@ class Jobs:
         # by the age of its last success, what fails by `_run`.
         quiet = logging.getLogger(_SCHEDULERS_LOG)
         quiet.setLevel(logging.ERROR)
+        quiet.addFilter(_until_the_end)
         self._scheduler = BackgroundScheduler(
             logger=quiet,
             timezone="UTC",

@@ -78,17 +78,24 @@ def _set_when_told(number: signal.Signals, event: threading.Event) -> None:
 
 
 def supervise(
-    settings: Settings, instance: str, stop: threading.Event, workers_ended: threading.Event | None = None
+    settings: Settings,
+    instance: str,
+    stop: threading.Event,
+    workers_ended: threading.Event | None = None,
+    begun: threading.Event | None = None,
 ) -> None:
     """Waits to be the node's only supervisor, then leads or follows until `stop` is set, upon which it resigns.
 
     Then it waits for `workers_ended`, if that is given, takes what they left in the queue to the ledger, and ends.
+    `begun` is set as soon as it is the only one.
     """
     # Under other servers, losing the lock to another worker is how it should be.
     patience_s = math.inf if workers_ended is None else config_of(settings).deploy_overlap
     with _alone(settings.data_dir, stop, patience_s) as alone:
         if not alone:
             return
+        if begun is not None:
+            begun.set()
         pools = Pools()
         rest = Database(settings.database_url, pool_size=1, pools=pools)
         is_there = _await_schema(rest, stop)

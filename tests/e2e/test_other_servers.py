@@ -1,33 +1,64 @@
-"""`create_app()` under another WSGI server: as many processes as it likes, one of which supervises."""
+"""`create_app()` under other WSGI servers: as many processes as they like, before or after they fork."""
 
 from __future__ import annotations
 
 import contextlib
+import json
+import sys
+import threading
+import time
+import uuid
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
 
 from api.ledger import tables
 from api.ledger.database import Database
-from tests.support.nodes import ADMIN_TOKEN, environment, rows
-from tests.support.processes import ServerProcess, free_port, until
+from tests.support.nodes import ADMIN_TOKEN, Sold, environment, rows, sell, signed
+from tests.support.processes import ServerProcess, free_port, is_running, until
 
 _PATIENCE_S = 90.0
-_SERVE = """
-import os
-from werkzeug.serving import run_simple
-from api.app import create_app
+#: After which a leader that says nothing is another's to follow.
+_TIMEOUT_S = 6.0
+_APP = "api.app:create_app()"
+_GUNICORN = [sys.executable, "-m", "gunicorn", "--workers", "2", "--bind", "127.0.0.1:{port}"]
+_UWSGI = [
+    str(Path(sys.executable).with_name("uwsgi")), "--master", "--processes", "2", "--enable-threads", "--need-app",
+    "--die-on-term", "--http-socket", "127.0.0.1:{port}", "--virtualenv", sys.prefix, "--module", _APP,
+]  # fmt: skip
+_WAITRESS = [sys.executable, "-m", "waitress", "--listen", "127.0.0.1:{port}", "--call", "api.app:create_app"]
 
-run_simple("127.0.0.1", int(os.environ["PORT"]), create_app(), threaded=True)
-"""
+#: As `docs/operations.md` has them.
+FORKING = {
+    "gunicorn": [*_GUNICORN, _APP],
+    "gunicorn, preloaded": [*_GUNICORN, "--preload", _APP],
+    "gunicorn, threads, preloaded": [*_GUNICORN, "--worker-class", "gthread", "--threads", "8", "--preload", _APP],
+    "uwsgi": _UWSGI,
+    "uwsgi, lazy": [*_UWSGI, "--lazy-apps"],
+    "uwsgi, threads": [*_UWSGI, "--threads", "4"],
+    "uwsgi, without a master": [word for word in _UWSGI if word not in ("--master", "--processes", "2")],
+}
+SERVERS = {**FORKING, "waitress": _WAITRESS}
+every_server = pytest.mark.parametrize("command", SERVERS.values(), ids=SERVERS)
+every_forking_server = pytest.mark.parametrize("command", FORKING.values(), ids=FORKING)
 
 
 @pytest.fixture
 def database(ledger_url: str) -> Iterator[Database]:
     with contextlib.closing(Database(ledger_url)) as database:
         yield database
+
+
+@contextlib.contextmanager
+def serving(command: list[str], url: str, folder: Path, port: int | None = None) -> Iterator[ServerProcess]:
+    port = port or free_port()
+    env = environment(url, folder, LOG_LEVEL="INFO", WEB_CONCURRENCY="2")
+    with ServerProcess([word.format(port=port) for word in command], env, port=port) as server:
+        yield server
 
 
 def part(server: ServerProcess) -> tuple[str, int]:
@@ -37,25 +68,119 @@ def part(server: ServerProcess) -> tuple[str, int]:
     return node["role"], node["epoch"]
 
 
-def test_of_two_processes_one_supervises_and_when_it_is_killed_the_other(
+def check(server: ServerProcess, sold: Sold) -> str:
+    body = json.dumps({"key": sold.key, "nonce": uuid.uuid4().hex}).encode()
+    answer = requests.post(server.url + "/v1/validate", body, headers=signed("POST", "/v1/validate", body), timeout=10)
+    return str(answer.json()["code"])
+
+
+def is_ready(server: ServerProcess) -> ServerProcess:
+    """As soon as every process of it is, and it leads: each connection may be another process's."""
+    assert is_running(server.process), server.output()
+    until(lambda: all(server.answers("/readyz") for _ in range(10)), f"it serves: {server.output()}", _PATIENCE_S)
+    until(lambda: part(server)[0] == "primary", "it leads", _PATIENCE_S)
+    return server
+
+
+def lease(database: Database) -> dict[str, Any]:
+    [row] = rows(database, tables.lease)
+    return row
+
+
+@every_server
+def test_a_node_serves_and_leads_under_another_server(command: list[str], postgres_url: str, tmp_path: Path) -> None:
+    with serving(command, postgres_url, tmp_path) as server, contextlib.closing(Database(postgres_url)) as database:
+        sold = sell(database)
+        assert part(is_ready(server)) == ("primary", 1)
+        assert Counter(check(server, sold) for _ in range(40)) == {"VALID": 40}
+        assert len(rows(database, tables.heartbeats)) == 1, "one of them supervises"
+        assert server.get("/readyz").json()["troubles"] == []
+
+
+@every_forking_server
+def test_a_node_that_nobody_asks_leads_all_the_same(command: list[str], postgres_url: str, tmp_path: Path) -> None:
+    with serving(command, postgres_url, tmp_path), contextlib.closing(Database(postgres_url)) as database:
+        until(lambda: rows(database, tables.lease), "it leads", _PATIENCE_S)
+
+
+@every_forking_server
+def test_the_lease_is_resigned_when_another_server_ends(command: list[str], postgres_url: str, tmp_path: Path) -> None:
+    with serving(command, postgres_url, tmp_path) as server, contextlib.closing(Database(postgres_url)) as database:
+        is_ready(server)
+        assert lease(database)["expires_at"] > time.time()
+        began = time.monotonic()
+        server.signal()
+        until(lambda: lease(database)["expires_at"] <= time.time(), f"it has resigned: {server.output()}", 4)
+        print(f"resigned after {time.monotonic() - began:.2f} s")
+        server.wait()
+        assert "Traceback" not in server.output()
+
+
+@pytest.mark.parametrize("preload", [[], ["--preload"]], ids=["", "preloaded"])
+def test_workers_that_are_replaced_after_some_requests_leave_no_spell_without_a_leader(
+    preload: list[str], postgres_url: str, tmp_path: Path
+) -> None:
+    replaced = ["--workers", "3", "--max-requests", "20", "--max-requests-jitter", "60"]
+    command = [*_GUNICORN, *replaced, *preload, _APP]
+    with serving(command, postgres_url, tmp_path) as server, contextlib.closing(Database(postgres_url)) as database:
+        sold = sell(database)
+        is_ready(server)
+        codes, stop = Counter[str](), threading.Event()
+
+        def ask() -> None:
+            while not stop.is_set():
+                with contextlib.suppress(requests.RequestException):  # a worker that ends may break off a connection
+                    codes[check(server, sold)] += 1
+                time.sleep(0.03)  # so that they are not all replaced at once
+
+        asking = threading.Thread(target=ask)
+        asking.start()
+        try:
+            longest = longest_spell_without_a_leader(database, 25)
+        finally:
+            stop.set()
+            asking.join()
+        print(f"{longest:.2f} s", dict(codes), server.output().count("Booting worker"), "workers")
+        assert server.output().count("Booting worker") > 4
+        assert longest < _TIMEOUT_S
+        assert rows(database, tables.failovers) == []
+        assert "Traceback" not in server.output()
+
+
+def longest_spell_without_a_leader(database: Database, seconds: float) -> float:
+    """In seconds. One in which all workers are replaced at once ends when the next has started."""
+    longest, led = 0.0, time.monotonic()
+    end = led + seconds
+    while (now := time.monotonic()) < end:
+        if lease(database)["expires_at"] > time.time():
+            led = now
+        longest = max(longest, now - led)
+        time.sleep(0.05)
+    return longest
+
+
+def test_of_two_processes_one_supervises_and_when_it_is_killed_the_other_goes_on_with_its_lease(
     ledger_url: str, database: Database, tmp_path: Path
 ) -> None:
-    env = environment(ledger_url, tmp_path)
-    with contextlib.ExitStack() as stack:
+    with serving(_WAITRESS, ledger_url, tmp_path) as first:
         # One leads already when the other comes: so it is known which of them supervises.
-        first = stack.enter_context(ServerProcess.python("-c", _SERVE, env=env, port=free_port()))
-        until(lambda: first.answers("/readyz"), "it serves", _PATIENCE_S)
-        until(lambda: part(first) == ("primary", 1), "it leads", _PATIENCE_S)
-        second = stack.enter_context(ServerProcess.python("-c", _SERVE, env=env, port=free_port()))
-        until(lambda: second.answers("/readyz"), "the other serves", _PATIENCE_S)
-        assert part(second) == ("primary", 1), "both say the same of their node"
-        assert len(rows(database, tables.heartbeats)) == 1, "one of them supervises"
-        (before,) = rows(database, tables.lease)
+        assert part(is_ready(first)) == ("primary", 1)
+        before = lease(database)
+        with serving(_WAITRESS, ledger_url, tmp_path) as second:
+            assert part(is_ready(second)) == ("primary", 1), "both say the same of their node"
+            assert len(rows(database, tables.heartbeats)) == 1, "one of them supervises"
+            first.kill_tree()
+            assert second.get("/readyz").status_code == 200, "it serves on"
+            renewed = lease(database)["expires_at"]
+            until(lambda: lease(database)["expires_at"] > renewed + 2, "the other supervises now", _PATIENCE_S)
+            after = lease(database)
+            assert (after["holder"], after["epoch"]) == (before["holder"], 1)
+            assert len(rows(database, tables.heartbeats)) == 1
+            assert second.get("/readyz").json()["troubles"] == []
 
-        first.kill_tree()
-        assert second.get("/readyz").status_code == 200, "it serves on"
-        until(lambda: part(second) == ("primary", 2), "the other supervises now", _PATIENCE_S)
-        (after,) = rows(database, tables.lease)
-        assert after["holder"] != before["holder"]
-        assert len(rows(database, tables.heartbeats)) == 2
-        assert second.get("/readyz").json()["troubles"] == []
+
+def test_uwsgi_without_threads_is_told_what_it_lacks(sqlite_url: str, tmp_path: Path) -> None:
+    command = [word for word in _UWSGI if word != "--enable-threads"]
+    with serving(command, sqlite_url, tmp_path) as server:
+        assert server.wait(60) != 0
+        assert "--enable-threads" in server.output()
