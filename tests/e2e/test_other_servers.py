@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shlex
 import sys
 import threading
 import time
@@ -19,24 +20,26 @@ import requests
 from api.ledger import tables
 from api.ledger.database import Database
 from tests.support.nodes import ADMIN_TOKEN, Sold, environment, rows, sell, signed
-from tests.support.processes import ServerProcess, free_port, is_running, until
+from tests.support.pages import blocks
+from tests.support.processes import ROOT, ServerProcess, free_port, is_running, until
 
 _PATIENCE_S = 90.0
 #: After which a leader that says nothing is another's to follow.
 _TIMEOUT_S = 6.0
-_APP = "api.app:create_app()"
-_GUNICORN = [sys.executable, "-m", "gunicorn", "--workers", "2", "--bind", "127.0.0.1:{port}"]
-_UWSGI = [
-    str(Path(sys.executable).with_name("uwsgi")), "--master", "--processes", "2", "--enable-threads", "--need-app",
-    "--die-on-term", "--http-socket", "127.0.0.1:{port}", "--virtualenv", sys.prefix, "--module", _APP,
-]  # fmt: skip
-_WAITRESS = [sys.executable, "-m", "waitress", "--listen", "127.0.0.1:{port}", "--call", "api.app:create_app"]
+_ADDRESS = "127.0.0.1:5000"
 
-#: As `docs/operations.md` has them.
+
+def documented() -> list[list[str]]:
+    """The commands of `docs/operations.md`, as words."""
+    page = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+    return [shlex.split(block.text) for block in blocks(page) if block.kind == "sh" and _ADDRESS in block.text]
+
+
+_GUNICORN, _PRELOADED, _UWSGI, _WAITRESS = documented()
 FORKING = {
-    "gunicorn": [*_GUNICORN, _APP],
-    "gunicorn, preloaded": [*_GUNICORN, "--preload", _APP],
-    "gunicorn, threads, preloaded": [*_GUNICORN, "--worker-class", "gthread", "--threads", "8", "--preload", _APP],
+    "gunicorn": _GUNICORN,
+    "gunicorn, preloaded": [*_GUNICORN, "--preload"],
+    "gunicorn, preloaded, threads": _PRELOADED,
     "uwsgi": _UWSGI,
     "uwsgi, lazy": [*_UWSGI, "--lazy-apps"],
     "uwsgi, threads": [*_UWSGI, "--threads", "4"],
@@ -54,10 +57,12 @@ def database(ledger_url: str) -> Iterator[Database]:
 
 
 @contextlib.contextmanager
-def serving(command: list[str], url: str, folder: Path, port: int | None = None) -> Iterator[ServerProcess]:
-    port = port or free_port()
+def serving(command: list[str], url: str, folder: Path) -> Iterator[ServerProcess]:
+    port = free_port()
+    program, *arguments = [word.replace(_ADDRESS, f"127.0.0.1:{port}") for word in command]
+    inside = ["--virtualenv", sys.prefix] if program == "uwsgi" else []  # as an activated .venv tells it
     env = environment(url, folder, LOG_LEVEL="INFO", WEB_CONCURRENCY="2")
-    with ServerProcess([word.format(port=port) for word in command], env, port=port) as server:
+    with ServerProcess([str(Path(sys.executable).with_name(program)), *arguments, *inside], env, port=port) as server:
         yield server
 
 
@@ -121,7 +126,7 @@ def test_workers_that_are_replaced_after_some_requests_leave_no_spell_without_a_
     preload: list[str], postgres_url: str, tmp_path: Path
 ) -> None:
     replaced = ["--workers", "3", "--max-requests", "20", "--max-requests-jitter", "60"]
-    command = [*_GUNICORN, *replaced, *preload, _APP]
+    command = [*_GUNICORN, *replaced, *preload]
     with serving(command, postgres_url, tmp_path) as server, contextlib.closing(Database(postgres_url)) as database:
         sold = sell(database)
         is_ready(server)
