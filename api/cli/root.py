@@ -18,7 +18,6 @@ from api.cli.secrets import secrets
 from api.cli.set_aside import dead, revive
 from api.cli.tokens import token
 
-
 _SERVES_NOTHING = (
     "`flask` is this node's command line, and serves nothing. Start the node with `make run`, or as hosts do with "
     "`cd api && python app.py`."
