@@ -65,7 +65,7 @@ class Runtime:
         own = instance or (self._siblings.instance if self._siblings else new_id())
         self.node = Node(settings.node_id, settings.node_rank, own, self.node_state.read, instance is not None)
         self._supervisor: threading.Thread | None = None
-        self._supervises = threading.Event()
+        self._supervises, self._passed_on = threading.Event(), threading.Event()
         self._settled = False
         self._stop = threading.Event()
         self.state = shared_state(settings.data_dir)
@@ -140,8 +140,10 @@ class Runtime:
             return
         self.jobs.stop()
         supervises = self._supervises.is_set()
-        if self._siblings.leave(_SIBLINGS_S if supervises else 0.0) and self._supervisor is not None:
-            self._stop.set()
+        if not self._siblings.leave(_SIBLINGS_S if supervises else 0.0):
+            self._passed_on.set()
+        self._stop.set()
+        if self._supervisor is not None:
             self._supervisor.join(_LEAVE_S)
 
     @property
@@ -283,7 +285,7 @@ class Runtime:
     def _supervise(self) -> None:
         from api.supervision.process import supervise
 
-        supervise(self.settings, self.node.instance, self._stop, begun=self._supervises)
+        supervise(self.settings, self.node.instance, self._stop, begun=self._supervises, passed_on=self._passed_on)
 
     def _first_poll(self) -> None:
         try:

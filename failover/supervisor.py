@@ -155,6 +155,14 @@ class Supervisor:
         self._sign_off()
         return True
 
+    def let_go(self, timeout: float = 5.0) -> None:
+        """Ends the jobs and the lease's thread, and leaves the lease to another process of this very instance."""
+        self._jobs.stop()
+        self._ended.set()
+        self._wake.set()
+        if self._thread is not None:
+            self._thread.join(timeout)
+
     def is_leader(self) -> bool:
         """Whether this node may act as the leader at this moment."""
         return self.elector.is_leader()

@@ -83,11 +83,13 @@ def supervise(
     stop: threading.Event,
     workers_ended: threading.Event | None = None,
     begun: threading.Event | None = None,
+    passed_on: threading.Event | None = None,
 ) -> None:
     """Waits to be the node's only supervisor, then leads or follows until `stop` is set, upon which it resigns.
 
     Then it waits for `workers_ended`, if that is given, takes what they left in the queue to the ledger, and ends.
-    `begun` is set as soon as it is the only one.
+    `begun` is set as soon as it is the only one. Where `passed_on` is set before `stop`, it does not resign: another
+    process of this instance goes on with the lease.
     """
     # Under other servers, losing the lock to another worker is how it should be.
     patience_s = math.inf if workers_ended is None else config_of(settings).deploy_overlap
@@ -124,12 +126,16 @@ def supervise(
         try:
             while not stop.wait(_PUBLISH_EVERY_S):
                 saying.publish()
-            supervisor.leave()
+            if not (passed_on and passed_on.is_set()):
+                supervisor.leave()
             while workers_ended and not workers_ended.wait(_PUBLISH_EVERY_S):
                 saying.publish()
         finally:
             jobs.stop()
-            supervisor.stop(_DELIVER_S)
+            if passed_on and passed_on.is_set():
+                supervisor.let_go()
+            else:
+                supervisor.stop(_DELIVER_S)
             saying.publish()
             leases.close()
             rest.close()
