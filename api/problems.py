@@ -12,7 +12,7 @@ from api import logs
 from api.batcher import FlushTimeout, LineFull
 from api.draft import RequestIdReused
 from api.ids import new_id
-from api.ledger.errors import LedgerBusy, LedgerError, QueueIsFull
+from api.ledger.errors import LedgerBusy, LedgerContradicts, LedgerError, QueueIsFull
 from api.schemas import is_request_id
 
 _log = logs.get("problems")
@@ -36,6 +36,7 @@ PROBLEMS: dict[str, tuple[int, str]] = {
     "INTERNAL": (500, "Something broke here"),
     "STARTING": (503, "The node is starting"),
     "LEDGER_UNAVAILABLE": (503, "The ledger cannot be reached"),
+    "LEDGER_CONTRADICTS": (503, "The ledger contradicts this node's copy of it"),
     "QUEUE_FULL": (503, "The node's queue is full"),
     "OVERLOADED": (503, "The node has more to do than it can"),
 }
@@ -119,6 +120,8 @@ def request_id_of(sent: str | None) -> str:
 def _from_ledger(error: LedgerError) -> Problem:
     if isinstance(error, LedgerBusy):
         return Problem("OVERLOADED", "others hold what this needs")
+    if isinstance(error, LedgerContradicts):
+        return Problem("LEDGER_CONTRADICTS", str(error))
     if isinstance(error, QueueIsFull):
         return Problem("QUEUE_FULL", str(error))
     return Problem("LEDGER_UNAVAILABLE")

@@ -18,8 +18,9 @@ from typing import TypeVar
 from api.batcher import Batcher, Done, Flush, passed_on, waited
 from api.clock import Clock
 from api.draft import Draft, MustWrite, Operation, Outcome
+from api.evidence import Evidence
 from api.isolated import Isolated
-from api.ledger.errors import LedgerBusy, LedgerError, LedgerRefused, LedgerUnavailable
+from api.ledger.errors import LedgerBusy, LedgerContradicts, LedgerError, LedgerRefused, LedgerUnavailable
 from api.ledger.records import Ask, Batch, Known
 from api.ledger.store import Ledger
 from api.licensing import WRITING_ACTS, decide
@@ -35,6 +36,9 @@ _AT_ONCE_S = 0.2
 #: a batch that takes 10 s is taken for hung.
 _BUSY_S = 2.0
 _TOUCHED_MAX = 50_000
+
+#: Stands for a call that is not decided yet: whether the ledger shows all there is has to be asked first.
+_SUSPECT = LedgerContradicts("not examined yet")
 
 Outcomes = list[Outcome | BaseException]
 T = TypeVar("T")
@@ -52,9 +56,14 @@ class Recorder:
         reader: Reader | None = None,
         state: SharedState | None = None,
         isolated: Isolated | None = None,
+        evidence: Evidence | None = None,
         patience_s: float = 5.0,
     ) -> None:
-        """`reader`: this node's snapshot, if it keeps one; `isolated`: the lane to take where the ledger is away."""
+        """`reader`: this node's snapshot, if it keeps one; `isolated`: the lane to take where the ledger is away.
+
+        `evidence`: what that snapshot says against a ledger that shows less.
+        """
+        self._evidence = evidence
         self._reader = reader
         self._state = state or SharedState(None)
         self._isolated = isolated
@@ -194,11 +203,18 @@ class Recorder:
         seen = [None] * len(asks) if self._reader is None else self._reader.look_up(asks)
         local = [draft.check_locally(operation, one) for operation, one in zip(operations, seen, strict=True)]
         open_ones = [i for i, outcome in enumerate(local) if outcome is None]
-        known = iter(self._look_up([asks[i] for i in open_ones]) if open_ones else ())
-        return [
-            draft.check(operation, next(known)) if outcome is None else outcome
-            for operation, outcome in zip(operations, local, strict=True)
-        ]
+        known = self._look_up([asks[i] for i in open_ones]) if open_ones else []
+        contradicted = self._contradicted([asks[i] for i in open_ones], known)
+        answers = {i: contradicted.get(at) or draft.check(operations[i], known[at]) for at, i in enumerate(open_ones)}
+        return [answers[i] if outcome is None else outcome for i, outcome in enumerate(local)]
+
+    def _contradicted(self, asks: list[Ask], known: list[Known]) -> dict[int, LedgerContradicts]:
+        """By their places: the asks to which the ledger showed less than this node's copy holds, without a reason."""
+        if self._evidence is None:
+            return {}
+        suspects = self._evidence.suspects(asks, known, seats=False)
+        found = {at: self._evidence.examine(asks[at], known[at]) for at in suspects}
+        return {at: contradiction for at, contradiction in found.items() if contradiction is not None}
 
     def _look_up(self, asks: list[Ask]) -> list[Known]:
         began = self._clock.monotonic()
@@ -271,14 +287,18 @@ class Recorder:
                 time.sleep(random.uniform(0, 0.01 * attempt))  # noqa: S311 - only spreads the retries
         return work()
 
-    def _write(self, operations: list[Operation]) -> Outcomes:
+    def _write(self, operations: list[Operation], *, believed: bool = False) -> Outcomes:
+        """`believed`: what the ledger does not show is known to be the truth."""
         asks = [Ask(operation.key_hash, operation.call.fingerprint, operation.event_id) for operation in operations]
         try:
             with self._ledger.transaction(asks) as transaction:
                 draft = self._draft()
                 draft.load(transaction.known)
-                pairs = zip(operations, transaction.known, strict=True)
-                outcomes = [draft.write(operation, answer) for operation, answer in pairs]
+                suspects = set() if believed else self._suspects(asks, transaction.known)
+                outcomes: Outcomes = [
+                    _SUSPECT if i in suspects else draft.write(operation, transaction.known[i])
+                    for i, operation in enumerate(operations)
+                ]
                 batch = draft.batch()
                 if batch.events or batch.tallies:
                     transaction.commit(batch)
@@ -287,7 +307,17 @@ class Recorder:
             for ask in asks:
                 self._state.license_changed(ask.key_hash)
         self._put_into_the_snapshot(batch, transaction.known)
+        for i in suspects:
+            outcomes[i] = self._examined(operations[i], asks[i], transaction.known[i])
         return outcomes
+
+    def _suspects(self, asks: list[Ask], known: list[Known]) -> set[int]:
+        return set() if self._evidence is None else self._evidence.suspects(asks, known, seats=True)
+
+    def _examined(self, operation: Operation, ask: Ask, known: Known) -> Outcome | BaseException:
+        """Outside the transaction, whose connection may be this process's only one."""
+        assert self._evidence is not None
+        return self._evidence.examine(ask, known) or self._write([operation], believed=True)[0]
 
     def _put_into_the_snapshot(self, batch: Batch, known: list[Known]) -> None:
         """What this node has just answered is in its own copy before the answer: the ledger may be gone by the next."""

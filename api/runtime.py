@@ -12,6 +12,7 @@ from typing import Any
 
 from api import logs, permitted_keys
 from api.clock import Clock
+from api.evidence import Evidence
 from api.ids import new_id
 from api.isolated import Isolated
 from api.ledger import migrate
@@ -84,8 +85,15 @@ class Runtime:
         )
         # Alone it would not be told that the ledger is back: without a place to share, no going on without it.
         isolated = self._isolated() if self.state.is_shared else None
+        self.evidence = Evidence(self.reader, database, self.state)
         self.recorder = Recorder(
-            self.ledger, self.node, self.clock, reader=self.reader, state=self.state, isolated=isolated
+            self.ledger,
+            self.node,
+            self.clock,
+            reader=self.reader,
+            state=self.state,
+            isolated=isolated,
+            evidence=self.evidence,
         )
         self.unknown_keys = UnknownKeys(
             self.state, settings.workers, self.clock.monotonic, is_known=self.reader.has_key

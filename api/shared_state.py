@@ -39,7 +39,11 @@ _CUT_OFF_AT = 16
 _QUEUED_AT, _DRAINED_AT = 24, 32
 #: When (monotonic) it was cut off the last time, over or not.
 _LAST_CUT_OFF_AT = 40
+#: When (monotonic) the ledger last contradicted the node's copy of it.
+_CONTRADICTED_AT = 48
 _SIZE = _MOMENTS_AT + _MOMENTS * _MOMENT.size
+#: For how long a contradiction that no call meets any more is still said.
+_CONTRADICTED_FOR_S = 600.0
 
 
 class SharedState:
@@ -120,6 +124,20 @@ class SharedState:
         """The ledger answers, and nothing waits for it."""
         with self._alone():
             _MOMENT.pack_into(self._map, _CUT_OFF_AT, 0.0)
+
+    @property
+    def is_contradicted(self) -> bool:
+        """Whether the ledger did not show what the node's copy holds, a short while ago."""
+        moment = self._past(_CONTRADICTED_AT)
+        return moment > 0.0 and self._monotonic() - moment < _CONTRADICTED_FOR_S
+
+    def contradicted(self) -> None:
+        """To be called when the ledger does not show what the node's copy holds, and its log does not say why."""
+        _MOMENT.pack_into(self._map, _CONTRADICTED_AT, self._monotonic())
+
+    def reconciled(self) -> None:
+        """The copy is what the ledger is: it was made anew."""
+        _MOMENT.pack_into(self._map, _CONTRADICTED_AT, 0.0)
 
     @property
     def queued(self) -> int:

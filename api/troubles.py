@@ -30,6 +30,10 @@ class Trouble(Enum):
     READ_ONLY = "the ledger takes reads only ({reason}): this node answers from its own copy meanwhile"
     LEDGER = "the ledger cannot be used ({reason}): this node answers from its own copy meanwhile"
     COPY = "this node's copy of the ledger cannot be written ({reason}): every check reads the ledger itself"
+    CONTRADICTED = (
+        "the ledger does not show what this node's copy of it holds, and its log tells of no deletion: nothing is "
+        "denied on its word"
+    )
     QUEUE = "this node's queue cannot be used ({reason}): it answers nothing while the ledger is away"
     QUEUE_FULL = "this node's queue is full: it takes nothing more until the ledger is back"
     QUEUE_NEARLY_FULL = "this node's queue is nearly full"

@@ -35,7 +35,7 @@ _EXPORT_RETRY_S = 5
 def blueprint(runtime: Runtime, auth: AdminAuth) -> Blueprint:
     """The admin calls on `runtime`."""
     admin = Blueprint("admin", __name__, url_prefix="/v1")
-    resources = Resources(runtime.ledger.database, runtime.node, runtime.clock, runtime.state)
+    resources = Resources(runtime.ledger.database, runtime.node, runtime.clock, runtime.state, runtime.evidence)
     door = _Door(runtime, auth)
 
     @admin.after_request

@@ -25,13 +25,14 @@ class Ask(msgspec.Struct, frozen=True, array_like=True):
 class Known(msgspec.Struct, frozen=True):
     """The answer to an `Ask`. `recorded`: the data of the event that already has this id, of `recorded_at`.
 
-    `seq`: the place in the log of the license's last change.
+    `seq`: the place in the log of the license's last change. `orphan`: the id of a license whose policy is not there.
     """
 
     holding: Holding | None
     recorded: dict[str, Any] | None = None
     recorded_at: float | None = None
     seq: int = 0
+    orphan: str | None = None
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

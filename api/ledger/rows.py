@@ -91,7 +91,8 @@ def known_from(rows: Iterable[tuple[Any, ...]], fingerprints: list[str | None]) 
         if not row.is_ours:
             raise LedgerBusy("a license came while others were waited for")
         recorded = None if row.recorded is None else _decode(row.recorded)
-        known[row.i] = Known(_holding(row, fingerprints[row.i]), recorded, row.recorded_at, row.seq or 0)
+        orphan = row.license_id if row.policy_id is None else None
+        known[row.i] = Known(_holding(row, fingerprints[row.i]), recorded, row.recorded_at, row.seq or 0, orphan)
     return known
 
 

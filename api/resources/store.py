@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from sqlalchemy import Table
+
 from api.clock import Clock
+from api.evidence import Evidence
+from api.ledger import tables
 from api.ledger.database import Database
 from api.ledger.log import Journal
 from api.ledger.store import ledger_on
 from api.node import Node
+from api.problems import Malformed, Problem
 from api.resources.actions import Actions
 from api.resources.bulk import Bulk
 from api.resources.event_log import EventLog
@@ -26,6 +32,13 @@ from api.shared_state import SharedState
 Resource = dict[str, Any]
 AnyBody = Body | Mapping[str, Any]
 
+#: The tables of which this node has a copy, by what a body or a path calls their rows.
+_COPIED: dict[str, Table] = {
+    Kind.LICENSE: tables.licenses,
+    Kind.POLICY: tables.policies,
+    Kind.MACHINE: tables.machines,
+}
+
 
 class Resources:
     """Resources go in as bodies (a struct of `schemas`, or a dict of the same shape) and come out as JSON-ready dicts.
@@ -34,7 +47,16 @@ class Resources:
     transaction with one event. License keys and tokens appear once, in the answer that made them.
     """
 
-    def __init__(self, database: Database, node: Node, clock: Clock, state: SharedState) -> None:
+    def __init__(
+        self,
+        database: Database,
+        node: Node,
+        clock: Clock,
+        state: SharedState,
+        evidence: Evidence | None = None,
+    ) -> None:
+        """`evidence`: what this node's copy of the ledger says against one that shows less."""
+        self._evidence = evidence
         journal = Journal(database, node, clock)
         self._licenses = Licenses(journal, state)
         self._kinds: dict[Kind, Any] = {
@@ -50,12 +72,15 @@ class Resources:
 
     def create(self, kind: Kind, body: AnyBody) -> Resource:
         """The new resource; a license with its `key`, this once."""
-        created: Resource = self._kinds[kind].create(parse(BODIES[kind], body))
-        return created
+        given = parse(BODIES[kind], body)
+        with self._absence_is_true(kind, body=given):
+            created: Resource = self._kinds[kind].create(given)
+            return created
 
     def get(self, kind: Kind, id: str) -> Resource:
-        found: Resource = self._kinds[kind].get(plausible_id(kind, id))
-        return found
+        with self._absence_is_true(kind, id):
+            found: Resource = self._kinds[kind].get(plausible_id(kind, id))
+            return found
 
     def page(self, kind: Kind, filters: Mapping[str, str], limit: int = 50, cursor: str | None = None) -> Resource:
         """`{"items": [...], "next": cursor or None}`, newest first."""
@@ -64,15 +89,19 @@ class Resources:
 
     def update(self, kind: Kind, id: str, body: AnyBody) -> Resource:
         """The resource after the change; what the body does not name stays as it was."""
-        updated: Resource = self._kinds[kind].update(plausible_id(kind, id), parse(BODIES[kind], body))
-        return updated
+        given = parse(BODIES[kind], body)
+        with self._absence_is_true(kind, id, given):
+            updated: Resource = self._kinds[kind].update(plausible_id(kind, id), given)
+            return updated
 
     def delete(self, kind: Kind, id: str) -> None:
-        self._kinds[kind].delete(plausible_id(kind, id))
+        with self._absence_is_true(kind, id):
+            self._kinds[kind].delete(plausible_id(kind, id))
 
     def act(self, license_id: str, action: str, body: AnyBody | None = None) -> Resource:
         """The license after `action`, one of `actions.ACTIONS`; with its new `key` after `reissue`."""
-        return self._actions.act(plausible_id(Kind.LICENSE, license_id), action, {} if body is None else body)
+        with self._absence_is_true(Kind.LICENSE, license_id):
+            return self._actions.act(plausible_id(Kind.LICENSE, license_id), action, {} if body is None else body)
 
     def create_many(self, body: AnyBody, count: int) -> list[Resource]:
         """`count` licenses that differ in their keys, each shown this once. One transaction, one event."""
@@ -104,3 +133,20 @@ class Resources:
 
     def revoke_token(self, id: str) -> None:
         self._tokens.revoke(plausible_id("token", id))
+
+    @contextlib.contextmanager
+    def _absence_is_true(self, kind: Kind, id: str = "", body: Body | None = None) -> Iterator[None]:
+        """Raises `LedgerContradicts` in place of a refusal for a row that this node's copy has, and the log not ended.
+
+        `id`: of the row that the call is about; `body`: may name others.
+        """
+        try:
+            yield
+        except Problem as problem:
+            field = problem.members.get("field") if isinstance(problem, Malformed) else None
+            missing: Any = getattr(body, field, None) if field else None
+            if self._evidence is not None and field in _COPIED and isinstance(missing, str):
+                self._evidence.require_absence(_COPIED[field], missing)
+            if self._evidence is not None and problem.code == "RESOURCE_NOT_FOUND" and kind in _COPIED:
+                self._evidence.require_absence(_COPIED[kind], id)
+            raise

@@ -155,6 +155,28 @@ class Snapshot:
             found = self._connection.execute("SELECT 1 FROM licenses WHERE key_hash = ?", (key_hash,)).fetchone()
         return found is not None
 
+    def has_row(self, table: Table, id: str) -> bool:
+        """Whether a row of this id was there at the last look."""
+        with self._lock:
+            query = f"SELECT 1 FROM {table.name} WHERE {_key(table)} = ?"  # noqa: S608 - our own names
+            return self._connection.execute(query, (id,)).fetchone() is not None
+
+    def is_own(self, license_id: str) -> bool:
+        """Whether this license's rows hold what this node queued."""
+        with self._lock:
+            query = "SELECT 1 FROM own WHERE license_id = ?"
+            return self._connection.execute(query, (license_id,)).fetchone() is not None
+
+    def ids_of(self, key_hash: str) -> tuple[str | None, set[str]]:
+        """The id of the license of this key, and those of its active machines."""
+        query = """
+            SELECT l.id, m.id FROM licenses l LEFT JOIN machines m ON m.license_id = l.id AND m.active
+            WHERE l.key_hash = ?
+        """
+        with self._lock:
+            rows = self._connection.execute(query, (key_hash,)).fetchall()
+        return (rows[0][0] if rows else None, {machine for _, machine in rows if machine is not None})
+
     def position(self) -> Position | None:
         """Where the copy stands; None for one that was never begun."""
         with self._lock:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import msgspec
+from sqlalchemy import Table
 
 from api import logs
 from api.ledger.records import Ask, Change, Known
@@ -131,11 +132,33 @@ class Reader:
             return None
         return has if has or position is not None else None
 
+    def held(self, asks: Sequence[Ask]) -> list[Known] | None:
+        """What the copy, however old, holds of each; None where there is no whole copy of this ledger."""
+        if not self._is_of_this_ledger():
+            return None
+        return self._read(lambda copy: copy.look_up(asks))
+
+    def is_own(self, license_id: str) -> bool:
+        """Whether the copy's rows of this license hold what this node queued."""
+        return bool(self._read(lambda copy: copy.is_own(license_id)))
+
+    def ids_of(self, key_hash: str) -> tuple[str | None, set[str]]:
+        """The id of the license of this key in the copy, and those of its active machines."""
+        return self._read(lambda copy: copy.ids_of(key_hash)) or (None, set())
+
+    def has_row(self, table: Table, id: str) -> bool:
+        """Whether the copy of this ledger, however old, has the row."""
+        return self._is_of_this_ledger() and bool(self._read(lambda copy: copy.has_row(table, id)))
+
     def close(self) -> None:
         with self._lock:
             for snapshot in filter(None, (self._snapshot, self._writable and self._writable[0])):
                 snapshot.close()
             self._snapshot, self._writable, self._opened_at = None, None, float("inf")
+
+    def _is_of_this_ledger(self) -> bool:
+        position = self._known_position()
+        return position is not None and position.source == self._source
 
     def _read(self, look: Callable[[Snapshot], Read]) -> Read | None:
         if self._snapshot is None:

@@ -369,6 +369,7 @@ class _Saying:
         yield from troubles.of_the_clock(self._clock.wall_skew)
         yield from troubles.of_the_ledger(self._copy.ledger_trouble)
         yield from troubles.of_the_copy(self._copy.trouble)
+        yield from troubles.of_what_is_shown(self._queueing.is_contradicted)
         queueing = self._queueing
         filled = 0.0 if queueing.queue is None else queueing.queue.filled(status.queue)
         yield from troubles.of_the_queue(queueing.trouble or status.queue_trouble, filled)

@@ -82,6 +82,11 @@ class Queueing:
         if self.queue is None or not self.queue.stats().pending:
             self._state.drained(queued)
 
+    @property
+    def is_contradicted(self) -> bool:
+        """Whether the ledger did not show to a worker what the node's copy holds."""
+        return self._state.is_contradicted
+
     def holds(self, license_id: str) -> bool:
         """Whether events of this license wait; a queue that cannot be read may hold any."""
         try:

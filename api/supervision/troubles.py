@@ -50,6 +50,12 @@ def of_the_copy(reason: str | None) -> Iterator[str]:
         yield Trouble.COPY(reason=reason)
 
 
+def of_what_is_shown(contradicts: bool) -> Iterator[str]:
+    """`contradicts`: whether it did not show what this node's copy holds."""
+    if contradicts:
+        yield Trouble.CONTRADICTED()
+
+
 def of_the_queue(reason: str | None, filled: float) -> Iterator[str]:
     """`reason`: why the queue cannot be used; `filled`: how full it is, from 0 to 1."""
     if reason is not None:
