@@ -17,7 +17,7 @@ from api.ids import new_id
 from api.isolated import Isolated
 from api.ledger import migrate
 from api.ledger.database import Database, Terms
-from api.ledger.errors import LedgerError
+from api.ledger.errors import LedgerContradicts, LedgerError
 from api.ledger.log import only_slow
 from api.ledger.records import Ask
 from api.ledger.store import ledger_on
@@ -30,7 +30,7 @@ from api.settings import Settings
 from api.shared_state import STATE_NAME, SharedState
 from api.siblings import Siblings
 from api.signing import KeyNotPermitted, Keyring, Signer, jwks
-from api.snapshot import SNAPSHOT_NAME, Reader, source_of
+from api.snapshot import SNAPSHOT_NAME, Reader, require_leave, source_of
 from api.supervision import Published
 from api.troubles import Trouble
 from api.unknown_keys import UnknownKeys
@@ -103,6 +103,8 @@ class Runtime:
         self._prepared = False
         self._poll_failed = False
         self._waiting_for = "the ledger"
+        #: Why nothing may be founded in the ledger, at the last try.
+        self._objection: str | None = None
         self._signer: Signer | None = None
         self._polling = threading.Lock()
         self._has_polled = threading.Event()
@@ -157,7 +159,7 @@ class Runtime:
     @property
     def signer(self) -> Signer:
         """The key that signs now. Raises the problem `STARTING`, which says what this node waits for."""
-        if self._signer is None or not self._knows_its_part():
+        if self._signer is None or not self._knows_its_part() or self._held_back_by is not None:
             raise Problem("STARTING", f"waiting for {self.waiting_for}")
         return self._signer
 
@@ -168,10 +170,18 @@ class Runtime:
             return self._waiting_for
         if not self._knows_its_part():
             return "the supervisor"
+        if self._held_back_by is not None:
+            return self._held_back_by
         if self.ledger_reachable:
             return None
         reason = self.reader.of_no_use_because(self.clock.now())
         return f"the ledger: {reason}" if reason else None
+
+    @property
+    def _held_back_by(self) -> str | None:
+        """What the supervisor found that keeps this node from giving verdicts."""
+        said = self.node_state.read()
+        return None if said is None else said.waits_for
 
     @property
     def troubles(self) -> list[str]:
@@ -180,6 +190,8 @@ class Runtime:
         own = [] if self.state.is_shared else [Trouble.DISK()]
         if said is not None and not self.node.is_own(said) and self._outlasts_a_deploy():
             own.append(Trouble.FOLDER_SHARED(node=said.node))
+        if self._objection is not None and (said is None or self._objection not in said.troubles):
+            own.append(self._objection)
         return own + ([] if said is None else list(said.troubles))
 
     def _outlasts_a_deploy(self) -> bool:
@@ -222,6 +234,9 @@ class Runtime:
                 permitted = self._permitted()
                 self._poll_failed = False
                 self._adopt(permitted)
+            except LedgerContradicts as error:
+                self._say_waiting(str(error))
+                raise
             except LedgerError as error:
                 self._poll_failed = self._poll_failed or not only_slow(error)
                 if self._signer is None:
@@ -266,10 +281,20 @@ class Runtime:
 
     def _prepare(self) -> None:
         database = self.ledger.database
+        self._require_leave(database)
         if migrate.upgrade(database):
             _log.info("schema migrated", extra={"revision": migrate.HEAD})
         permitted_keys.found(database, self.settings.signing_keys, self.clock.now())
         self._prepared = True
+
+    def _require_leave(self, database: Database) -> None:
+        """Raises `LedgerContradicts` where this node's copy says that the ledger is not the one that is meant."""
+        self._objection = None
+        try:
+            require_leave(self.reader.reading(), database)
+        except LedgerContradicts as error:
+            self._objection = str(error)
+            raise
 
     def _adopt(self, permitted: PermittedKeys) -> None:
         keyring = Keyring(self.settings.signing_keys, permitted.statuses)

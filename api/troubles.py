@@ -30,6 +30,14 @@ class Trouble(Enum):
     READ_ONLY = "the ledger takes reads only ({reason}): this node answers from its own copy meanwhile"
     LEDGER = "the ledger cannot be used ({reason}): this node answers from its own copy meanwhile"
     COPY = "this node's copy of the ledger cannot be written ({reason}): every check reads the ledger itself"
+    NOT_ADOPTED = (
+        "the ledger of these settings has no licenses, and this node's folder holds the copy of ledger {copied}, which "
+        "had some: this node waits until the settings name that one again, or flask db adopt says that this is meant"
+    )
+    FILE_MOVED = (
+        "the embedded ledger {file} is not where it was: this node waits until it is put back, or flask db adopt says "
+        "that a new one is meant"
+    )
     CONTRADICTED = (
         "the ledger does not show what this node's copy of it holds, and its log tells of no deletion: nothing is "
         "denied on its word"

@@ -61,8 +61,9 @@ class Database:
         self.is_sqlite = url.startswith("sqlite")
         self._guard_s = guard_s
         self._lock: FileLock | None = None
+        self._file: Path | None = None
         if self.is_sqlite:
-            path = Path(url.removeprefix("sqlite:///"))
+            self._file = path = Path(url.removeprefix("sqlite:///"))
             self._lock = write_lock(path)
             self._engine = sqlite_engine(path, pool_size=2, max_overflow=4)
         else:
@@ -92,7 +93,9 @@ class Database:
             connection.exec_driver_sql("COMMIT")
 
     def create_tables(self) -> None:
-        """Makes failover's tables where they are missing, for a database that nobody migrates."""
+        """Makes failover's tables where they are missing, and a SQLite file, for a database that nobody migrates."""
+        if self._file is not None:
+            self._file.touch()
         for last in (False, True):
             try:
                 with self.writing() as connection:

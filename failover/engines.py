@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import psycopg2
 from filelock import FileLock
@@ -144,9 +145,12 @@ def _listen(engine: Engine, preamble: str, pools: Pools) -> None:
 
 
 def sqlite_engine(path: Path, *, pool_size: int, max_overflow: int) -> Engine:
-    """Connections to a file, made at first use, on which nobody begins a transaction but who says so."""
+    """Connections to a file, made at first use, on which nobody begins a transaction but who says so.
+
+    The file must be there: one that was moved away is not to be founded anew by whoever looks at it next.
+    """
     engine = create_engine(
-        f"sqlite:///{path}",
+        f"sqlite:///file:{quote(str(path))}?mode=rw&uri=true",
         pool_size=pool_size,
         max_overflow=max_overflow,
         pool_timeout=_SQLITE_LOCK_TIMEOUT_S,

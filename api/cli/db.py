@@ -7,10 +7,11 @@ from typing import Any
 import click
 from sqlalchemy import Connection, case, func, select
 
-from api.cli.desk import open_ledger_only
+from api.cli.desk import copy_in, open_desk, open_ledger_only
 from api.cli.output import as_json, show, show_list
 from api.ledger import migrate, tables
 from api.ledger.database import Database
+from api.snapshot.adoption import ADOPTED, copied_in
 
 _licenses, _machines = tables.licenses.c, tables.machines.c
 
@@ -35,6 +36,32 @@ def current(as_json: bool) -> None:
     """Show the schema's revision and the newest there is."""
     with open_ledger_only() as database:
         show({"revision": migrate.revision(database), "newest": migrate.HEAD}, as_json)
+
+
+@db.command("adopt")
+@click.option("--instead-of", help="The id of the ledger that nodes hold a copy of; else the one copied in DATA_DIR.")
+@as_json
+def adopt(instead_of: str | None, as_json: bool) -> None:
+    """Say that the ledger of these settings is the one that is meant, with the rows that it has now.
+
+    Nodes that wait because it has no licenses, or no longer shows some, go on with it, and replace the copies that they
+    hold of what was there before. Say so once; every node reads it in the ledger.
+    """
+    with open_desk(adopting=True) as desk:
+        with copy_in(desk.settings) as copy:
+            copied = None if copy is None else copied_in(copy)
+        before = instead_of or (None if copied is None else copied.ledger_id)
+        if before is None:
+            raise click.ClickException("DATA_DIR holds no copy of a ledger; name it with --instead-of")
+        with desk.journal.change() as change:
+            ledger_id = str(change.connection.execute(select(tables.ledger.c.ledger_id)).scalar_one())
+            licenses = int(change.connection.execute(select(func.count()).select_from(tables.licenses)).scalar_one())
+            change.commit(desk.journal.event(ADOPTED, instead_of=before))
+    done = {"ledger": ledger_id, "licenses": licenses, "instead_of": before}
+    if as_json:
+        show(done, as_json)
+        return
+    click.echo("Ledger {ledger} with {licenses} licenses is meant, in place of {instead_of}.".format(**done))
 
 
 @db.command("check")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sqlite3
 from collections.abc import Iterator
 from functools import cache
 
@@ -15,7 +16,7 @@ from api.clock import Clock
 from api.ids import new_id
 from api.ledger import migrate
 from api.ledger.database import Database
-from api.ledger.errors import LedgerBusy, LedgerError, LedgerUnsuitable
+from api.ledger.errors import LedgerBusy, LedgerContradicts, LedgerError, LedgerUnsuitable
 from api.ledger.log import Journal
 from api.ledger.records import Ask
 from api.ledger.store import open_ledger
@@ -24,6 +25,7 @@ from api.problems import Problem
 from api.resources.store import Resources
 from api.runtime import shared_state
 from api.settings import Settings, SettingsError
+from api.snapshot import SNAPSHOT_NAME, Snapshot, require_leave
 from api.supervision import cluster
 
 
@@ -52,15 +54,18 @@ def read_settings() -> Settings:
 
 
 @contextlib.contextmanager
-def open_desk() -> Iterator[Desk]:
-    """The ledger with its schema brought up to date, as a running node would. Errors end the command."""
+def open_desk(*, adopting: bool = False) -> Iterator[Desk]:
+    """The ledger with its schema brought up to date, as a running node would. Errors end the command.
+
+    `adopting`: even in place of an embedded ledger whose file was moved, which no other command founds anew.
+    """
     settings = read_settings()
-    with plain_errors(), desk_of(settings) as desk:
+    with plain_errors(), desk_of(settings, adopting=adopting) as desk:
         yield desk
 
 
 @contextlib.contextmanager
-def desk_of(settings: Settings) -> Iterator[Desk]:
+def desk_of(settings: Settings, *, adopting: bool = False) -> Iterator[Desk]:
     """The same for settings that are at hand. Raises `LedgerError`, `OSError` and what the block raises."""
     clock = Clock()
     settings.data_dir.mkdir(parents=True, exist_ok=True)
@@ -70,6 +75,9 @@ def desk_of(settings: Settings) -> Iterator[Desk]:
         settings.node_id, settings.node_rank, published=cache(lambda: cluster.seen_from_outside(ledger.database))
     )
     try:
+        if ledger.database.is_missing and not adopting:
+            with copy_in(settings) as copy:
+                require_leave(copy, ledger.database)
         migrate.upgrade(ledger.database)
         ledger.look_up([Ask(key_hash="")])  # samples the ledger's clock
         state = shared_state(settings.data_dir)
@@ -80,6 +88,21 @@ def desk_of(settings: Settings) -> Iterator[Desk]:
             state.everything_changed()  # to the workers of a node that runs here
     finally:
         ledger.database.close()
+
+
+@contextlib.contextmanager
+def copy_in(settings: Settings) -> Iterator[Snapshot | None]:
+    """The copy of a ledger that a node keeps in this folder; None where there is none that can be read."""
+    path = settings.data_dir / SNAPSHOT_NAME
+    try:
+        copy = Snapshot(path, reading=True)
+    except sqlite3.Error:
+        yield None
+        return
+    try:
+        yield copy
+    finally:
+        copy.close()
 
 
 @contextlib.contextmanager
@@ -106,6 +129,8 @@ def plain_errors() -> Iterator[None]:
         raise click.ClickException(f"the ledger cannot be used: {error}") from error
     except LedgerBusy as error:
         raise click.ClickException("the ledger is busy; nothing was changed, try again") from error
+    except LedgerContradicts as error:
+        raise click.ClickException(str(error)) from error
     except LedgerError as error:
         raise click.ClickException(f"the ledger cannot be reached ({error})") from error
     except BrokenPipeError:

@@ -78,8 +78,11 @@ class Database:
         self.schema_given = schema is not None
         self._pools = pools or Pools()
         self._lock: FileLock | None = None
+        #: An embedded ledger's file, None for a server's.
+        self.file: Path | None = None
+        self._inode: int | None = None
         if self.is_sqlite:
-            path = Path(url.removeprefix("sqlite:///"))
+            self.file = path = Path(url.removeprefix("sqlite:///"))
             self._lock = write_lock(path)
             self.engine = sqlite_engine(path, pool_size=pool_size, max_overflow=2)
         else:
@@ -92,6 +95,16 @@ class Database:
         self._watchdog = Watchdog()
         #: When (monotonic) it last did what was asked of it, None before it ever did.
         self.answered_at: float | None = None
+
+    @property
+    def is_missing(self) -> bool:
+        """Whether it is an embedded ledger whose file is not there."""
+        return self.file is not None and not self.file.exists()
+
+    def make_file(self) -> None:
+        """Makes an embedded ledger's file where there is none: nothing else does. Raises OSError."""
+        if self.file is not None:
+            self.file.touch()
 
     @contextlib.contextmanager
     def reading(self, limits: Limits = _LIMITS) -> Iterator[Connection]:
@@ -177,7 +190,8 @@ class Database:
 
         Who waited while another found the ledger silent does not wait for the same silence once more.
         """
-        if self.is_sqlite:
+        if self.file is not None:
+            self._require_the_same(self.file)
             yield
             return
         began = time.monotonic()
@@ -191,6 +205,19 @@ class Database:
                 yield
         finally:
             self._free.release()
+
+    def _require_the_same(self, file: Path) -> None:
+        """Lets go of connections to a file that another has taken the place of. Raises `LedgerUnavailable`.
+
+        What is written to a file that was moved away or deleted is answered for, and nobody may ever find it again.
+        """
+        try:
+            inode = file.stat().st_ino
+        except OSError as error:
+            raise LedgerUnavailable(f"{file}: {error.strerror}") from error
+        if self._inode is not None and inode != self._inode:
+            self.engine.dispose()
+        self._inode = inode
 
     @contextlib.contextmanager
     def _listening(self) -> Iterator[None]:

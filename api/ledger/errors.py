@@ -5,7 +5,7 @@ LedgerError
 │   ├── LedgerReadOnly  it takes reads only: its connections lead to a server that is not, or no more, the primary
 │   └── LedgerUnsuitable  what is there cannot be this ledger: an operator has to see to it, and its words say how
 ├── QueueIsFull         the same, and this node's queue has no room for what it would have taken
-├── LedgerContradicts   it does not show what it had, and its log tells of no deletion: no denial may be made of that
+├── LedgerContradicts   it does not show what it had, and does not say why: no denial may be made of that
 ├── LedgerBusy          it answered that others hold the rows: the same again, a moment later
 └── LedgerRefused       it does not take a value of what was sent, or the driver could not send it
 

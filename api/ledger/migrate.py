@@ -30,6 +30,8 @@ _LIMITS = Limits(statement_ms=0, lock_ms=60_000, idle_ms=0)
 
 def revision(database: Database) -> str | None:
     """The schema's revision, None where there is no ledger yet. Raises `LedgerError`."""
+    if database.is_missing:
+        return None
     with database.reading() as connection:
         return neighbours.look(connection).revision
 
@@ -39,6 +41,7 @@ def upgrade(database: Database) -> bool:
 
     Raises `LedgerUnsuitable`, whose sentence says what to do, and the other `LedgerError`.
     """
+    database.make_file()
     with database.reading() as connection:
         found = neighbours.look(connection)
     is_newest = (found.revision or "") >= HEAD

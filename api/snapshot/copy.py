@@ -196,6 +196,10 @@ class Snapshot:
         with self._lock:
             return int(self._connection.execute(f"SELECT count(*) FROM {table.name}").fetchone()[0])  # noqa: S608
 
+    def has_any(self, table: Table) -> bool:
+        with self._lock:
+            return self._connection.execute(f"SELECT 1 FROM {table.name} LIMIT 1").fetchone() is not None  # noqa: S608
+
     def rows(self, table: Table, columns: Sequence[Column[Any]]) -> list[tuple[Any, ...]]:
         """All rows of a small table: these columns of each."""
         names = ", ".join(column.name for column in columns)

@@ -12,12 +12,15 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, Table, literal_column, null, select
+from sqlalchemy import Connection, Table, exists, literal_column, null, select
 
 from api.clock import Clock
-from api.ledger import tables
+from api.ledger import migrate, tables
 from api.ledger.database import Database
+from api.ledger.errors import LedgerContradicts, LedgerUnavailable
+from api.snapshot.adoption import ADOPTED, Found, adopted_by, copied_in, objection
 from api.snapshot.copy import FOLLOWED, Position, Snapshot, source_of
+from api.troubles import Trouble
 
 _CHUNK = 5_000
 _GUARD_S = 20.0
@@ -30,13 +33,17 @@ _DELETED: dict[str, Table] = {
 
 
 class Head(msgspec.Struct, frozen=True):
-    """Where the ledger is at `at` (its own time): its identity, and the last place of its log with the event there."""
+    """Where the ledger is at `at` (its own time): its identity, and the last place of its log with the event there.
+
+    `has_licenses`: whether it shows any.
+    """
 
     at: float | None
     ledger_id: str
     generation: int
     seq: int
     event_id: str | None
+    has_licenses: bool = True
 
 
 def _nothing_queued(_license_id: str) -> bool:
@@ -55,6 +62,10 @@ class Follower:
         self._snapshot = snapshot
         self._clock = clock
         self._source = source_of(database.url)
+        #: Why the ledger must not take the copy's place, at the last poll.
+        self.objection: str | None = None
+        #: Whether the copy has licenses which the ledger, at the last poll, showed none of.
+        self.is_alone = False
 
     def poll(self) -> bool:
         """Catches up once; gives whether it had to begin anew."""
@@ -69,12 +80,21 @@ class Follower:
                 self._clock.sample(head.at, sent, self._clock.monotonic())
             as_of = head.at or self._clock.now()
             position = self._snapshot.position()
-            if position is not None and position.complete and _same_ledger(connection, position, head):
+            goes_on = position is not None and position.complete and _same_ledger(connection, position, head)
+            if position is not None and goes_on and not _adopted_between(connection, position.seq, head.seq):
                 moved = self._position(head, as_of, sent, complete=True)
                 self._catch_up(connection, position, moved, settled)
+                self._settle(None, not head.has_licenses and self._snapshot.has_any(tables.licenses))
                 return False
+            objection = _objection(connection, head, self._snapshot)
+        self._settle(objection, False)
+        if objection is not None:
+            raise LedgerContradicts(objection)
         self._begin_anew(head, as_of, sent)
         return True
+
+    def _settle(self, objection: str | None, is_alone: bool) -> None:
+        self.objection, self.is_alone = objection, is_alone
 
     @contextlib.contextmanager
     def _guarded(self, opened: AbstractContextManager[Connection]) -> Iterator[Connection]:
@@ -136,10 +156,52 @@ class Follower:
 def _head(connection: Connection) -> Head:
     ledger, log_head, events = tables.ledger, tables.log_head, tables.events
     at: Any = literal_column(_NOW) if connection.dialect.name == "postgresql" else null()
-    query = select(at, ledger.c.ledger_id, ledger.c.generation, log_head.c.seq, events.c.event_id).select_from(
+    # Asked for each time: what hides rows, or refuses them, is met here and not by a customer.
+    shown = [exists(select(table.c.id)) for table in (tables.licenses, tables.machines, tables.policies)]
+    columns = (at, ledger.c.ledger_id, ledger.c.generation, log_head.c.seq, events.c.event_id, *shown)
+    query = select(*columns).select_from(
         ledger.join(log_head, ledger.c.id == log_head.c.id).outerjoin(events, events.c.seq == log_head.c.seq)
     )
-    return Head(*connection.execute(query).one())
+    row = connection.execute(query).first()
+    if row is None:
+        raise LedgerUnavailable("its tables are there, and no ledger in them: is a restore under way?")
+    return Head(*row[:6])
+
+
+def require_leave(snapshot: Snapshot | None, database: Database) -> None:
+    """Raises `LedgerContradicts` where the ledger must not take the place of the one that was copied; `LedgerError`.
+
+    To be called before anything is founded in it. `snapshot`: this node's copy, None where there is none.
+    """
+    copied = None if snapshot is None else copied_in(snapshot)
+    if snapshot is None or copied is None or not copied.has_licenses:
+        return
+    if database.is_missing:
+        raise LedgerContradicts(Trouble.FILE_MOVED(file=database.file))
+    if migrate.revision(database) is None:
+        reason = objection(copied, Found(None))
+    else:
+        with database.reading() as connection:
+            reason = _objection(connection, _head(connection), snapshot)
+    if reason is not None:
+        raise LedgerContradicts(reason)
+
+
+def _objection(connection: Connection, head: Head, snapshot: Snapshot) -> str | None:
+    """Why this ledger must not take the place of the one that was copied."""
+    if head.has_licenses:
+        return None
+    position = snapshot.position()
+    goes_on = position is not None and _same_ledger(connection, position, head)
+    found = Found(head.ledger_id, head.generation, head.has_licenses, goes_on, adopted_by(connection))
+    return objection(copied_in(snapshot), found)
+
+
+def _adopted_between(connection: Connection, after: int, to: int) -> bool:
+    """Whether an operator said there that the ledger is right as it is, whatever copies of it hold."""
+    events = tables.events.c
+    query = select(events.seq).where(events.seq > after, events.seq <= to, events.type == ADOPTED)
+    return to > after and connection.execute(query.limit(1)).first() is not None
 
 
 def _same_ledger(connection: Connection, position: Position, head: Head) -> bool:

@@ -14,7 +14,7 @@ import signal
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -182,7 +182,7 @@ def _files(
 def _opened(settings: Settings, database: Database, clock: Clock) -> tuple[_Copy, Queueing]:
     """Raises OSError, `sqlite3.Error` and `QueueBusy`."""
     queueing = Queueing(settings, database, clock)
-    return _Copy(settings, database, clock, queueing.holds), queueing
+    return _Copy(settings, database, clock, queueing), queueing
 
 
 def _say_once(said: str, error: Exception) -> str:
@@ -210,7 +210,7 @@ def _supervisor(
         SqlHeartbeatStore(rest),
         queue=queueing.queue,
         replay=queueing.replay,
-        hooks=Hooks(ready=copy.permission.is_given, applied_seq=copy.seq, head_seq=copy.head),
+        hooks=Hooks(ready=copy.may_lead, applied_seq=copy.seq, head_seq=copy.head),
         url=settings.node_url,
         version=VERSION,
         epoch_seen=epoch_seen,
@@ -232,7 +232,8 @@ def config_of(settings: Settings) -> Config:
 class _Copy:
     """The node's snapshot, kept up with the log by a job of this process."""
 
-    def __init__(self, settings: Settings, database: Database, clock: Clock, holds: Callable[[str], bool]) -> None:
+    def __init__(self, settings: Settings, database: Database, clock: Clock, queueing: Queueing) -> None:
+        self._reconciled = queueing.reconciled
         # Until it has been read no silence counts: what other nodes have queued is not known yet.
         self.watch = UNWATCHED
         #: Up to when this process's own polls are known to the workers, with the watch that came before them.
@@ -242,7 +243,7 @@ class _Copy:
         self._database = database
         self.source = source_of(settings.database_url)
         self._snapshot = open_snapshot(settings.data_dir / SNAPSHOT_NAME)
-        self._follower = Follower(database, self._snapshot, clock, holds)
+        self._follower = Follower(database, self._snapshot, clock, queueing.holds)
         # What was copied before is known from the start on, the ledger away or not.
         self._licenses: int | None = self._snapshot.count(tables.licenses)
         #: Why it could not be written at the last poll.
@@ -254,6 +255,20 @@ class _Copy:
         position = self._snapshot.position()
         if position is not None and position.complete and position.source == self.source:
             self.permission.learn(permitted_keys.remembered(self._snapshot))
+
+    @property
+    def waits_for(self) -> str | None:
+        """Why the ledger must not take the place of the one that was copied."""
+        return self._follower.objection
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether it has licenses, and the ledger shows none though its log tells of no deletion."""
+        return self._follower.is_alone
+
+    def may_lead(self) -> bool:
+        """Whether this node can give verdicts, as far as the ledger is concerned."""
+        return self.permission.is_given() and self.waits_for is None
 
     def look(self) -> None:
         """At what the ledger alone says, whatever becomes of the copy. Raises `LedgerError`."""
@@ -286,7 +301,10 @@ class _Copy:
 
     def _follow(self) -> None:
         before = self.seq()
-        if self._follower.poll() or self._licenses is None or self.seq() != before:
+        anew = self._follower.poll()
+        if anew:
+            self._reconciled()
+        if anew or self._licenses is None or self.seq() != before:
             self._licenses = self._snapshot.count(tables.licenses)
 
     def tell(self) -> None:
@@ -360,6 +378,7 @@ class _Saying:
             source=copy.source,
             snapshot=copy.state(),
             queue=self._queueing.look(),
+            waits_for=copy.waits_for,
             troubles=self._troubles.say(self._seen(status)),
             jobs=status.jobs | self._jobs.last_success_s(),
         )
@@ -369,7 +388,9 @@ class _Saying:
         yield from troubles.of_the_clock(self._clock.wall_skew)
         yield from troubles.of_the_ledger(self._copy.ledger_trouble)
         yield from troubles.of_the_copy(self._copy.trouble)
-        yield from troubles.of_what_is_shown(self._queueing.is_contradicted)
+        yield from troubles.of_what_is_shown(
+            self._copy.waits_for, self._queueing.is_contradicted or self._copy.is_alone, self._queueing.moved_file
+        )
         queueing = self._queueing
         filled = 0.0 if queueing.queue is None else queueing.queue.filled(status.queue)
         yield from troubles.of_the_queue(queueing.trouble or status.queue_trouble, filled)

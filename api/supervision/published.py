@@ -69,6 +69,8 @@ class NodeState(msgspec.Struct, frozen=True, kw_only=True):
     source: str = ""
     snapshot: SnapshotState | None = None
     queue: QueueState = QueueState()
+    #: What keeps this node from giving verdicts, None where nothing that its supervisor knows of does.
+    waits_for: str | None = None
     #: What an operator has to see to, each as a sentence.
     troubles: tuple[str, ...] = ()
     jobs: dict[str, float | None] = msgspec.field(default_factory=dict)

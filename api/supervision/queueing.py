@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from api import logs
 from api.clock import Clock
@@ -37,6 +38,7 @@ class Queueing:
     ) -> None:
         self._state = SharedState(settings.data_dir / STATE_NAME)
         self._monotonic = monotonic
+        self._database = database
         self._budget_s = settings.ledger_budget
         self._silent_since: float | None = None
         self.queue: EventQueue | None = None
@@ -86,6 +88,15 @@ class Queueing:
     def is_contradicted(self) -> bool:
         """Whether the ledger did not show to a worker what the node's copy holds."""
         return self._state.is_contradicted
+
+    def reconciled(self) -> None:
+        """The node's copy was made anew: it is what the ledger is."""
+        self._state.reconciled()
+
+    @property
+    def moved_file(self) -> Path | None:
+        """The embedded ledger's file, where it is not where it was."""
+        return self._database.file if self._database.is_missing else None
 
     def holds(self, license_id: str) -> bool:
         """Whether events of this license wait; a queue that cannot be read may hold any."""

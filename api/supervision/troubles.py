@@ -50,10 +50,17 @@ def of_the_copy(reason: str | None) -> Iterator[str]:
         yield Trouble.COPY(reason=reason)
 
 
-def of_what_is_shown(contradicts: bool) -> Iterator[str]:
-    """`contradicts`: whether it did not show what this node's copy holds."""
+def of_what_is_shown(objection: str | None, contradicts: bool, moved_file: Path | None) -> Iterator[str]:
+    """`objection`: why the ledger must not take the place of the one that was copied; `contradicts`: whether it did
+
+    not show what this node's copy holds; `moved_file`: that of an embedded one which is not where it was.
+    """
+    if objection is not None:
+        yield objection
     if contradicts:
         yield Trouble.CONTRADICTED()
+    if moved_file is not None:
+        yield Trouble.FILE_MOVED(file=moved_file)
 
 
 def of_the_queue(reason: str | None, filled: float) -> Iterator[str]:

@@ -17,7 +17,8 @@ from api.signing import key_claim
 from failover import Event, EventQueue
 from tests.integration.test_cut_off import back, caught_up, copied, drained, gone, stats_of
 from tests.support.admin import Admin
-from tests.support.nodes import Answer, Node, rows, running_node, starting_node
+from tests.support.cli import Cli
+from tests.support.nodes import Answer, Node, environment, rows, running_node, starting_node
 from tests.support.postgres import PostgresServer
 from tests.support.processes import ROOT, until
 
@@ -126,6 +127,7 @@ def test_a_copy_of_another_ledger_is_made_anew_where_that_answers(
     name = "another_" + url.rsplit("_", 1)[1]
     other = server.create_database(name)
     try:
+        Cli(environment(other, tmp_path)).ok("db", "adopt")
         with running_node(other, tmp_path, **_BUDGET) as node:
             sold = copied(Admin(node))
             caught_up(node)
@@ -159,6 +161,7 @@ def test_a_queue_of_another_ledger_is_kept_aside_and_said_and_goes_to_its_own(
     name = "another_" + url.rsplit("_", 1)[1]
     other = server.create_database(name)
     try:
+        Cli(environment(other, tmp_path)).ok("db", "adopt")
         with running_node(other, tmp_path, **_BUDGET) as node:
             until(lambda: "holds events of another ledger" in troubles(node), "/readyz says so")
             (aside,) = tmp_path.glob("sync_queue.db.of-another-ledger-*Z-*[0-9]")

@@ -132,7 +132,7 @@ def test_what_changes_between_the_statements_of_a_poll_is_left_to_the_next(copie
     copied.admin.act(license["id"], "suspend")
 
     def in_between(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
-        if "FROM policies" in statement and not widened:
+        if statement.startswith("SELECT policies.") and not widened:
             widened.append(statement)
             with contextlib.closing(Database(copied.ledger.database.url)) as other:
                 admin = Resources(other, Node("there"), copied.clock, SharedState(None))
@@ -193,7 +193,7 @@ def test_a_write_that_runs_ahead_of_the_follower_is_not_undone_by_what_is_read_b
     late: list[str] = []
 
     def in_between(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
-        if "FROM machines" in statement and not late:
+        if statement.startswith("SELECT machines.") and not late:
             late.append(statement)
             put_use(copied, sold, queued=False)
 
