@@ -32,6 +32,8 @@ from api.siblings import Siblings
 from api.signing import KeyNotPermitted, Keyring, Signer, jwks
 from api.snapshot import SNAPSHOT_NAME, Reader, require_leave, source_of
 from api.supervision import Published
+from api.supervision.troubles import said_of
+from api.timekeeping import Timekeeping
 from api.troubles import Trouble
 from api.unknown_keys import UnknownKeys
 from failover.config import deploy_overlap
@@ -98,6 +100,7 @@ class Runtime:
         self.unknown_keys = UnknownKeys(
             self.state, settings.workers, self.clock.monotonic, is_known=self.reader.has_key
         )
+        self.timekeeping = Timekeeping(self.clock, database, self.state, self.reader.position)
         self.jobs = Jobs()
         self.published: dict[str, Any] = {"keys": []}
         self._prepared = False
@@ -159,7 +162,8 @@ class Runtime:
     @property
     def signer(self) -> Signer:
         """The key that signs now. Raises the problem `STARTING`, which says what this node waits for."""
-        if self._signer is None or not self._knows_its_part() or self._held_back_by is not None:
+        ready = self._signer is not None and self._knows_its_part() and self._held_back_by is None
+        if self._signer is None or not ready:
             raise Problem("STARTING", f"waiting for {self.waiting_for}")
         return self._signer
 
@@ -179,9 +183,12 @@ class Runtime:
 
     @property
     def _held_back_by(self) -> str | None:
-        """What the supervisor found that keeps this node from giving verdicts."""
+        """What keeps this node from giving verdicts though it has a key: its supervisor found it, or this process."""
         said = self.node_state.read()
-        return None if said is None else said.waits_for
+        if said is not None and said.waits_for is not None:
+            return said.waits_for
+        dispute = self.clock.dispute
+        return None if dispute is None or self.clock.is_trusted else said_of(dispute)
 
     @property
     def troubles(self) -> list[str]:
@@ -190,8 +197,9 @@ class Runtime:
         own = [] if self.state.is_shared else [Trouble.DISK()]
         if said is not None and not self.node.is_own(said) and self._outlasts_a_deploy():
             own.append(Trouble.FOLDER_SHARED(node=said.node))
-        if self._objection is not None and (said is None or self._objection not in said.troubles):
-            own.append(self._objection)
+        for reason in (self._objection, self._held_back_by):
+            if reason is not None and (said is None or reason not in said.troubles):
+                own.append(reason)
         return own + ([] if said is None else list(said.troubles))
 
     def _outlasts_a_deploy(self) -> bool:
@@ -227,9 +235,11 @@ class Runtime:
         """Prepares the ledger where that is still to be done, and follows the permitted keys. Raises `LedgerError`."""
         with self._polling:
             self._share()
+            self.timekeeping.heed()
             try:
                 if not self._prepared:
                     self._prepare()
+                self.timekeeping.look()
                 (self._probe if self._is_cut_off() else self.ledger).look_up([_NOBODY])  # samples the ledger's clock
                 permitted = self._permitted()
                 self._poll_failed = False
@@ -239,7 +249,7 @@ class Runtime:
                 raise
             except LedgerError as error:
                 self._poll_failed = self._poll_failed or not only_slow(error)
-                if self._signer is None:
+                if self._signer is None or not self.clock.is_trusted:
                     self._start_cut_off(error)
                 raise
 
@@ -271,7 +281,7 @@ class Runtime:
         copy = self.reader.reading() if self.state.is_shared else None
         position = None if copy is None else copy.position()
         if position is not None:
-            self.clock.start_from(position.wall_skew)
+            self.clock.start_from(position.wall_skew, position.as_of)
         reason = self.reader.of_no_use_because(self.clock.now()) if copy else "there is no copy of it here"
         if reason or copy is None:
             self._say_waiting(f"the ledger ({error}): {reason}")

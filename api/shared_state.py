@@ -41,6 +41,8 @@ _QUEUED_AT, _DRAINED_AT = 24, 32
 _LAST_CUT_OFF_AT = 40
 #: When (monotonic) the ledger last contradicted the node's copy of it.
 _CONTRADICTED_AT = 48
+#: When (monotonic) an operator last said that the ledger's clock is right.
+_CLOCK_TRUSTED_AT = 56
 _SIZE = _MOMENTS_AT + _MOMENTS * _MOMENT.size
 #: For how long a contradiction that no call meets any more is still said.
 _CONTRADICTED_FOR_S = 600.0
@@ -138,6 +140,15 @@ class SharedState:
     def reconciled(self) -> None:
         """The copy is what the ledger is: it was made anew."""
         _MOMENT.pack_into(self._map, _CONTRADICTED_AT, 0.0)
+
+    @property
+    def clock_trusted_at(self) -> float:
+        """When (monotonic) an operator last said that the ledger's clock is right; 0 where nobody did."""
+        return self._past(_CLOCK_TRUSTED_AT)
+
+    def trust_clock(self) -> None:
+        """An operator says that the ledger's clock, or this machine's for an embedded one, is right."""
+        _MOMENT.pack_into(self._map, _CLOCK_TRUSTED_AT, self._monotonic())
 
     @property
     def queued(self) -> int:

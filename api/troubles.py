@@ -29,6 +29,18 @@ class Trouble(Enum):
     WALL_CLOCK = "this machine's wall clock is over {seconds} s {way} the ledger's, by which all answers go"
     READ_ONLY = "the ledger takes reads only ({reason}): this node answers from its own copy meanwhile"
     LEDGER = "the ledger cannot be used ({reason}): this node answers from its own copy meanwhile"
+    LEDGER_CLOCK = (
+        "the ledger's clock was set: it said {ledger} where this node knew it to be {own}. This node goes on by its "
+        "own, until they agree again or flask node trust-clock says that the ledger's is right"
+    )
+    CLOCKS = (
+        "no two clocks agree: the ledger's said {ledger}, this node's {own}, and this machine's {wall}. This node "
+        "signs nothing until two agree, or flask node trust-clock says that the ledger's is right"
+    )
+    OWN_CLOCK = (
+        "this machine's clock said {wall}, which is before what was known or signed at {own}. This node signs nothing "
+        "until that is put right, or flask node trust-clock says that it is"
+    )
     COPY = "this node's copy of the ledger cannot be written ({reason}): every check reads the ledger itself"
     NOT_ADOPTED = (
         "the ledger of these settings has no licenses, and this node's folder holds the copy of ledger {copied}, which "

@@ -8,11 +8,14 @@ import click
 import msgspec
 from msgspec.structs import replace
 
+from api.answers import timestamp
 from api.cli.desk import Desk, open_desk
 from api.cli.output import as_json, show, show_list
 from api.resources.nodes import nodes
+from api.runtime import shared_state
 from api.stats import count, settle
 from api.supervision import cluster
+from api.timekeeping import CLOCK_TRUSTED
 
 _COLUMNS = ("id", "rank", "role", "url", "beat_age_s", "applied_seq", "queue", "version")
 #: The whole of the counted checks is read.
@@ -75,6 +78,25 @@ def promote(id: str, as_json: bool) -> None:
     """Make the node ID lead, whether or not anybody does now."""
     with open_desk() as desk:
         show(cluster.hand_to(desk.database, id, desk.settings.heartbeat_timeout, promote=True), as_json)
+
+
+@node.command("trust-clock")
+@as_json
+def trust_clock(as_json: bool) -> None:
+    """Say that the ledger's clock is right, or for an embedded ledger this machine's, as it is now.
+
+    For a node on this host that waits because no two clocks agree, or that goes by another time than its ledger's. It
+    follows within seconds.
+    """
+    with open_desk() as desk:
+        with desk.journal.change() as change:
+            change.commit(desk.journal.event(CLOCK_TRUSTED, id=desk.settings.node_id))
+        shared_state(desk.settings.data_dir).trust_clock()
+        now = timestamp(desk.journal.now())
+    if as_json:
+        show({"node": desk.settings.node_id, "now": now}, as_json)
+    else:
+        click.echo(f"It is {now}. A node {desk.settings.node_id} that runs here goes by that.")
 
 
 def _own(desk: Desk) -> dict[str, Any]:

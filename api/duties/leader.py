@@ -119,10 +119,10 @@ def duties_of(settings: Settings) -> list[Duty]:
     ]
 
 
-def run_on(jobs: Jobs, settings: Settings, database: Database, supervisor: Supervisor) -> None:
-    """Lets `jobs` do the leader's duties on `database` whenever `supervisor` leads."""
+def run_on(jobs: Jobs, settings: Settings, database: Database, supervisor: Supervisor, clock: Clock) -> None:
+    """Lets `jobs` do the leader's duties on `database`, by `clock`, whenever `supervisor` leads."""
     me = supervisor.me
-    journal = Journal(database, Node(me.node, me.rank, me.instance), Clock())
+    journal = Journal(database, Node(me.node, me.rank, me.instance), clock)
 
     def epoch() -> int | None:
         return supervisor.elector.trust.epoch if supervisor.is_leader() else None

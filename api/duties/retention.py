@@ -126,13 +126,18 @@ def _say_who_is_awaited(writing: Writing, rank_1: Reader | None) -> None:
 
 
 def _log_after(seen: int, needed: int) -> Select[Any]:
-    columns = (events.c.seq, events.c.type, events.c.mode, events.c.recorded_at)
+    columns = (events.c.seq, events.c.type, events.c.mode, events.c.recorded_at, events.c.occurred_at)
     return select(*columns).where(events.c.seq > seen, events.c.seq < needed).order_by(events.c.seq).limit(_CHUNK)
 
 
 def _old(connection: Connection, query: Select[Any], cutoff: float) -> list[Any]:
-    """The rows before the first that was recorded at `cutoff` or later."""
-    return list(itertools.takewhile(lambda row: row.recorded_at < cutoff, connection.execute(query)))
+    """The rows before the first that is of `cutoff` or later, by the database's clock or by its node's.
+
+    One of the two may have been set back for a while.
+    """
+    return list(
+        itertools.takewhile(lambda row: max(row.recorded_at, row.occurred_at) < cutoff, connection.execute(query))
+    )
 
 
 def _count_removed(connection: Connection, rows: Sequence[Any]) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Table
 
+from api.clock import Clock
 from api.ids import new_id
 from api.ledger.log import Change, Journal
 from api.ledger.records import Event
@@ -50,18 +51,29 @@ class Term:
             raise NotLeading(f"{self._me.node} does not lead")
         with database.writing(_LIMITS) as connection, database.guarded(connection, _GUARD_S):
             fence(connection, self._me, epoch)
-            writing = Writing(connection, self._me, epoch)
+            writing = Writing(connection, self._me, epoch, self._journal.clock)
+            if not self._journal.clock.is_trusted:
+                raise NotLeading("no two clocks agree on the time")
             yield writing
             if writing.events:
                 Change(self._journal, connection).commit_all(writing.events, writing.stamped)
 
 
 class Writing:
-    """A fenced transaction in the making: statements on `connection`, and events for its end. `now`: ledger time."""
+    """A fenced transaction in the making: statements on `connection`, and events for its end. `now`: ledger time.
 
-    def __init__(self, connection: Connection, me: Identity, epoch: int) -> None:
+    A database whose clock was set two years ahead must not end every seat and throw the log away: `now` is the time by
+    which this node goes, `database_ahead` by how many seconds the database's own, in which beats are kept, differs.
+    """
+
+    def __init__(self, connection: Connection, me: Identity, epoch: int, clock: Clock) -> None:
         self.connection = connection
-        self.now = float(connection.execute(clocks.statement(clocks.NOW, _is_sqlite(connection))).scalar_one())
+        sent, is_sqlite = clock.monotonic(), _is_sqlite(connection)
+        said = float(connection.execute(clocks.statement(clocks.NOW, is_sqlite)).scalar_one())
+        if not is_sqlite:
+            clock.sample(said, sent, clock.monotonic())
+        self.now = clock.preferred(said)
+        self.database_ahead = said - self.now
         self.events: list[Event] = []
         self.stamped: defaultdict[Table, list[str]] = defaultdict(list)
         self._me = me

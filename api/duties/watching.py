@@ -15,12 +15,13 @@ what is queued there), or until it is older than `ISOLATED_MAX_AGE`: no node ans
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Sequence
 
 import msgspec
+from msgspec.structs import replace
 from sqlalchemy import Connection, select
 
+from api.clock import Clock
 from api.duties.pace import Pace
 from api.duties.rows import put
 from api.duties.terms import Writing
@@ -30,6 +31,8 @@ from failover import State
 
 #: How long a worker may still be trying to record what it took, and a beat be on its way: counted off `until`.
 _IN_FLIGHT_S = 3.0
+#: How far two nodes may be apart that go by their own time while the ledger's clock is wrong.
+_APART_S = 1.0
 
 
 class Said(msgspec.Struct, frozen=True, kw_only=True):
@@ -101,7 +104,8 @@ def keep_watch(writing: Writing, limits: Limits, pace: Pace) -> bool:
     connection = writing.connection
     pace.saw(writing.now)
     was_set = pace.was_set_within(limits.timeout)
-    found = look(_last(connection), _said(connection), writing.now, limits, was_set=was_set)
+    said = _said(connection, writing.database_ahead)
+    found = look(_last(connection), said, writing.now, limits, was_set=was_set)
     put(connection, tables.watch, [{"id": 1, **msgspec.structs.asdict(found)}])
     return False
 
@@ -114,13 +118,13 @@ def watched(connection: Connection) -> Watch:
     return Watch(until=last.until) if last.since is None else Watch(last.since, last.until)
 
 
-def counted(connection: Connection, timeout: float) -> Watch:
-    """`watched`, for a node that answers: what came after a look that is too old has been seen by nobody.
+def counted(connection: Connection, timeout: float, clock: Clock) -> Watch:
+    """`watched`, for a node that answers by `clock`: what came after a look that is too old has been seen by nobody.
 
     So it is after a night in which no node ran, until there is a leader who looks and finds that trouble.
     """
     last, found = _last(connection), watched(connection)
-    if last is None or 0.0 <= _now(connection) - last.looked_at <= timeout:
+    if last is None or -_APART_S <= _now(connection, clock) - last.looked_at <= timeout:
         return found
     return Watch(found.since, min(found.until, last.looked_at))
 
@@ -131,11 +135,14 @@ def counting_since(connection: Connection) -> float | None:
     return None if last is None else last.since
 
 
-def _now(connection: Connection) -> float:
-    """Ledger time; an embedded ledger's is this machine's."""
+def _now(connection: Connection, clock: Clock) -> float:
+    """Ledger time: the ledger's own clock, where `clock` holds that to be right."""
     if connection.dialect.name == "sqlite":
-        return time.time()
-    return float(connection.exec_driver_sql("SELECT extract(epoch FROM clock_timestamp())").scalar_one())
+        return clock.now()
+    sent = clock.monotonic()
+    said = float(connection.exec_driver_sql("SELECT extract(epoch FROM clock_timestamp())").scalar_one())
+    clock.sample(said, sent, clock.monotonic())
+    return clock.preferred(said)
 
 
 def _last(connection: Connection) -> Look | None:
@@ -144,7 +151,11 @@ def _last(connection: Connection) -> Look | None:
     return None if row is None else Look(*row)
 
 
-def _said(connection: Connection) -> list[Said]:
+def _said(connection: Connection, database_ahead: float) -> list[Said]:
+    """The beats, which are kept by the database's own clock, in ledger time."""
     columns = tables.heartbeats.c
     query = select(columns.node, columns.started_at, columns.beat_at, columns.state, columns.queue)
-    return [Said(**row) for row in connection.execute(query).mappings()]
+    found = [Said(**row) for row in connection.execute(query).mappings()]
+    return [
+        replace(one, started_at=one.started_at - database_ahead, beat_at=one.beat_at - database_ahead) for one in found
+    ]

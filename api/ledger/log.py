@@ -68,11 +68,11 @@ class Journal:
     def __init__(self, database: Database, node: Node, clock: Clock) -> None:
         self.database = database
         self._node = node
-        self._clock = clock
+        self.clock = clock
 
     def now(self) -> float:
         """Ledger time, Unix seconds."""
-        return self._clock.now()
+        return self.clock.now()
 
     @contextlib.contextmanager
     def change(self) -> Iterator[Change]:

@@ -78,7 +78,7 @@ class Follower:
             head = _head(connection)
             if head.at is not None:
                 self._clock.sample(head.at, sent, self._clock.monotonic())
-            as_of = head.at or self._clock.now()
+            as_of = self._clock.at(sent)  # by this node's time: the ledger's clock may have been set
             position = self._snapshot.position()
             goes_on = position is not None and position.complete and _same_ledger(connection, position, head)
             if position is not None and goes_on and not _adopted_between(connection, position.seq, head.seq):

@@ -86,6 +86,10 @@ class Reader:
         known = self._read(lambda copy: copy.look_up_fully(asks, now) if fully else copy.look_up(asks))
         return None if known is None else [Seen(one, position.as_of) for one in known]
 
+    def position(self) -> Position | None:
+        """Where a whole copy stands, of whichever ledger and however old."""
+        return self._known_position()
+
     def usable(self, now: float) -> Position | None:
         """Where the copy stands, if it is of this ledger and young enough to answer from alone."""
         position = self._known_position()

@@ -119,7 +119,7 @@ def supervise(
         jobs.every(_FOLLOW_EVERY_S, "follow", copy.follow)
         jobs.every(_FOLLOW_EVERY_S, "reconnect", lambda: queueing.go_back(copy.told))
         jobs.every(_REMEMBER_EVERY_S, "remember", lambda: remember(settings.data_dir, counting.counts()))
-        duties.run_on(jobs, settings, rest, supervisor)
+        duties.run_on(jobs, settings, rest, supervisor, clock)
         saying = _Saying(published, supervisor, copy, jobs, queueing, clock)
         supervisor.start()
         jobs.start()
@@ -243,6 +243,8 @@ class _Copy:
         self._database = database
         self.source = source_of(settings.database_url)
         self._snapshot = open_snapshot(settings.data_dir / SNAPSHOT_NAME)
+        self._clock = clock
+        self._timekeeping = queueing.timekeeping(clock, self._snapshot.position)
         self._follower = Follower(database, self._snapshot, clock, queueing.holds)
         # What was copied before is known from the start on, the ledger away or not.
         self._licenses: int | None = self._snapshot.count(tables.licenses)
@@ -268,13 +270,14 @@ class _Copy:
 
     def may_lead(self) -> bool:
         """Whether this node can give verdicts, as far as the ledger is concerned."""
-        return self.permission.is_given() and self.waits_for is None
+        return self.permission.is_given() and self.waits_for is None and self._clock.is_trusted
 
     def look(self) -> None:
         """At what the ledger alone says, whatever becomes of the copy. Raises `LedgerError`."""
+        self._timekeeping.look()
         sent = time.monotonic()
         with self._database.reading() as connection:
-            self.watch = duties.counted(connection, self._timeout)
+            self.watch = duties.counted(connection, self._timeout, self._clock)
             self.permission.learn(permitted_keys.load(connection))
         self._watched_at = sent
 
@@ -378,14 +381,19 @@ class _Saying:
             source=copy.source,
             snapshot=copy.state(),
             queue=self._queueing.look(),
-            waits_for=copy.waits_for,
+            waits_for=copy.waits_for or self._no_time(),
             troubles=self._troubles.say(self._seen(status)),
             jobs=status.jobs | self._jobs.last_success_s(),
         )
 
+    def _no_time(self) -> str | None:
+        """Why nothing may be signed with this node's time."""
+        dispute = self._clock.dispute
+        return None if dispute is None or self._clock.is_trusted else troubles.said_of(dispute)
+
     def _seen(self, status: Status) -> Iterator[str]:
         yield from troubles.of_the_cluster(status)
-        yield from troubles.of_the_clock(self._clock.wall_skew)
+        yield from troubles.of_the_clock(self._clock)
         yield from troubles.of_the_ledger(self._copy.ledger_trouble)
         yield from troubles.of_the_copy(self._copy.trouble)
         yield from troubles.of_what_is_shown(

@@ -14,7 +14,9 @@ from api.ledger.store import ledger_on
 from api.replay import LedgerReplay
 from api.settings import Settings
 from api.shared_state import STATE_NAME, SharedState
+from api.snapshot import Position
 from api.supervision.published import QueueState
+from api.timekeeping import Timekeeping
 from failover import EventQueue, Replay
 from failover.errors import QueueError, QueueUnavailable
 from failover.replay import Held
@@ -88,6 +90,10 @@ class Queueing:
     def is_contradicted(self) -> bool:
         """Whether the ledger did not show to a worker what the node's copy holds."""
         return self._state.is_contradicted
+
+    def timekeeping(self, clock: Clock, copied: Callable[[], Position | None]) -> Timekeeping:
+        """What keeps `clock` true; `copied`: where the node's copy stands."""
+        return Timekeeping(clock, self._database, self._state, copied)
 
     def reconciled(self) -> None:
         """The node's copy was made anew: it is what the ledger is."""

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from api import logs
 from api.answers import timestamp
+from api.clock import Clock, Dispute
+from api.clock_judge import Belief
 from api.ledger.errors import LedgerReadOnly, LedgerUnavailable
 from api.troubles import Trouble
 from failover import Status
@@ -29,10 +31,12 @@ def of_the_cluster(status: Status) -> Iterator[str]:
         yield Trouble.NODE_TWICE(node=node, processes=processes)
 
 
-def of_the_clock(wall_skew: float) -> Iterator[str]:
-    """This machine's wall clock against the ledger's; answers go by the ledger's."""
-    if abs(wall_skew) > CLOCK_OFF_S:
-        way = "ahead of" if wall_skew > 0 else "behind"
+def of_the_clock(clock: Clock) -> Iterator[str]:
+    """This machine's wall clock against the ledger's, by which answers go; and clocks that were set."""
+    if clock.dispute is not None:
+        yield said_of(clock.dispute)
+    elif abs(clock.wall_skew) > CLOCK_OFF_S:
+        way = "ahead of" if clock.wall_skew > 0 else "behind"
         yield Trouble.WALL_CLOCK(seconds=f"{CLOCK_OFF_S:g}", way=way)
 
 
@@ -42,6 +46,20 @@ def of_the_ledger(error: LedgerUnavailable | None) -> Iterator[str]:
         yield Trouble.READ_ONLY(reason=error)
     elif error is not None:
         yield Trouble.LEDGER(reason=error)
+def said_of(dispute: Dispute) -> str:
+    """Clocks that do not agree, as a sentence."""
+    own, wall = _moment(dispute.own), _moment(dispute.wall)
+    if dispute.ledger is None:
+        return Trouble.OWN_CLOCK(own=own, wall=wall)
+    which = Trouble.LEDGER_CLOCK if dispute.belief is Belief.CARRIED else Trouble.CLOCKS
+    return which(ledger=_moment(dispute.ledger), own=own, wall=wall)
+
+
+def _moment(at: float) -> str | None:
+    try:
+        return timestamp(at)
+    except (ValueError, OverflowError, OSError):  # a clock may say any year
+        return f"{at:.0f} s"
 
 
 def of_the_copy(reason: str | None) -> Iterator[str]:
