@@ -15,6 +15,7 @@ from sqlalchemy import delete, select
 
 from api.clock import Clock
 from api.draft import TOUCH_EVERY_S
+from api.evidence import Evidence
 from api.isolated import from_row
 from api.ledger import tables
 from api.ledger.errors import LedgerBusy, LedgerError, LedgerRefused
@@ -34,7 +35,9 @@ _AT_ONCE = 500
 class LedgerReplay:
     """The handler of `failover.Replay` on one ledger, in the name of `node`."""
 
-    def __init__(self, ledger: Ledger, node: str, clock: Clock) -> None:
+    def __init__(self, ledger: Ledger, node: str, clock: Clock, evidence: Evidence | None = None) -> None:
+        """`evidence`: what this node's copy says of licenses that the ledger does not show."""
+        self._evidence = evidence
         self._ledger = ledger
         self._node = node
         self._clock = clock
@@ -62,7 +65,9 @@ class LedgerReplay:
         self._ledger.append(Batch([], [], [], [], [finding]))
 
     def _replay(self, read: Sequence[_Read]) -> None:
-        key_hashes = self._key_hashes({event.license_id for event, _ in read if event.license_id})
+        license_ids = {event.license_id for event, _ in read if event.license_id}
+        key_hashes = self._key_hashes(license_ids)
+        self._require_absence(license_ids - key_hashes.keys())
         asks = [
             Ask(key_hashes.get(event.license_id or "", ""), past.call.fingerprint, event.event_id)
             for event, past in read
@@ -80,6 +85,12 @@ class LedgerReplay:
         query = select(tables.licenses.c.id, tables.licenses.c.key_hash).where(tables.licenses.c.id.in_(licenses))
         with self._ledger.database.reading() as connection:
             return {row.id: row.key_hash for row in connection.execute(query)}
+
+    def _require_absence(self, license_ids: set[str]) -> None:
+        """Raises `LedgerContradicts` where one of these is only hidden: its events would be taken without effect."""
+        if self._evidence is not None:
+            for license_id in sorted(license_ids):
+                self._evidence.require_absence(tables.licenses, license_id)
 
     def _finding(self, event_id: str, kind: str, license_id: str | None, data: dict[str, Any]) -> Finding:
         return Finding(event_id, kind, license_id, self._node, self._clock.now(), data)

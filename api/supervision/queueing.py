@@ -8,13 +8,14 @@ from pathlib import Path
 
 from api import logs
 from api.clock import Clock
+from api.evidence import Evidence
 from api.ids import new_id
 from api.ledger.database import Database
 from api.ledger.store import ledger_on
 from api.replay import LedgerReplay
 from api.settings import Settings
 from api.shared_state import STATE_NAME, SharedState
-from api.snapshot import Position
+from api.snapshot import SNAPSHOT_NAME, Position, Reader, source_of
 from api.supervision.published import QueueState
 from api.timekeeping import Timekeeping
 from failover import EventQueue, Replay
@@ -52,7 +53,9 @@ class Queueing:
         except QueueUnavailable as error:
             self.trouble = str(error)
             return
-        handler = LedgerReplay(ledger_on(database, new_id(), clock), settings.node_id, clock)
+        copy = Reader(settings.data_dir / SNAPSHOT_NAME, self._state, monotonic, source=source_of(database.url))
+        evidence = Evidence(copy, database, self._state)
+        handler = LedgerReplay(ledger_on(database, new_id(), clock), settings.node_id, clock, evidence)
         self.replay = Replay(
             self.queue, handler, on_dead=handler.note_dead, ledger=handler.ledger_id, monotonic=monotonic
         )

@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
 from api.ledger import migrate, tables
 from api.ledger.database import Database
 from api.signing import key_claim
 from api.snapshot import Snapshot
 from api.snapshot.adoption import Copied, Found, objection
-from tests.integration.test_cut_off import caught_up, copied
+from tests.integration.test_cut_off import back, caught_up, copied, gone
 from tests.support.admin import Admin
 from tests.support.cli import Cli
 from tests.support.nodes import Node, environment, rows, running_node, starting_node
@@ -212,6 +213,28 @@ def test_rows_that_the_role_may_not_see_are_an_outage_and_no_denial(
     until(lambda: not node.runtime.state.may_hold_queued, "what was queued is in the ledger", 60)
     assert node.call("usage", license["key"]).body["license"]["uses"] == 2
     until(lambda: node.call("validate", "nobody-has-this-key-either").code == "NOT_FOUND", "it is back at its ledger")
+
+
+def test_what_waits_for_a_license_that_is_hidden_is_not_taken_without_effect(
+    server: PostgresServer, url: str, tmp_path: Path
+) -> None:
+    with running_node(url, tmp_path, **_BUDGET) as node:
+        license = seated(Admin(node))
+        with unchecked(node.database) as run:
+            run("CREATE TABLE aside AS SELECT * FROM licenses")
+        gone(server, node, license["key"])
+        assert node.call("usage", license["key"]).body["durability"] == "queue"
+        with FileLock(node.runtime.settings.queue_path.with_name("sync_queue.db.replay.lock")):
+            back(server, node)
+            with unchecked(node.database) as run:
+                run("DELETE FROM licenses")
+        until(lambda: "does not show" in troubles(node), "/readyz says so", 60)
+        assert node.runtime.state.may_hold_queued
+        assert rows(node.database, tables.events, type="usage") == []
+        with unchecked(node.database) as run:
+            run("INSERT INTO licenses SELECT * FROM aside")
+        until(lambda: rows(node.database, tables.events, type="usage"), "it has gone on", 60)
+        assert rows(node.database, tables.licenses)[0]["uses"] == 1
 
 
 # -- another database -------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Ledger time: the monotonic clock plus an offset, kept as good as the best sample allows, and true when a clock is set."""
+"""Ledger time: the monotonic clock plus an offset, as good as the best sample allows, and true when a clock is set."""
 
 from __future__ import annotations
 
