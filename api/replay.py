@@ -18,7 +18,7 @@ from api.draft import TOUCH_EVERY_S
 from api.evidence import Evidence
 from api.isolated import from_row
 from api.ledger import tables
-from api.ledger.errors import LedgerBusy, LedgerError, LedgerRefused
+from api.ledger.errors import LedgerBusy, LedgerContradicts, LedgerError, LedgerRefused
 from api.ledger.log import Journal
 from api.ledger.records import Ask, Batch, Change, Event, Finding, Known, Tally, Touch
 from api.ledger.rows import changed_machines, merged
@@ -209,6 +209,6 @@ def _meaning(error: LedgerError) -> Exception:
     """What the ledger's error means for a batch. Where the ledger did not answer it says nothing of the batch."""
     if isinstance(error, LedgerRefused):
         return Doubted(str(error))
-    if isinstance(error, LedgerBusy) or error.answered:
+    if isinstance(error, (LedgerBusy, LedgerContradicts)) or error.answered:
         return NotTaken(str(error))
     return error

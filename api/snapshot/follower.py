@@ -144,7 +144,8 @@ class Follower:
         while True:
             query = select(table).where(key > last).order_by(key).limit(_CHUNK)
             # Between two chunks the connection is free: whoever shares it, the heartbeat above all, must get through.
-            with self._guarded(self._database.reading()) as connection:
+            # A transaction for each, in which a database that would hide rows fails.
+            with self._guarded(self._database.reading_one_moment()) as connection:
                 rows = [tuple(row) for row in connection.execute(query)]
             with self._snapshot.writing() as writer:
                 writer.put(table, rows)
