@@ -291,6 +291,8 @@ class _Copy:
 
     def _follow_and_note(self) -> None:
         self.look()  # first: a copy that is made anew takes its time, and this node answers meanwhile
+        if not self._clock.is_trusted:
+            return  # a copy that bears a time which nobody vouches for would vouch for it at the next look
         try:
             self._follow()
             self.trouble = None
