@@ -46,6 +46,8 @@ def of_the_ledger(error: LedgerUnavailable | None) -> Iterator[str]:
         yield Trouble.READ_ONLY(reason=error)
     elif error is not None:
         yield Trouble.LEDGER(reason=error)
+
+
 def said_of(dispute: Dispute) -> str:
     """Clocks that do not agree, as a sentence."""
     own, wall = _moment(dispute.own), _moment(dispute.wall)
