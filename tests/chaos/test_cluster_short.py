@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.chaos.cluster.faults import FAULTS
+from tests.chaos.cluster.kinds import FAULTS
 from tests.chaos.cluster.run import run
 from tests.support.programs import PostgresUnavailable, find_programs
 
 #: Ten are promised; a takeover waits for nothing but the clock and the cores, and those are shared here.
 _TAKEOVER_S = 30.0
+_PAIRS = 4
 
 
 @pytest.mark.slow
@@ -24,12 +25,13 @@ def test_no_check_goes_unanswered_is_denied_wrongly_lost_or_doubled_under_any_ki
         find_programs()
     except PostgresUnavailable as error:
         pytest.skip(f"POSTGRES IS MISSING: {error}")
-    found = run(tmp_path, seed=seed, faults=None, short=True)
+    found = run(tmp_path, seed=seed, faults=None, pairs=_PAIRS, short=True)
     print(json.dumps(found.figures, indent=2))
     assert found.broken == []
     assert set(found.figures["by_kind"]) | set(found.figures["not_made"]) == set(FAULTS)
     if os.environ.get("CI"):
         assert found.figures["not_made"] == {}, "CI has all that is needed"
+    assert found.figures["pairs"] > 0
     assert found.figures["checks"] > 1000
     assert found.figures["queued_answers"] > 0
     takeovers = [each for each in found.figures["takeover_s"].values() if each is not None]

@@ -15,11 +15,12 @@ import time
 from pathlib import Path
 
 from tests.chaos.cluster.clients import Crowd
-from tests.chaos.cluster.faults import FAULTS, Scene
 from tests.chaos.cluster.history import Fault, History, now
 from tests.chaos.cluster.judge import Findings, judged
+from tests.chaos.cluster.kinds import FAULTS
 from tests.chaos.cluster.ledger import remains
 from tests.chaos.cluster.run import customers
+from tests.chaos.cluster.scene import Scene
 from tests.chaos.cluster.site import Site
 from tests.demo.database import database
 from tests.demo.picture import Lines, Picture, Screen
@@ -84,9 +85,9 @@ def tell_fault(cluster: Site, history: History, kind: str, rng: random.Random, *
     """Makes the fault, puts it right, and waits until the cluster has come round. AssertionError: it does not."""
     fault = Fault(kind=kind, began=now())
     history.faults.append(fault)
+    _, epoch = cluster.lease()
     try:
-        FAULTS[kind](Scene(cluster, fault, rng, short=fast))
-        fault.healed = now()
+        Scene(cluster, fault, FAULTS[kind].draw(rng), rng, epoch, short=fast).make()
         cluster.steady()
     finally:
         fault.ended = now()

@@ -25,7 +25,7 @@ class Standby(PostgresServer):
     """A hot standby of `primary`, copied from it at its first start. `promote` makes it a server like any other."""
 
     def __init__(self, primary: PostgresServer, directory: Path | None = None) -> None:
-        super().__init__(directory)
+        super().__init__(directory, primary.env)
         self._primary = primary
 
     def promote(self) -> None:

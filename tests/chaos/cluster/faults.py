@@ -1,6 +1,7 @@
-"""Every kind of fault: made, left for a while, and put right again. `FAULTS` has them by name.
+"""Faults of processes, networks and machines, and of the Postgres server: made, left for a while, and put right again.
 
 Each is a function of a `Scene`; when it returns the cause is gone, and the cluster may still be coming round.
+`kinds` has them by name.
 """
 
 from __future__ import annotations
@@ -10,56 +11,20 @@ import random
 import shutil
 import signal
 import sqlite3
-import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
-from tests.chaos.cluster.history import Fault, now
 from tests.chaos.cluster.machine import SmallDisk
-from tests.chaos.cluster.site import Host, Site
+from tests.chaos.cluster.scene import Scene
+from tests.chaos.cluster.site import Host
 from tests.support.postgres import StopMode
-from tests.support.processes import freeze, until
+from tests.support.processes import freeze
 
-_TAKEOVER_S = 60.0
 _READY_S = 90.0
-_LONG_OUTAGE_SHARE, _LONG_OUTAGE_S = 0.25, (40.0, 60.0)
 _SKEWS_S = (3_700, -3_700, 3 * 86_400)
 _PAGE_TYPES_OF_INDEXES = (0x02, 0x0A)
-
-
-@dataclass(slots=True)
-class Scene:
-    """Where a fault is made. `short`: as briefly as shows anything."""
-
-    site: Site
-    fault: Fault
-    rng: random.Random
-    short: bool
-
-    def made(self) -> None:
-        self.fault.made = now()
-
-    def stay(self, low: float, high: float) -> None:
-        """Leaves the fault for so many seconds."""
-        time.sleep(low if self.short else self.rng.uniform(low, high))
-
-    def stay_without_database(self, low: float, high: float) -> None:
-        """The same; every fourth time for as long as a host takes to start again, unless `short`."""
-        if not self.short and self.rng.random() < _LONG_OUTAGE_SHARE:
-            low, high = _LONG_OUTAGE_S
-        self.stay(low, high)
-
-    def until_taken_over(self, epoch: int) -> None:
-        """Until another node leads, and how long that took."""
-        at = until(lambda: self.site.takeover_after(epoch), "a takeover", _TAKEOVER_S)
-        assert at is not None
-        self.fault.takeover_s = at - self.fault.made
-
-    def some_host(self) -> Host:
-        return self.rng.choice(self.site.hosts)
 
 
 # -- processes ----------------------------------------------------------------------------------------------------
@@ -67,20 +32,18 @@ class Scene:
 
 def kill_primary(scene: Scene) -> None:
     """The primary's host dies, and comes back once another leads."""
-    _, epoch = scene.site.lease()
     scene.made()
     scene.site.primary.kill()
-    scene.until_taken_over(epoch)
+    scene.until_taken_over()
     scene.stay(1.0, 4.0)
     scene.site.primary.start()
 
 
 def freeze_primary(scene: Scene) -> None:
     """Every process of the primary stands still until another leads, and wakes believing that it leads."""
-    _, epoch = scene.site.lease()
     scene.made()
     frozen = scene.site.primary.freeze()
-    scene.until_taken_over(epoch)
+    scene.until_taken_over()
     scene.stay(0.5, 3.0)
     for process in frozen:
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -89,10 +52,9 @@ def freeze_primary(scene: Scene) -> None:
 
 def term_primary(scene: Scene) -> None:
     """A planned stop: the lease is resigned at once."""
-    _, epoch = scene.site.lease()
     scene.made()
     scene.site.primary.term()
-    scene.until_taken_over(epoch)
+    scene.until_taken_over()
     scene.site.primary.member.server.wait()
     scene.site.keep_output(scene.site.primary.member)
     scene.stay(0.0, 2.0)
@@ -100,15 +62,14 @@ def term_primary(scene: Scene) -> None:
 
 
 def kill_standby(scene: Scene) -> None:
-    host = scene.rng.choice(scene.site.hosts[1:])
     scene.made()
-    host.kill()
+    scene.host.kill()
     scene.stay(1.0, 4.0)
-    host.start()
+    scene.host.start()
 
 
 def kill_worker(scene: Scene) -> None:
-    workers = scene.some_host().workers()
+    workers = scene.host.workers()
     scene.made()
     scene.rng.choice(workers).kill()
     scene.stay(1.0, 2.0)
@@ -197,17 +158,19 @@ def kill_pooler(scene: Scene) -> None:
 
 
 def _partition(*ways: str) -> Callable[[Scene], None]:
-    def partition(scene: Scene) -> None:
+    def held(scene: Scene) -> None:
         """The primary and the database no longer hear each other, or one of them the other, and nobody is told."""
         host = scene.site.primary
-        _, epoch = scene.site.lease()
         scene.made()
         host.back.hold(*ways)
-        scene.until_taken_over(epoch)
+        scene.until_taken_over()
         scene.stay(0.5, 3.0)
         host.back.heal()
 
-    return partition
+    return held
+
+
+partition, partition_up, partition_down = _partition("up", "down"), _partition("up"), _partition("down")
 
 
 def cut_standby(scene: Scene) -> None:
@@ -218,8 +181,8 @@ def cut_standby(scene: Scene) -> None:
     for other in scene.site.hosts[:-1]:
         other.front.refuse()
     scene.stay(3.0, 6.0)
-    for each in scene.site.hosts:
-        each.front.heal()
+    for other in scene.site.hosts[:-1]:
+        other.front.heal()
     host.back.heal()
 
 
@@ -254,7 +217,7 @@ def clients_cut_off(scene: Scene) -> None:
 
 def shift_clock(scene: Scene) -> None:
     """Somebody sets a node's wall clock, by an hour or by days, and later back."""
-    host = scene.some_host()
+    host = scene.host
     assert host.clock is not None
     skew = scene.rng.choice(_SKEWS_S)
     scene.fault.note = f"{host.id} by {skew} s"
@@ -334,43 +297,3 @@ def _pending(path: Path) -> int:
         return int(connection.execute("SELECT pending FROM about").fetchone()[0])
     finally:
         connection.close()
-
-
-#: By name. The order is that of the short form.
-FAULTS: dict[str, Callable[[Scene], None]] = {
-    "kill_worker": kill_worker,
-    "kill_supervisor": kill_supervisor,
-    "freeze_worker": freeze_worker,
-    "kill_primary": kill_primary,
-    "freeze_primary": freeze_primary,
-    "term_primary": term_primary,
-    "kill_standby": kill_standby,
-    "two_copies": two_copies,
-    "stop_postgres": stop_postgres,
-    "kill_postgres": kill_postgres,
-    "freeze_postgres": freeze_postgres,
-    "stop_postgres_and_kill_primary": stop_postgres_and_kill_primary,
-    "kill_pooler": kill_pooler,
-    "partition": _partition("up", "down"),
-    "partition_up": _partition("up"),
-    "partition_down": _partition("down"),
-    "cut_standby": cut_standby,
-    "reset_connections": reset_connections,
-    "slow_network": slow_network,
-    "clients_cut_off": clients_cut_off,
-    "shift_clock": shift_clock,
-    "full_disk": full_disk,
-    "damaged_queue": damaged_queue,
-}
-
-
-def cannot_be_made(site: Site) -> dict[str, str]:
-    """The kinds of fault that this machine does not allow, and why."""
-    why = {}
-    if not SmallDisk.can_be_made():
-        why["full_disk"] = "only root can make a small disk"
-    if site.pooler is None:
-        why["kill_pooler"] = "PgBouncer is not installed"
-    if site.primary.clock is None:
-        why["shift_clock"] = "there is no C compiler"
-    return why

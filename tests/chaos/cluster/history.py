@@ -55,7 +55,8 @@ class Check:
 class Fault:
     """One fault: prepared at `began`, `made`, its cause gone at `healed`, all well at `ended`.
 
-    `takeover_s`: from when it was made until another node led.
+    `takeover_s`: from when it was made until another node led. `overlaps`: the kind of the fault that was made at the
+    same time. `skew_s`: how far ahead the database's clock was. `license_id`: whose alone the trouble was.
     """
 
     kind: str
@@ -65,6 +66,13 @@ class Fault:
     ended: float = 0.0
     takeover_s: float | None = None
     note: str = ""
+    overlaps: str | None = None
+    skew_s: int = 0
+    license_id: str | None = None
+
+    def overlapped(self, other: Fault) -> bool:
+        """Whether there was a moment at which both were made and neither had healed."""
+        return max(self.made, other.made) < min(self.healed, other.healed)
 
 
 @dataclass(slots=True)
@@ -74,6 +82,16 @@ class Suspension:
     license_id: str
     from_: tuple[float, float]
     to: tuple[float, float] = (float("inf"), float("inf"))
+
+
+@dataclass(slots=True, kw_only=True)
+class Sighting:
+    """A node said that it was in this trouble, each time it was asked from `first` to `last`."""
+
+    node: str
+    sentence: str
+    first: float
+    last: float
 
 
 @dataclass(slots=True)
@@ -89,6 +107,8 @@ class History:
     uses: dict[str, tuple[str, int]] = field(default_factory=dict)
     #: (license, fingerprint): whether its seat was taken, by the last answer to activate or deactivate.
     seats: dict[tuple[str, str], bool] = field(default_factory=dict)
+    #: What nodes said was wrong with them.
+    sightings: list[Sighting] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def add(self, check: Check) -> None:
@@ -96,8 +116,13 @@ class History:
             self.checks.append(check)
 
     def write(self, path: Path) -> None:
-        """One JSON object a line: faults, suspensions, checks."""
-        kinds: dict[str, list[Any]] = {"fault": self.faults, "suspension": self.suspensions, "check": self.checks}
+        """One JSON object a line: faults, suspensions, troubles, checks."""
+        kinds: dict[str, list[Any]] = {
+            "fault": self.faults,
+            "suspension": self.suspensions,
+            "trouble": self.sightings,
+            "check": self.checks,
+        }
         with path.open("w", encoding="utf-8") as file:
             for kind, found in kinds.items():
                 for each in found:

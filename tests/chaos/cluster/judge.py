@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from statistics import median
 from typing import Any
 
 from tests.chaos.cluster.history import Check, Fault, History
 from tests.chaos.cluster.ledger import Remains
+from tests.chaos.cluster.sightings import named
 
 #: Faults that take the database away from every node.
 OUTAGES = frozenset(
@@ -45,7 +48,7 @@ def judged(history: History, left: Remains, not_made: dict[str, str], troubles: 
         "out of order": _out_of_order(left),
         "wrong seats": _wrong_seats(history, left),
         "still queued": ["an event"] * left.queued,
-        "set aside": ["an event"] * (left.dead + left.findings["dead"]),
+        "dead": ["an event"] * (left.dead + left.findings["dead"]) + left.said_dead,
         "troubles": troubles,
     }
     return Findings(_figures(history, left, not_made, breaches), breaches)
@@ -62,8 +65,9 @@ def _is_false_denial(check: Check, history: History) -> bool:
         return True
     if _is_doubtful(check, history):
         return False
+    as_of = _as_of(check, history)
     spans = (s for s in history.suspensions if s.license_id == check.license_id)
-    return not any(span.from_[0] <= check.ended and span.to[1] >= check.as_of for span in spans)
+    return not any(span.from_[0] <= check.ended and span.to[1] >= as_of for span in spans)
 
 
 def _is_false_grant(check: Check, history: History) -> bool:
@@ -74,12 +78,24 @@ def _is_false_grant(check: Check, history: History) -> bool:
         return True
     if _is_doubtful(check, history):
         return False
+    as_of = _as_of(check, history)
     spans = (s for s in history.suspensions if s.license_id == check.license_id)
-    return any(span.from_[1] < check.as_of and span.to[0] > check.ended for span in spans)
+    return any(span.from_[1] < as_of and span.to[0] > check.ended for span in spans)
 
 
 def _is_doubtful(check: Check, history: History) -> bool:
-    return any(start <= check.ended and end >= check.as_of for start, end in history.doubts)
+    as_of = _as_of(check, history)
+    return any(start <= check.ended and end >= as_of for start, end in history.doubts)
+
+
+def _as_of(check: Check, history: History) -> float:
+    """When what the node knew was so. It is ledger time: while the database's clock is off, that may be off as well.
+
+    Of the two moments that are possible then it is the one nearer to the answer: no knowledge is as old as a clock is
+    set back.
+    """
+    off = (fault.skew_s for fault in history.faults if fault.skew_s and fault.made <= check.ended <= fault.ended)
+    return min((check.as_of, *(check.as_of - skew for skew in off)), key=lambda at: abs(check.ended - at))
 
 
 def _lost(history: History, left: Remains) -> list[str]:
@@ -154,11 +170,13 @@ def _figures(
     history: History, left: Remains, not_made: dict[str, str], breaches: dict[str, list[str]]
 ) -> dict[str, Any]:
     checks, faults = history.checks, history.faults
-    normal, outage = _told_apart(checks, faults)
+    alone = [fault for fault in faults if fault.overlaps is None]
+    normal, outage, stop = _told_apart(checks, faults)
     # A batch is acknowledged at one moment: only what came behind the first one took a time that can be told.
     replay = [(count - _BATCH) / took for count, took in left.replays if count >= 4 * _BATCH]
     return {
         "faults": len(faults),
+        "pairs": sum(one.overlaps is not None and one.overlapped(other) for one, other in pairwise(faults)),
         "by_kind": dict(sorted(Counter(fault.kind for fault in faults).items())),
         "not_made": not_made,
         "checks": len(checks),
@@ -166,13 +184,20 @@ def _figures(
         "conflicts": {kind: count for kind, count in left.findings.items() if kind != "dead"},
         "failovers": dict(left.failovers),
         "takeover_s": {
-            "after SIGKILL": _spread(_takeovers(faults, "kill_primary")),
-            "after SIGTERM": _spread(_takeovers(faults, "term_primary")),
-            "after SIGSTOP": _spread(_takeovers(faults, "freeze_primary")),
-            "after a partition": _spread(_takeovers(faults, "partition", "partition_up", "partition_down")),
+            "after SIGKILL": _spread(_takeovers(alone, "kill_primary")),
+            "after SIGTERM": _spread(_takeovers(alone, "term_primary")),
+            "after SIGSTOP": _spread(_takeovers(alone, "freeze_primary")),
+            "after a partition": _spread(_takeovers(alone, "partition", "partition_up", "partition_down")),
         },
         "longest_gap_s": round(_longest_gap(checks), 3),
-        "check_ms": {"normal": _spread(normal, 1000), "database away": _spread(outage, 1000)},
+        "check_ms": {
+            "normal": _spread(normal, 1000),
+            "database away": _spread(outage, 1000),
+            "planned stop": _spread(stop, 1000),
+        },
+        "planned_stop_over_normal_ms": _slowest_over_normal(stop, normal),
+        "queued_for_others_share": _queued_for_others(checks, alone),
+        "troubles_seen": _troubles_seen(history),
         "slowest_check_s": round(max((check.took for check in checks), default=0.0), 3),
         "queued_answers": sum(check.durability == "queue" for check in checks),
         "replayed_events": sum(count for count, _ in left.replays),
@@ -185,19 +210,74 @@ def _takeovers(faults: Iterable[Fault], *kinds: str) -> list[float]:
     return [fault.takeover_s for fault in faults if fault.kind in kinds and fault.takeover_s is not None]
 
 
-def _told_apart(checks: Sequence[Check], faults: Sequence[Fault]) -> tuple[list[float], list[float]]:
-    """How long answered checks took: those apart from any fault, and those begun while the database was away."""
-    normal, outage = [], []
-    begins = [fault.began for fault in faults]
-    for check in checks:
-        at = bisect_right(begins, check.began) - 1
-        fault = faults[at] if at >= 0 and check.began < faults[at].ended else None
-        following = faults[at + 1].began if at + 1 < len(faults) else math.inf
-        if check.answered and fault is None and check.ended < following:
-            normal.append(check.took)
-        elif check.answered and fault is not None and fault.kind in OUTAGES and check.began < fault.healed:
-            outage.append(check.took)
-    return normal, outage
+def _told_apart(checks: Sequence[Check], faults: Sequence[Fault]) -> tuple[list[float], list[float], list[float]]:
+    """How long answered checks took: apart from any fault; begun while the database was away; while a node stopped.
+
+    The latter two by faults that were alone.
+    """
+    any_, outages = _Spans((f.began, f.ended) for f in faults), _Spans(_lasting(faults, OUTAGES))
+    stops = _Spans(_lasting(faults, {"term_primary"}))
+    answered = [check for check in checks if check.answered]
+    return (
+        [check.took for check in answered if not any_.meet(check.began, check.ended)],
+        [check.took for check in answered if outages.meet(check.began, check.began)],
+        [check.took for check in answered if stops.meet(check.began, check.ended)],
+    )
+
+
+def _lasting(faults: Iterable[Fault], kinds: Collection[str]) -> Iterator[tuple[float, float]]:
+    """From when to when faults of these kinds lasted that were alone."""
+    return ((fault.made, fault.healed) for fault in faults if fault.kind in kinds and fault.overlaps is None)
+
+
+class _Spans:
+    """Stretches of time, in any order; those that overlap are one."""
+
+    def __init__(self, spans: Iterable[tuple[float, float]]) -> None:
+        self._begins: list[float] = []
+        self._ends: list[float] = []
+        for begin, end in sorted(spans):
+            if self._ends and begin <= self._ends[-1]:
+                self._ends[-1] = max(self._ends[-1], end)
+            else:
+                self._begins.append(begin)
+                self._ends.append(end)
+
+    def meet(self, begin: float, end: float) -> bool:
+        """Whether one of them has a moment in common with this stretch."""
+        at = bisect_right(self._begins, end) - 1
+        return at >= 0 and self._ends[at] >= begin
+
+
+def _slowest_over_normal(stop: Sequence[float], normal: Sequence[float]) -> float | None:
+    """By how much the slowest check while a node stops takes longer than the median one, in milliseconds."""
+    return round((max(stop) - median(normal)) * 1000, 1) if stop and normal else None
+
+
+def _queued_for_others(checks: Iterable[Check], faults: Iterable[Fault]) -> float | None:
+    """The share of other licenses' checks that went to a queue while one license's row was locked."""
+    locked = [fault for fault in faults if fault.license_id is not None]
+    others = [
+        check
+        for check in checks
+        for fault in locked
+        if fault.made <= check.began <= fault.healed and check.license_id != fault.license_id
+    ]
+    return round(sum(check.durability == "queue" for check in others) / len(others), 4) if others else None
+
+
+def _troubles_seen(history: History) -> dict[str, dict[str, int]]:
+    """For each kind of fault, during how many of those that were alone some node said each trouble."""
+    seen: dict[str, Counter[str]] = {}
+    for fault in history.faults:
+        if fault.overlaps is None:
+            names = {
+                named(each.sentence)
+                for each in history.sightings
+                if each.first <= fault.ended and each.last >= fault.made
+            }
+            seen.setdefault(fault.kind, Counter()).update(names)
+    return {kind: dict(sorted(names.items())) for kind, names in sorted(seen.items()) if names}
 
 
 def _longest_gap(checks: Sequence[Check]) -> float:

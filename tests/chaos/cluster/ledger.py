@@ -6,13 +6,16 @@ import sqlite3
 from collections import Counter
 from dataclasses import dataclass, field
 
+import requests
 from sqlalchemy import select
 
 from api.ledger import tables
-from tests.chaos.cluster.site import Site
+from tests.chaos.cluster.site import Host, Site
 from tests.support.nodes import rows
 
 CALLS = ("validate", "activate", "deactivate", "ping", "check-in", "usage", "checkout")
+
+_PATIENCE_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +35,8 @@ class Row:
 class Remains:
     """`events` by id. `counted`: what the minutes add up to. `queued`, `dead`: rows in the queues that say so.
 
-    `replays`: for each queue, (events, seconds) of each stretch in which it was emptied.
+    `said_dead`: nodes whose `/stats` say that they have set events aside. `replays`: for each queue, (events, seconds)
+    of each stretch in which it was emptied.
     """
 
     events: dict[str, Row]
@@ -43,6 +47,7 @@ class Remains:
     failovers: Counter[str] = field(default_factory=Counter)
     queued: int = 0
     dead: int = 0
+    said_dead: list[str] = field(default_factory=list)
     replays: list[tuple[int, float]] = field(default_factory=list)
 
 
@@ -60,9 +65,24 @@ def remains(site: Site) -> Remains:
     left.counted = sum(row["count"] for row in minutes if row["code"] != "NOT_FOUND")
     left.findings = Counter(row["kind"] for row in rows(database, tables.replay_findings))
     left.failovers = Counter(row["kind"] for row in rows(database, tables.failovers))
+    left.said_dead = [each for host in site.hosts for each in _said_dead(site, host)]
     for path in site.folder.glob("machine-*/**/sync_queue.db"):
         _add_queue(left, sqlite3.connect(path))
     return left
+
+
+def _said_dead(site: Site, host: Host) -> list[str]:
+    """`sync.dead` in words, where it is not zero; a node that does not answer says nothing."""
+    try:
+        response = requests.get(
+            f"{host.member.server.url}/stats",
+            headers={"Authorization": f"Bearer {site.secrets['ADMIN_TOKEN']}"},
+            timeout=_PATIENCE_S,
+        )
+        dead = response.json()["sync"]["dead"]
+    except (requests.RequestException, ValueError, KeyError):
+        return []
+    return [f"{host.id} says that {dead} are"] if dead else []
 
 
 def _add_queue(left: Remains, queue: sqlite3.Connection) -> None:

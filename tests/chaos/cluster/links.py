@@ -105,10 +105,18 @@ class Link:
         """Resets the open connections; new ones are welcome."""
         self._network.do(self._reset)
 
-    def heal(self) -> None:
-        """All is well again: what was held arrives now."""
+    def release(self) -> None:
+        """What was held arrives now, and nothing is slow any more; a link that refuses goes on refusing."""
         self.slow(0.0)
         self._network.do(lambda: self._set_held(frozenset()))
+
+    def heal(self) -> None:
+        """All is well again: what was held arrives now."""
+        self.release()
+        self.listen()
+
+    def listen(self) -> None:
+        """From now on who comes is taken."""
         self._network.do(self._listen)
 
     def opened(self, end: _End) -> None:

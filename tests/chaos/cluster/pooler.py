@@ -7,14 +7,15 @@ import shutil
 import socket
 import subprocess
 from pathlib import Path
+from typing import Protocol
 
-from tests.support.postgres import PostgresServer, free_port
+from tests.support.postgres import free_port
 from tests.support.processes import until
 from tests.support.programs import account_for, find_programs
 
 _CONFIG = """
 [databases]
-* = host=127.0.0.1 port={server} user=postgres
+* = host=127.0.0.1 port={server} user={user}
 [pgbouncer]
 listen_addr = 127.0.0.1
 listen_port = {port}
@@ -28,10 +29,17 @@ server_login_retry = 1
 """
 
 
+class Listening(Protocol):
+    """Whatever is reached at a loopback port: a server, or a link to one."""
+
+    port: int
+
+
 class PgBouncer:
     """One pooler for `server`, as an unprivileged user: it refuses to run as root."""
 
-    def __init__(self, server: PostgresServer, folder: Path) -> None:
+    def __init__(self, server: Listening, folder: Path, user: str = "postgres") -> None:
+        """`user`: the role that it connects as, whatever its clients say."""
         folder.mkdir()
         self.port = free_port()
         account = account_for(find_programs(), folder)
@@ -39,7 +47,7 @@ class PgBouncer:
             os.chown(folder, *account.owner)
         self._log = folder / "log"
         config = folder / "pgbouncer.ini"
-        config.write_text(_CONFIG.format(server=server.port, port=self.port))
+        config.write_text(_CONFIG.format(server=server.port, port=self.port, user=user))
         program = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")
         self._command = [*account.prefix, program or "pgbouncer", "--quiet", config]
         self._process: subprocess.Popen[bytes] | None = None

@@ -1,4 +1,4 @@
-"""A whole run: the cluster, its clients, one fault after the other, and then what it all came to."""
+"""A whole run: the cluster, its clients, faults one after the other or two at once, and then what it all came to."""
 
 from __future__ import annotations
 
@@ -6,41 +6,74 @@ import contextlib
 import random
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
+from typing import Protocol
 
 from api.signing.keys import parse_signing_keys
 from tests.chaos.cluster.clients import Crowd
-from tests.chaos.cluster.faults import FAULTS, Scene, cannot_be_made
 from tests.chaos.cluster.history import Fault, History, now
 from tests.chaos.cluster.judge import Findings, judged
+from tests.chaos.cluster.kinds import FAULTS, cannot_be_made
 from tests.chaos.cluster.ledger import remains
+from tests.chaos.cluster.scene import Draw, Scene, may_overlap
+from tests.chaos.cluster.sightings import Sightings
 from tests.chaos.cluster.site import Site, site
 from tests.chaos.cluster.walk import Installer
+from tests.support.processes import until
 
 _RATE = 50.0
 _CALM_S = 3.0
+#: How long after the first of two faults the second is made: within the shortest of them, most times.
+_LATER_S = 1.5
+#: How often a partner is drawn before the next kind is asked for one.
+_DRAWS = 200
+_PREPARED_S = 120.0
 
 
-def run(folder: Path, *, seed: int, faults: int | None, only: tuple[str, ...] = (), short: bool) -> Findings:
-    """Makes so many faults (None: every kind once) and judges. Everything written is in `folder`. `only`: kinds."""
+class Load(Protocol):
+    """What goes on in the background for the whole run: the crowd of customers, or somebody who means ill."""
+
+    def start(self) -> None: ...
+
+    def stop(self) -> list[str]:
+        """Ends it; gives what went wrong with it, not with the nodes."""
+
+
+def run(
+    folder: Path,
+    *,
+    seed: int,
+    faults: int | None,
+    pairs: int = 0,
+    only: tuple[str, ...] = (),
+    short: bool,
+    loads: Sequence[Callable[[Site], Load]] = (),
+) -> Findings:
+    """Makes so many single faults (None: every kind once) and pairs, and judges.
+
+    Everything written is in `folder`. `only`: kinds. `loads`: what goes on besides the crowd.
+    """
     rng, history = random.Random(seed), History()
     with site(folder, FAILBACK_DELAY="3") as cluster, contextlib.closing(customers(cluster)) as installer:
         not_made = cannot_be_made(cluster)
         kinds = [kind for kind in only or FAULTS if kind not in not_made]
-        crowd = Crowd(cluster, history, installer, _RATE, seed)
+        running: list[Load] = [Crowd(cluster, history, installer, _RATE, seed), *(load(cluster) for load in loads)]
         cluster.start()
-        crowd.start()
+        for load in running:
+            load.start()
         time.sleep(_CALM_S)
         troubles = []
         try:
-            for kind in islice(_order(kinds, rng, short=short), faults or len(kinds)):
-                _make(cluster, history, kind, rng, short=short)
+            with Sightings(cluster, history):
+                for draws in _plan(kinds, rng, len(kinds) if faults is None else faults, pairs, short=short):
+                    _make(cluster, history, draws, rng, short=short)
         except AssertionError as error:
             troubles.append(str(error))
             _say(f"THE RUN ENDS HERE: {error}")
-        troubles += crowd.stop()
+        troubles += [each for load in running for each in load.stop()]
         with contextlib.suppress(AssertionError):
             # What is still on its way from a queue to the ledger is not lost.
             cluster.steady()
@@ -55,27 +88,82 @@ def customers(cluster: Site) -> Installer:
     return Installer(cluster.urls, cluster.secrets, [key.public_jwk for key in keys])
 
 
+def _plan(kinds: list[str], rng: random.Random, faults: int, pairs: int, *, short: bool) -> list[tuple[Draw, ...]]:
+    """What is made in turn, each by itself or with the one that it overlaps with: in their order, or mixed."""
+    singles = [(FAULTS[kind].draw(rng),) for kind in islice(_order(kinds, rng, short=short), faults)]
+    doubles = list(islice(_pairs(kinds, rng), pairs)) if pairs else []
+    plan: list[tuple[Draw, ...]] = [*singles, *doubles]
+    return plan if short else rng.sample(plan, len(plan))
+
+
 def _order(kinds: list[str], rng: random.Random, *, short: bool) -> Iterator[str]:
     """Every kind as often as every other: as they are listed, or mixed anew each time."""
     while True:
         yield from kinds if short else rng.sample(kinds, len(kinds))
 
 
-def _make(cluster: Site, history: History, kind: str, rng: random.Random, *, short: bool) -> None:
-    fault = Fault(kind=kind, began=now())
-    history.faults.append(fault)
+def _pairs(kinds: list[str], rng: random.Random) -> Iterator[tuple[Draw, Draw]]:
+    """Pairs that may overlap, each kind about as often as every other. ValueError: no two of these may."""
+    fruitless = 0
+    for kind in _order(kinds, rng, short=False):
+        first = FAULTS[kind].draw(rng)
+        others = (FAULTS[rng.choice(kinds)].draw(rng) for _ in range(_DRAWS))
+        second = next((other for other in others if may_overlap(first, other)), None)
+        if second is not None:
+            fruitless = 0
+            # What takes its time to be made comes first: the other one waits for it.
+            yield (second, first) if second.kind.prepares else (first, second)
+        elif (fruitless := fruitless + 1) > len(kinds):
+            raise ValueError(f"no two of {', '.join(kinds)} may overlap")
+
+
+def _make(cluster: Site, history: History, draws: tuple[Draw, ...], rng: random.Random, *, short: bool) -> None:
+    """The faults of one turn, until the cluster has come round. AssertionError: it does not."""
+    scenes = _scenes(cluster, draws, rng, short=short)
+    made = [scene.fault for scene in scenes]
+    history.faults += made
+    name = " + ".join(fault.kind for fault in made)
     try:
-        FAULTS[kind](Scene(cluster, fault, rng, short))
-        fault.healed = now()
+        _make_at_once(scenes, 0.0 if short else rng.uniform(0.0, _LATER_S))
         cluster.steady()
     except AssertionError as error:
-        raise AssertionError(f"{kind}: {error}") from None
+        raise AssertionError(f"{name}: {error}") from None
     finally:
-        fault.ended = now()
-    took = "" if fault.takeover_s is None else f", another led after {fault.takeover_s:.2f} s"
-    failed = sum(not check.answered for check in history.checks if check.began >= fault.began)
-    _say(f"{len(history.faults):4} {kind}: {fault.ended - fault.began:.1f} s{took}, {failed} unanswered {fault.note}")
+        for fault in made:
+            fault.ended = now()
+    _tell(history, name, made)
     time.sleep(0.3 if short else rng.uniform(0.2, 1.0))
+
+
+def _scenes(cluster: Site, draws: tuple[Draw, ...], rng: random.Random, *, short: bool) -> list[Scene]:
+    _, epoch = cluster.lease()
+    found = []
+    for draw in draws:
+        overlaps = next((other.kind.name for other in draws if other is not draw), None)
+        fault = Fault(kind=draw.kind.name, began=now(), overlaps=overlaps)
+        found.append(Scene(cluster, fault, draw, random.Random(rng.random()), epoch, short))
+    return found
+
+
+def _make_at_once(scenes: list[Scene], later_s: float) -> None:
+    """The last one so long after the one before it was made; on this thread, at whose end a server's process ends."""
+    *others, last = scenes
+    with ThreadPoolExecutor(1) as pool:
+        begun = [pool.submit(other.make) for other in others]
+        for other, made in zip(others, begun, strict=True):
+            until(lambda fault=other.fault, made=made: fault.made or made.done(), "a fault made", _PREPARED_S)  # type: ignore[misc]
+            time.sleep(later_s)
+        last.make()
+        for made in begun:
+            made.result()
+
+
+def _tell(history: History, name: str, made: list[Fault]) -> None:
+    took = "".join(f", another led after {fault.takeover_s:.2f} s" for fault in made if fault.takeover_s is not None)
+    notes = " ".join(fault.note for fault in made if fault.note)
+    failed = sum(not check.answered for check in history.checks if check.began >= made[0].began)
+    number = len(history.faults)
+    _say(f"{number:4} {name}: {made[0].ended - made[0].began:.1f} s{took}, {failed} unanswered {notes}")
 
 
 def _say(line: str) -> None:

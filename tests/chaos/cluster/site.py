@@ -1,4 +1,8 @@
-"""The cluster under test: three nodes with their disks, clocks and links, a Postgres, a pooler for one of them."""
+"""The cluster under test: three nodes with their disks, clocks and links, a Postgres, a pooler for one of them.
+
+The first node's URL names two hosts, of which one takes writes; the second is behind the pooler; the third knows one
+address, which moves with the database. Their role owns the ledger's tables and is no superuser.
+"""
 
 from __future__ import annotations
 
@@ -9,27 +13,34 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
+from urllib.parse import quote
 
 import psutil
 from sqlalchemy import select, text
-from sqlalchemy.engine import make_url
+from sqlalchemy.engine import URL, make_url
 
 from api.ledger import tables
 from api.ledger.database import Database
-from api.ledger.errors import LedgerUnavailable
+from api.ledger.errors import LedgerError
 from api.ledger.migrate import upgrade
 from api.secret_files import generate_secrets
 from tests.chaos.cluster.links import Link, Network, network
 from tests.chaos.cluster.machine import SmallDisk, WallClock, clock_library
 from tests.chaos.cluster.pooler import PgBouncer
+from tests.chaos.cluster.route import Route
+from tests.chaos.cluster.superuser import Superuser
 from tests.support.cluster import Member
 from tests.support.postgres import PostgresServer, StopMode, free_port
 from tests.support.processes import freeze, until
 
-_NODES = 3
-_POOLED_RANK = 2
+NODES = 3
+_DOUBLE_RANK, _POOLED_RANK = 1, 2
+#: The nodes' role in the database, which owns the ledger and has no other rights.
+ROLE = "protecao"
 _HEAL_S = 240.0
 _FRESH_S = 3.0
+#: No lease is given for longer: one that seems to last longer was written while the database's clock was ahead.
+_LEASE_S = 60.0
 #: Nothing that a test asserts on: what a node says, for the reader of a failed run.
 _SETTINGS = {"RATE_LIMIT": "1000000/minute", "LOG_LEVEL": "INFO"}
 
@@ -42,7 +53,7 @@ _LEASE = text(
 class Host:
     """One node's machine. `front` is the way of the clients to it, `back` its way to the database."""
 
-    def __init__(self, site: Site, rank: int, folder: Path, back: Link, front: Link, clock: WallClock | None) -> None:
+    def __init__(self, site: Site, rank: int, folder: Path, back: Route, front: Link, clock: WallClock | None) -> None:
         self.rank, self.folder, self.back, self.front, self.clock = rank, folder, back, front, clock
         self.id = f"node-{rank}"
         self.disk: SmallDisk | None = None
@@ -117,21 +128,43 @@ class Server(Protocol):
 
 
 class Site:
-    """All of it. `database` is the test's own way to the ledger, past every link."""
+    """All of it. `database` is the test's own way to the ledger, as its superuser, which no fault of the network meets.
 
-    def __init__(self, folder: Path, net: Network, server: Server, pooler: PgBouncer | None, **more: str) -> None:
-        self.folder, self.server, self.pooler = folder, server, pooler
-        self.url = server.create_database(f"chaos_{uuid.uuid4().hex[:12]}")
-        self.database = Database(self.url)
-        upgrade(self.database)
+    `address`: a link that leads to whichever server takes writes, for the pooler and for `database`; where there is
+    none the server stays the same, and the nodes are what its URL says.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        net: Network,
+        server: Server,
+        pooler: PgBouncer | None = None,
+        address: Link | None = None,
+        clock: WallClock | None = None,
+        **more: str,
+    ) -> None:
+        """`clock`: the server's own."""
+        self.folder, self.server, self.pooler, self.address, self.clock = folder, server, pooler, address, clock
+        url = make_url(server.create_database(f"chaos_{uuid.uuid4().hex[:12]}"))
+        if address is not None:
+            url = url.set(port=address.port)
+        own_url = url.render_as_string(hide_password=False)
+        self.superuser, self.database = Superuser(own_url), Database(own_url)
+        self._url = url if address is None else self._given_to_the_role(url)
+        with contextlib.closing(Database(self._url.render_as_string(hide_password=False))) as database:
+            upgrade(database)
         self.secrets = generate_secrets().settings()
         self._more = more
         self._members: list[Member] = []
         self._library = clock_library(folder)
         self.hosts: list[Host] = []
-        for rank in range(1, _NODES + 1):
+        for rank in range(1, NODES + 1):
             behind = pooler.port if pooler is not None and rank == _POOLED_RANK else server.port
-            back, front = net.link(free_port(), behind), net.link(free_port(), 1)
+            links = [net.link(free_port(), behind)]
+            if address is not None and rank == _DOUBLE_RANK:
+                links.append(net.link(free_port(), behind))
+            back, front = Route(*links), net.link(free_port(), 1)
             machine = folder / f"machine-{rank}"
             machine.mkdir()
             clock = None if self._library is None else WallClock(machine, self._library)
@@ -147,7 +180,9 @@ class Site:
         return self.hosts[0]
 
     def start_node(self, host: Host, folder: Path) -> Member:
-        url = make_url(self.url).set(host="127.0.0.1", port=host.back.port).render_as_string(hide_password=False)
+        url = f"postgresql://{self._login}@{host.back.hosts}/{self._url.database}"
+        if host.back.is_double:
+            url += "?target_session_attrs=read-write"
         clock = {} if host.clock is None else host.clock.env
         own = {**_SETTINGS, **clock, **self._more, "NODE_URL": f"http://127.0.0.1:{host.front.port}"}
         self._members.append(Member(url, folder, self.secrets, host.rank, **own))
@@ -159,6 +194,25 @@ class Site:
             host.start()
         self.steady()
 
+    def adds(self, standby: PostgresServer) -> None:
+        """From now on the second host of the URLs that name two is there."""
+        for host in self._direct():
+            host.back.add(standby.port)
+
+    def moves_to(self, server: PostgresServer) -> None:
+        """From now on `server` takes the writes; the one before it is still there."""
+        assert self.address is not None
+        self.address.target = server.port
+        self.database.close()
+        for host in self._direct():
+            host.back.move(server.port)
+        self.server = server
+
+    def drops(self, server: PostgresServer) -> None:
+        """From now on there is nobody where `server` was."""
+        for host in self._direct():
+            host.back.drop(server.port)
+
     def beats(self) -> list[Beat]:
         with self.database.reading() as connection:
             rows = connection.execute(_BEATS)
@@ -168,14 +222,18 @@ class Site:
         """The rank that leads, 0 where none does, and the epoch."""
         with self.database.reading() as connection:
             row = connection.execute(_LEASE).first()
-            return (0, 0) if row is None else (row.rank if row.left > 0 else 0, row.epoch)
+            return (0, 0) if row is None else (row.rank if 0 < row.left < _LEASE_S else 0, row.epoch)
 
     def takeover_after(self, epoch: int) -> float | None:
-        """When another node took the lease after `epoch`; None: not yet."""
+        """When another node took the lease after `epoch`; None: not yet, or the database does not say."""
         table = tables.failovers
-        with self.database.reading() as connection:
-            found = connection.scalar(select(table.c.at).where(table.c.epoch > epoch).order_by(table.c.epoch).limit(1))
-            return None if found is None else float(found)
+        query = select(table.c.at).where(table.c.epoch > epoch).order_by(table.c.epoch).limit(1)
+        try:
+            with self.database.reading() as connection:
+                found = connection.scalar(query)
+        except LedgerError:
+            return None
+        return None if found is None else float(found)
 
     def steady(self) -> None:
         """Waits until rank 1 leads, all nodes beat and answer, and every queue is empty. AssertionError: not so."""
@@ -186,15 +244,15 @@ class Site:
 
     def _is_steady(self) -> bool:
         try:
-            fresh = [beat for beat in self.beats() if beat.age < _FRESH_S]
+            fresh = [beat for beat in self.beats() if abs(beat.age) < _FRESH_S]
             leader, _ = self.lease()
-        except LedgerUnavailable:  # a connection from before the outage
+        except LedgerError:  # a connection from before the outage
             return False
         ranks = {beat.rank for beat in fresh if beat.state in ("LEADING", "STANDBY") and beat.queue == 0}
         return (
             leader == 1
-            and ranks == set(range(1, _NODES + 1))
-            and len(fresh) == _NODES
+            and ranks == set(range(1, NODES + 1))
+            and len(fresh) == NODES
             and all(host.member.server.answers("/readyz") for host in self.hosts)
         )
 
@@ -203,6 +261,20 @@ class Site:
         if not member.server._output.closed:
             with (self.folder / f"{member.id}.log").open("a", encoding="utf-8") as file:
                 file.write(member.server.output())
+
+    def _given_to_the_role(self, url: URL) -> URL:
+        """`url` for the nodes' role, which owns that database from now on."""
+        self.superuser.does(f"CREATE ROLE {ROLE} LOGIN", f"ALTER DATABASE {url.database} OWNER TO {ROLE}")
+        return url.set(username=ROLE)
+
+    @property
+    def _login(self) -> str:
+        user, password = self._url.username or "", self._url.password
+        return quote(user) if password is None else f"{quote(user)}:{quote(str(password))}"
+
+    def _direct(self) -> list[Host]:
+        """The nodes that no pooler is in front of."""
+        return [host for host in self.hosts if self.pooler is None or host.rank != _POOLED_RANK]
 
     def close(self) -> None:
         for member in self._members:
@@ -219,9 +291,23 @@ def site(folder: Path, **more: str) -> Iterator[Site]:
     """A cluster on a Postgres of its own, to be started; all of it ends afterwards. `more`: settings of every node."""
     with contextlib.ExitStack() as stack:
         net = stack.enter_context(network())
-        server = stack.enter_context(PostgresServer(folder / "postgres"))
+        clock = clock_of_the_server(folder)
+        server = stack.enter_context(PostgresServer(folder / "postgres", env=None if clock is None else clock.env))
+        address = net.link(free_port(), server.port)
         pooler = None
         if PgBouncer.is_installed():
-            pooler = PgBouncer(server, folder / "pgbouncer").start()
+            pooler = PgBouncer(address, folder / "pgbouncer", user=ROLE).start()
             stack.callback(pooler.kill)
-        yield stack.enter_context(contextlib.closing(Site(folder, net, server, pooler, **more)))
+        made = Site(folder, net, server, pooler, address, clock, **more)
+        # Another one by then, where a standby was promoted.
+        stack.callback(lambda: made.server.close())
+        yield stack.enter_context(contextlib.closing(made))
+
+
+def clock_of_the_server(folder: Path) -> WallClock | None:
+    """A clock for Postgres alone; None where there is no C compiler."""
+    library = clock_library(folder)
+    if library is None:
+        return None
+    (folder / "server").mkdir()
+    return WallClock(folder / "server", library)

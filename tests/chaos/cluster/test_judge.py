@@ -116,7 +116,13 @@ def test_a_seat_that_was_given_and_is_not_taken_is_wrong() -> None:
 def test_what_still_waits_or_was_set_aside_is_said() -> None:
     history, left = sound()
     left.queued, left.dead, left.findings = 2, 1, Counter(dead=1, over_seats=3)
-    assert broken(history, left) == {"still queued": 2, "set aside": 2}
+    assert broken(history, left) == {"still queued": 2, "dead": 2}
+
+
+def test_a_node_that_says_that_events_are_dead_is_believed() -> None:
+    history, left = sound()
+    left.said_dead = ["node-1 says that 2 are"]
+    assert broken(history, left) == {"dead": 1}
 
 
 def test_takeovers_gaps_and_times_are_told_apart() -> None:
