@@ -72,8 +72,13 @@ class Route:
 
     def move(self, port: int) -> None:
         """The server that takes writes is now at `port`: a single address moves, open connections stay."""
-        if not self.is_double:
-            self._links[0].target = port
+        if self.is_double:
+            return
+        (link,) = self._links
+        with self._lock:
+            link.target = port
+            if link not in self._serving:
+                self._serve(link)
 
     def drop(self, port: int) -> None:
         """The server at `port` is gone for good."""

@@ -88,10 +88,10 @@ def customers(cluster: Site) -> Installer:
     return Installer(cluster.urls, cluster.secrets, [key.public_jwk for key in keys])
 
 
-def _plan(kinds: list[str], rng: random.Random, faults: int, pairs: int, *, short: bool) -> list[tuple[Draw, ...]]:
+def _plan(kinds: list[str], rng: random.Random, faults: int, doubled: int, *, short: bool) -> list[tuple[Draw, ...]]:
     """What is made in turn, each by itself or with the one that it overlaps with: in their order, or mixed."""
     singles = [(FAULTS[kind].draw(rng),) for kind in islice(_order(kinds, rng, short=short), faults)]
-    doubles = list(islice(_pairs(kinds, rng), pairs)) if pairs else []
+    doubles = list(islice(pairs(kinds, rng), doubled)) if doubled else []
     plan: list[tuple[Draw, ...]] = [*singles, *doubles]
     return plan if short else rng.sample(plan, len(plan))
 
@@ -102,7 +102,7 @@ def _order(kinds: list[str], rng: random.Random, *, short: bool) -> Iterator[str
         yield from kinds if short else rng.sample(kinds, len(kinds))
 
 
-def _pairs(kinds: list[str], rng: random.Random) -> Iterator[tuple[Draw, Draw]]:
+def pairs(kinds: list[str], rng: random.Random) -> Iterator[tuple[Draw, Draw]]:
     """Pairs that may overlap, each kind about as often as every other. ValueError: no two of these may."""
     fruitless = 0
     for kind in _order(kinds, rng, short=False):

@@ -179,13 +179,15 @@ class Site:
     def primary(self) -> Host:
         return self.hosts[0]
 
-    def start_node(self, host: Host, folder: Path) -> Member:
+    def node_url(self, host: Host) -> str:
+        """Its `DATABASE_URL`."""
         url = f"postgresql://{self._login}@{host.back.hosts}/{self._url.database}"
-        if host.back.is_double:
-            url += "?target_session_attrs=read-write"
+        return f"{url}?target_session_attrs=read-write" if host.back.is_double else url
+
+    def start_node(self, host: Host, folder: Path) -> Member:
         clock = {} if host.clock is None else host.clock.env
         own = {**_SETTINGS, **clock, **self._more, "NODE_URL": f"http://127.0.0.1:{host.front.port}"}
-        self._members.append(Member(url, folder, self.secrets, host.rank, **own))
+        self._members.append(Member(self.node_url(host), folder, self.secrets, host.rank, **own))
         return self._members[-1]
 
     def start(self) -> None:

@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from tests.chaos.cluster.history import Check, Fault, History, Suspension
+from api.troubles import Trouble
+from tests.chaos.cluster.history import Check, Fault, History, Sighting, Suspension
 from tests.chaos.cluster.judge import judged
 from tests.chaos.cluster.ledger import Remains, Row
 
@@ -137,3 +138,76 @@ def test_takeovers_gaps_and_times_are_told_apart() -> None:
     assert figures["takeover_s"]["after SIGTERM"] is None
     assert (figures["check_ms"]["normal"]["count"], figures["check_ms"]["database away"]["p50"]) == (2, 500.0)
     assert figures["longest_gap_s"] == 31.4
+
+
+@pytest.mark.parametrize(
+    ("skew", "as_of", "valid", "breach"),
+    [
+        # The license was suspended from 200 to 300; the check is answered at 250.1, or at 310.1.
+        (600, 250 + 600, True, "false grants"),
+        (600, 199 + 600, True, None),
+        (-600, 250 - 600, True, "false grants"),
+        (-600, 199 - 600, True, None),
+        # A node that does not go by the clock that is wrong.
+        (600, 250, True, "false grants"),
+        (-600, 199, True, None),
+        (600, 302 + 600, False, "false denials"),
+        (-600, 299 - 600, False, None),
+        (-600, 302, False, "false denials"),
+    ],
+)
+def test_while_the_database_s_clock_is_off_knowledge_is_dated_by_the_right_one(
+    skew: int, as_of: float, valid: bool, breach: str | None
+) -> None:
+    history, left = sound()
+    history.suspensions.append(Suspension("l", (200.0, 200.1), (300.0, 300.1)))
+    history.faults.append(Fault(kind="clock", began=150, made=150, healed=320, ended=320, skew_s=skew))
+    began = 250.0 if valid else 310.0
+    history.checks[0] = replace(_GOOD, expected=None, valid=valid, as_of=as_of, began=began, ended=began + 0.1)
+    assert broken(history, left) == ({breach: 1} if breach else {})
+
+
+def test_faults_that_overlap_are_a_pair_and_stand_for_no_figure_of_a_single_one() -> None:
+    history, left = sound()
+    history.faults = [
+        Fault(kind="kill_primary", overlaps="lock", began=110, made=110, healed=120, ended=125, takeover_s=60.0),
+        Fault(kind="lock", overlaps="kill_primary", began=110, made=112, healed=118, ended=125),
+        Fault(kind="lock", overlaps="slow", began=130, made=130, healed=131, ended=140),
+        Fault(kind="slow", overlaps="lock", began=130, made=132, healed=133, ended=140),
+    ]
+    figures = judged(history, left, {}, []).figures
+    assert (figures["faults"], figures["pairs"]) == (4, 1)
+    assert figures["takeover_s"]["after SIGKILL"] is None
+
+
+def test_the_slowest_check_of_a_planned_stop_is_told_over_a_normal_one() -> None:
+    history, left = sound()
+    history.faults = [Fault(kind="term_primary", began=110, made=111, healed=115, ended=120)]
+    history.add(replace(_USED, request_id="v", began=110.9, ended=111.3))
+    history.add(replace(_USED, request_id="w", began=116.0, ended=118.0))
+    figures = judged(history, left, {}, []).figures
+    assert figures["check_ms"]["planned stop"]["max"] == 400.0
+    assert figures["planned_stop_over_normal_ms"] == 300.0
+
+
+def test_what_others_had_queued_while_one_license_s_row_was_locked_is_a_share() -> None:
+    history, left = sound()
+    history.faults = [Fault(kind="lock_row", began=110, made=110, healed=120, ended=121, license_id="l")]
+    for i in range(4):
+        durability = "queue" if i == 0 else "ledger"
+        history.add(replace(_GOOD, license_id="m", began=111.0, ended=111.1, durability=durability, event_id=f"m{i}"))
+    history.add(replace(_GOOD, durability="queue", began=112.0, ended=112.1))
+    assert judged(history, left, {}, []).figures["queued_for_others_share"] == 0.25
+
+
+def test_a_trouble_is_counted_for_each_fault_during_which_it_was_said() -> None:
+    history, left = sound()
+    history.faults = [
+        Fault(kind="full_disk", began=110, made=110, healed=120, ended=121),
+        Fault(kind="full_disk", began=130, made=130, healed=140, ended=141),
+        Fault(kind="slow", began=150, made=150, healed=160, ended=161),
+    ]
+    said = [(Trouble.COPY(reason="full"), 112.0, 131.0), (Trouble.QUEUE_FULL(), 135.0, 136.0), ("new", 155.0, 155.0)]
+    history.sightings = [Sighting(node="n", sentence=text, first=first, last=last) for text, first, last in said]
+    seen = judged(history, left, {}, []).figures["troubles_seen"]
+    assert seen == {"full_disk": {"COPY": 2, "QUEUE_FULL": 1}, "slow": {"new": 1}}
