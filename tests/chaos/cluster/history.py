@@ -69,6 +69,8 @@ class Fault:
     overlaps: str | None = None
     skew_s: int = 0
     license_id: str | None = None
+    #: Names of troubles of which nodes are to say one while it lasts; none: nobody is to see to it.
+    expects: tuple[str, ...] = ()
 
     def overlapped(self, other: Fault) -> bool:
         """Whether there was a moment at which both were made and neither had healed."""

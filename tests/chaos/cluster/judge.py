@@ -19,6 +19,12 @@ from tests.chaos.cluster.sightings import named
 OUTAGES = frozenset(
     {"stop_postgres", "kill_postgres", "freeze_postgres", "stop_postgres_and_kill_primary", "damaged_queue"}
 )
+_KILLED, _TERMINATED, _FROZEN = "kill_primary", "term_primary", "freeze_primary"
+_PARTITIONS = ("partition", "partition_up", "partition_down")
+#: Faults that figures are made of where they do not overlap with others.
+ALONE = OUTAGES | {_KILLED, _TERMINATED, _FROZEN, "partition", "lock_row"}
+#: A trouble is to be seen within so many seconds.
+_SAID_S = 8.0
 #: How many events a replay sends in one.
 _BATCH = 500
 
@@ -49,6 +55,7 @@ def judged(history: History, left: Remains, not_made: dict[str, str], troubles: 
         "wrong seats": _wrong_seats(history, left),
         "still queued": ["an event"] * left.queued,
         "dead": ["an event"] * (left.dead + left.findings["dead"]) + left.said_dead,
+        "unsaid": _unsaid(history),
         "troubles": troubles,
     }
     return Findings(_figures(history, left, not_made, breaches), breaches)
@@ -158,6 +165,21 @@ def _wrong_seats(history: History, left: Remains) -> list[str]:
     ]
 
 
+def _unsaid(history: History) -> list[str]:
+    """Kinds of fault that somebody has to see to, and no node ever said so in the time that it takes."""
+    said: dict[tuple[str, tuple[str, ...]], set[str]] = {}
+    for fault in history.faults:
+        if fault.expects and fault.healed - fault.made >= _SAID_S:
+            said.setdefault((fault.kind, fault.expects), set()).update(_seen(fault, history))
+    return [f"{kind}: {' or '.join(names)}" for (kind, names), seen in said.items() if not seen.intersection(names)]
+
+
+def _seen(fault: Fault, history: History) -> set[str]:
+    """The troubles that some node said while it lasted and until all was well."""
+    lasted = (each for each in history.sightings if each.first <= fault.ended and each.last >= fault.made)
+    return {named(each.sentence) for each in lasted}
+
+
 def _tell(check: Check) -> str:
     said = f"{check.code} by {check.node} ({check.durability})" if check.answered else f"nothing in {check.took:.1f} s"
     return f"{check.client} {check.act} {check.fingerprint or ''} at {check.began:.3f}: {said} {list(check.tried)}"
@@ -184,10 +206,10 @@ def _figures(
         "conflicts": {kind: count for kind, count in left.findings.items() if kind != "dead"},
         "failovers": dict(left.failovers),
         "takeover_s": {
-            "after SIGKILL": _spread(_takeovers(alone, "kill_primary")),
-            "after SIGTERM": _spread(_takeovers(alone, "term_primary")),
-            "after SIGSTOP": _spread(_takeovers(alone, "freeze_primary")),
-            "after a partition": _spread(_takeovers(alone, "partition", "partition_up", "partition_down")),
+            "after SIGKILL": _spread(_takeovers(alone, _KILLED)),
+            "after SIGTERM": _spread(_takeovers(alone, _TERMINATED)),
+            "after SIGSTOP": _spread(_takeovers(alone, _FROZEN)),
+            "after a partition": _spread(_takeovers(alone, *_PARTITIONS)),
         },
         "longest_gap_s": round(_longest_gap(checks), 3),
         "check_ms": {
@@ -216,7 +238,7 @@ def _told_apart(checks: Sequence[Check], faults: Sequence[Fault]) -> tuple[list[
     The latter two by faults that were alone.
     """
     any_, outages = _Spans((f.began, f.ended) for f in faults), _Spans(_lasting(faults, OUTAGES))
-    stops = _Spans(_lasting(faults, {"term_primary"}))
+    stops = _Spans(_lasting(faults, {_TERMINATED}))
     answered = [check for check in checks if check.answered]
     return (
         [check.took for check in answered if not any_.meet(check.began, check.ended)],
@@ -271,12 +293,7 @@ def _troubles_seen(history: History) -> dict[str, dict[str, int]]:
     seen: dict[str, Counter[str]] = {}
     for fault in history.faults:
         if fault.overlaps is None:
-            names = {
-                named(each.sentence)
-                for each in history.sightings
-                if each.first <= fault.ended and each.last >= fault.made
-            }
-            seen.setdefault(fault.kind, Counter()).update(names)
+            seen.setdefault(fault.kind, Counter()).update(_seen(fault, history))
     return {kind: dict(sorted(names.items())) for kind, names in sorted(seen.items()) if names}
 
 

@@ -12,6 +12,7 @@ from tests.support.replication import ReplicatedPair
 _THIS = (None,)
 _OTHERS, _ALL = (2, 3), (1, 2, 3)
 _PROCESSES, _BACK, _CLOCK = ("processes {rank}",), ("back {rank}",), ("clock {rank}",)
+_CLOCKS = ("LEDGER_CLOCK", "CLOCKS")
 _EVERY_BACK = ("back 1", "back 2", "back 3")
 
 _PROCESS_KINDS = (
@@ -39,14 +40,42 @@ _SERVER_KINDS = (
     Kind("promote_standby", database.promote_standby, ("server", "settings"), takes_ledger=True, prepares=True),
 )
 _DATABASE_KINDS = (
-    Kind("lock_table", database.lock_table, (), tables=database.one_table, takes_ledger=True),
-    Kind("lock_row", database.lock_row, (), tables=database.licenses, takes_ledger=True),
-    Kind("revoke_table", database.revoke_table, (), tables=database.one_table, takes_ledger=True),
-    Kind("rename_table", database.rename_table, (), tables=database.one_table, takes_ledger=True),
-    Kind("row_security", database.row_security, (), tables=database.one_or_all, takes_ledger=True),
-    Kind("read_only", database.read_only, ("settings",), takes_ledger=True),
-    Kind("clock_forward", database.clock_forward, ("server's clock",), takes_ledger=True),
-    Kind("clock_back", database.clock_back, ("server's clock",), takes_ledger=True),
+    Kind(
+        "lock_table",
+        database.lock_table,
+        (),
+        tables=database.one_table,
+        takes_ledger=True,
+        troubles=("LOCKED", "LEDGER"),
+    ),
+    Kind("lock_row", database.lock_row, (), tables=database.licenses, takes_ledger=True, troubles=("HELD",)),
+    Kind(
+        "revoke_table",
+        database.revoke_table,
+        (),
+        tables=database.one_table,
+        takes_ledger=True,
+        troubles=("LEDGER", "QUEUE_NOT_TAKEN"),
+    ),
+    Kind(
+        "rename_table",
+        database.rename_table,
+        (),
+        tables=database.one_table,
+        takes_ledger=True,
+        troubles=("LEDGER", "QUEUE_NOT_TAKEN"),
+    ),
+    Kind(
+        "row_security",
+        database.row_security,
+        (),
+        tables=database.one_or_all,
+        takes_ledger=True,
+        troubles=("LEDGER", "QUEUE_NOT_TAKEN", "CONTRADICTED"),
+    ),
+    Kind("read_only", database.read_only, ("settings",), takes_ledger=True, troubles=("READ_ONLY",)),
+    Kind("clock_forward", database.clock_forward, ("server's clock",), takes_ledger=True, troubles=_CLOCKS),
+    Kind("clock_back", database.clock_back, ("server's clock",), takes_ledger=True, troubles=_CLOCKS),
 )
 _NETWORK_KINDS = (
     Kind("partition", faults.partition, _BACK, takes_ledger=True),
@@ -58,7 +87,7 @@ _NETWORK_KINDS = (
     Kind("clients_cut_off", faults.clients_cut_off, ("front 1",), silent=_THIS),
 )
 _MACHINE_KINDS = (
-    Kind("shift_clock", faults.shift_clock, _CLOCK, _ALL, silent=_THIS),
+    Kind("shift_clock", faults.shift_clock, _CLOCK, _ALL, silent=_THIS, troubles=("WALL_CLOCK", "OWN_CLOCK", "CLOCKS")),
     Kind("full_disk", faults.full_disk, (*_PROCESSES, *_BACK), silent=_THIS, takes_ledger=True, prepares=True),
     Kind("damaged_queue", faults.damaged_queue, ("server", *_PROCESSES), silent=_THIS, takes_ledger=True),
 )

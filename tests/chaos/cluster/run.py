@@ -6,9 +6,8 @@ import contextlib
 import random
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
 from pathlib import Path
 from typing import Protocol
 
@@ -18,7 +17,8 @@ from tests.chaos.cluster.history import Fault, History, now
 from tests.chaos.cluster.judge import Findings, judged
 from tests.chaos.cluster.kinds import FAULTS, cannot_be_made
 from tests.chaos.cluster.ledger import remains
-from tests.chaos.cluster.scene import Draw, Scene, may_overlap
+from tests.chaos.cluster.plan import planned
+from tests.chaos.cluster.scene import Draw, Scene
 from tests.chaos.cluster.sightings import Sightings
 from tests.chaos.cluster.site import Site, site
 from tests.chaos.cluster.walk import Installer
@@ -28,8 +28,6 @@ _RATE = 50.0
 _CALM_S = 3.0
 #: How long after the first of two faults the second is made: within the shortest of them, most times.
 _LATER_S = 1.5
-#: How often a partner is drawn before the next kind is asked for one.
-_DRAWS = 200
 _PREPARED_S = 120.0
 
 
@@ -68,7 +66,7 @@ def run(
         troubles = []
         try:
             with Sightings(cluster, history):
-                for draws in _plan(kinds, rng, len(kinds) if faults is None else faults, pairs, short=short):
+                for draws in planned(kinds, rng, faults, pairs, only=only, short=short):
                     _make(cluster, history, draws, rng, short=short)
         except AssertionError as error:
             troubles.append(str(error))
@@ -86,35 +84,6 @@ def customers(cluster: Site) -> Installer:
     """Clients that know the cluster's addresses, secrets and keys."""
     keys = parse_signing_keys(cluster.secrets["SIGNING_KEY"])
     return Installer(cluster.urls, cluster.secrets, [key.public_jwk for key in keys])
-
-
-def _plan(kinds: list[str], rng: random.Random, faults: int, doubled: int, *, short: bool) -> list[tuple[Draw, ...]]:
-    """What is made in turn, each by itself or with the one that it overlaps with: in their order, or mixed."""
-    singles = [(FAULTS[kind].draw(rng),) for kind in islice(_order(kinds, rng, short=short), faults)]
-    doubles = list(islice(pairs(kinds, rng), doubled)) if doubled else []
-    plan: list[tuple[Draw, ...]] = [*singles, *doubles]
-    return plan if short else rng.sample(plan, len(plan))
-
-
-def _order(kinds: list[str], rng: random.Random, *, short: bool) -> Iterator[str]:
-    """Every kind as often as every other: as they are listed, or mixed anew each time."""
-    while True:
-        yield from kinds if short else rng.sample(kinds, len(kinds))
-
-
-def pairs(kinds: list[str], rng: random.Random) -> Iterator[tuple[Draw, Draw]]:
-    """Pairs that may overlap, each kind about as often as every other. ValueError: no two of these may."""
-    fruitless = 0
-    for kind in _order(kinds, rng, short=False):
-        first = FAULTS[kind].draw(rng)
-        others = (FAULTS[rng.choice(kinds)].draw(rng) for _ in range(_DRAWS))
-        second = next((other for other in others if may_overlap(first, other)), None)
-        if second is not None:
-            fruitless = 0
-            # What takes its time to be made comes first: the other one waits for it.
-            yield (second, first) if second.kind.prepares else (first, second)
-        elif (fruitless := fruitless + 1) > len(kinds):
-            raise ValueError(f"no two of {', '.join(kinds)} may overlap")
 
 
 def _make(cluster: Site, history: History, draws: tuple[Draw, ...], rng: random.Random, *, short: bool) -> None:
@@ -140,7 +109,7 @@ def _scenes(cluster: Site, draws: tuple[Draw, ...], rng: random.Random, *, short
     found = []
     for draw in draws:
         overlaps = next((other.kind.name for other in draws if other is not draw), None)
-        fault = Fault(kind=draw.kind.name, began=now(), overlaps=overlaps)
+        fault = Fault(kind=draw.kind.name, began=now(), overlaps=overlaps, expects=draw.expects)
         found.append(Scene(cluster, fault, draw, random.Random(rng.random()), epoch, short))
     return found
 

@@ -7,10 +7,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from api.troubles import Trouble
 from tests.chaos.cluster.history import Fault, now
 from tests.chaos.cluster.site import NODES, Host, Site
 from tests.support.processes import until
 
+#: The tables that every check needs; the rest is for who leads, for admins and for people.
+NEEDED = frozenset({"licenses", "machines", "policies", "events", "log_head", "check_minutes"})
 #: For a takeover; a second fault may keep the database away meanwhile.
 _TAKEOVER_S, _OVERLAPPED_S = 60.0, 120.0
 _LONG_OUTAGE_SHARE, _LONG_OUTAGE_S = 0.25, (40.0, 60.0)
@@ -24,7 +27,7 @@ class Kind:
     `tables`: draws tables, which are parts as well. `silent`: nodes that give no verdict, or that no client reaches,
     `None` for the drawn one. `takes_ledger`: a node may be without its ledger, so that a queue fills; `needs_ledger`:
     no queue may have events. `prepares`: it takes a while until it is made. `troubles`: names of `api.troubles.Trouble`
-    of which at least one is seen meanwhile.
+    of which nodes say one while it lasts, where it meets what every check needs.
     """
 
     name: str
@@ -58,6 +61,13 @@ class Draw:
     @property
     def silent(self) -> frozenset[int]:
         return frozenset(self.rank if rank is None else rank for rank in self.kind.silent)
+
+    @property
+    def expects(self) -> tuple[str, ...]:
+        """The troubles that nodes are to say; those that there are."""
+        if self.tables and not NEEDED.intersection(self.tables):
+            return ()
+        return tuple(name for name in self.kind.troubles if name in Trouble.__members__)
 
 
 def may_overlap(one: Draw, other: Draw) -> bool:

@@ -211,3 +211,14 @@ def test_a_trouble_is_counted_for_each_fault_during_which_it_was_said() -> None:
     history.sightings = [Sighting(node="n", sentence=text, first=first, last=last) for text, first, last in said]
     seen = judged(history, left, {}, []).figures["troubles_seen"]
     assert seen == {"full_disk": {"COPY": 2, "QUEUE_FULL": 1}, "slow": {"new": 1}}
+
+
+def test_a_state_that_somebody_has_to_see_to_and_no_node_speaks_of_is_a_breach_once_it_has_lasted() -> None:
+    history, left = sound()
+    short = Fault(kind="full_disk", began=110, made=110, healed=113, ended=114, expects=("COPY", "QUEUE_FULL"))
+    history.faults = [short]
+    assert broken(history, left) == {}
+    history.faults.append(replace(short, made=130.0, healed=140.0, ended=141.0))
+    assert broken(history, left) == {"unsaid": 1}
+    history.sightings = [Sighting(node="n", sentence=Trouble.QUEUE_FULL(), first=135, last=136)]
+    assert broken(history, left) == {}

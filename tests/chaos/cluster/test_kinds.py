@@ -7,8 +7,9 @@ from itertools import islice
 
 import pytest
 
+from tests.chaos.cluster.judge import ALONE
 from tests.chaos.cluster.kinds import FAULTS
-from tests.chaos.cluster.run import pairs
+from tests.chaos.cluster.plan import every_kind_once, pairs
 from tests.chaos.cluster.scene import Draw, may_overlap
 
 
@@ -60,3 +61,19 @@ def test_every_kind_is_in_some_pair_and_no_pair_is_impossible() -> None:
 def test_kinds_of_which_no_two_may_overlap_are_refused() -> None:
     with pytest.raises(ValueError, match="no two of kill_primary, freeze_primary may overlap"):
         next(pairs(["kill_primary", "freeze_primary"], random.Random(1)))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_short_form_makes_every_kind_once_and_in_pairs_only_what_no_figure_is_made_of(seed: int) -> None:
+    turns = every_kind_once(list(FAULTS), random.Random(seed), 6)
+    assert sorted(draw.kind.name for turn in turns for draw in turn) == sorted(FAULTS)
+    doubled = [turn for turn in turns if len(turn) == 2]
+    assert len(doubled) == 6
+    assert all(may_overlap(*turn) for turn in doubled)
+    assert not any(draw.kind.name in ALONE for turn in doubled for draw in turn)
+
+
+def test_a_trouble_is_expected_only_where_a_check_needs_the_table() -> None:
+    assert "LOCKED" not in drawn("lock_table", 1, "outbox").expects
+    assert set(drawn("shift_clock").expects) <= set(FAULTS["shift_clock"].troubles)
+    assert "WALL_CLOCK" in drawn("shift_clock").expects
