@@ -147,13 +147,17 @@ def _untrue(history: History, left: Remains) -> list[str]:
 
 
 def _out_of_order(left: Remains) -> list[str]:
-    """Events of one queue that the log has in another order."""
-    found, last = [], dict[str, int]()
+    """Events of one license in one queue that the log has in another order.
+
+    Those of another license may pass what the ledger does not take yet.
+    """
+    found, last = [], dict[tuple[str, str | None], int]()
     for row in sorted(left.events.values(), key=lambda row: row.seq):
         if row.origin is not None and row.origin_seq is not None:
-            if row.origin_seq <= last.get(row.origin, 0):
-                found.append(f"{row.origin}: place {row.origin_seq} after {last[row.origin]}")
-            last[row.origin] = row.origin_seq
+            queue = row.origin, row.license_id
+            if row.origin_seq <= last.get(queue, 0):
+                found.append(f"{row.license_id} in {row.origin}: place {row.origin_seq} after {last[queue]}")
+            last[queue] = row.origin_seq
     return found
 
 

@@ -100,6 +100,17 @@ def test_one_place_of_a_queue_that_is_in_the_log_twice_is_doubled_and_out_of_ord
     assert broken(history, left) == {"doubled": 1, "out of order": 1}
 
 
+def test_the_order_of_a_queue_is_each_license_s_own() -> None:
+    history, left = sound()
+    left.events["e1"] = replace(left.events["e1"], origin="q", origin_seq=7)
+    left.events["e2"] = replace(left.events["e2"], origin="q", origin_seq=6, license_id="m")
+    history.checks[0] = replace(_GOOD, durability="queue")
+    history.checks[1] = replace(_USED, durability="queue")
+    assert broken(history, left) == {}
+    left.events["e2"] = replace(left.events["e2"], license_id="l")
+    assert broken(history, left) == {"out of order": 1}
+
+
 def test_an_event_that_came_through_a_queue_was_not_in_the_ledger_when_it_was_answered() -> None:
     history, left = sound()
     left.events["e1"] = replace(_ROW, origin="q", origin_seq=1)
