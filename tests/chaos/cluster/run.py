@@ -24,7 +24,8 @@ from tests.chaos.cluster.site import Site, site
 from tests.chaos.cluster.walk import Installer
 from tests.support.processes import until
 
-_RATE = 50.0
+#: Checks a second.
+RATE = 50.0
 _CALM_S = 3.0
 #: How long after the first of two faults the second is made: within the shortest of them, most times.
 _LATER_S = 1.5
@@ -48,17 +49,18 @@ def run(
     pairs: int = 0,
     only: tuple[str, ...] = (),
     short: bool,
+    rate: float = RATE,
     loads: Sequence[Callable[[Site], Load]] = (),
 ) -> Findings:
     """Makes so many single faults (None: every kind once) and pairs, and judges.
 
-    Everything written is in `folder`. `only`: kinds. `loads`: what goes on besides the crowd.
+    Everything written is in `folder`. `only`: kinds. `rate`: checks a second. `loads`: what goes on besides the crowd.
     """
     rng, history = random.Random(seed), History()
     with site(folder, FAILBACK_DELAY="3") as cluster, contextlib.closing(customers(cluster)) as installer:
         not_made = cannot_be_made(cluster)
         kinds = [kind for kind in only or FAULTS if kind not in not_made]
-        running: list[Load] = [Crowd(cluster, history, installer, _RATE, seed), *(load(cluster) for load in loads)]
+        running: list[Load] = [Crowd(cluster, history, installer, rate, seed), *(load(cluster) for load in loads)]
         cluster.start()
         for load in running:
             load.start()
