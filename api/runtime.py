@@ -153,11 +153,14 @@ class Runtime:
             return
         self.jobs.stop()
         supervises = self._supervises.is_set()
-        if not self._siblings.leave(_SIBLINGS_S if supervises else 0.0):
+        is_last = self._siblings.leave(_SIBLINGS_S if supervises else 0.0)
+        if not is_last:
             self._passed_on.set()
         self._stop.set()
         if self._supervisor is not None:
             self._supervisor.join(_LEAVE_S)
+        if is_last and not supervises:
+            self._resign()
 
     @property
     def signer(self) -> Signer:
@@ -324,6 +327,11 @@ class Runtime:
         if self._signer is None and reason != self._waiting_for:
             _log.warning("waiting", extra={"for": reason})
         self._waiting_for = reason
+
+    def _resign(self) -> None:
+        from api.supervision.process import resign
+
+        resign(self.settings, self.node.instance)
 
     def _supervise(self) -> None:
         from api.supervision.process import supervise

@@ -141,6 +141,20 @@ def supervise(
             rest.close()
 
 
+def resign(settings: Settings, instance: str) -> None:
+    """Resigns what a sibling of this instance held and nobody went on with; that it cannot is no error."""
+    leases = LeaseDatabase(settings.database_url)
+    try:
+        store = SqlLeaseStore(leases)
+        held = store.watch()
+        if held is not None and held.holder.instance == instance and store.resign(held.holder, held.epoch):
+            _log.info("the lease is resigned", extra={"node": held.holder.node, "epoch": held.epoch})
+    except Exception as error:  # an interpreter that ends may refuse even a thread
+        _log.warning("the lease runs out by itself", extra={"reason": str(error)})
+    finally:
+        leases.close()
+
+
 def _await_schema(database: Database, stop: threading.Event) -> bool:
     """Until a worker has made the tables: the first look at the lease is to find it. Gives whether they are there.
 
