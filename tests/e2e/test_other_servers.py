@@ -122,6 +122,7 @@ def test_the_lease_is_resigned_when_another_server_ends(command: list[str], post
         assert "Traceback" not in server.output()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preload", [[], ["--preload"]], ids=["", "preloaded"])
 def test_workers_that_are_replaced_after_some_requests_leave_no_spell_without_a_leader(
     preload: list[str], postgres_url: str, tmp_path: Path
@@ -137,7 +138,7 @@ def test_workers_that_are_replaced_after_some_requests_leave_no_spell_without_a_
             while not stop.is_set():
                 with contextlib.suppress(requests.RequestException):  # a worker that ends may break off a connection
                     codes[check(server, sold)] += 1
-                time.sleep(0.03)  # so that they are not all replaced at once
+                time.sleep(0.1)  # a worker serves for longer than it starts: they are not all replaced at once
 
         asking = threading.Thread(target=ask)
         asking.start()
@@ -155,7 +156,7 @@ def test_workers_that_are_replaced_after_some_requests_leave_no_spell_without_a_
 def longest_spell_without_a_leader(database: Database, server: ServerProcess) -> float:
     """In seconds, while six workers are replaced. Where all are at once, one ends when the next has started."""
     longest, led = 0.0, time.monotonic()
-    end = led + _PATIENCE_S
+    end = led + 3 * _PATIENCE_S
     while server.output().count("Booting worker") < 9:
         now = time.monotonic()
         assert now < end, "its workers are not replaced"
