@@ -91,6 +91,8 @@ class LedgerReplay:
         if self._evidence is not None:
             for license_id in sorted(license_ids):
                 self._evidence.require_absence(tables.licenses, license_id)
+        if license_ids and self._key_hashes(license_ids):
+            raise LedgerBusy("a license is shown again that was not a moment ago")
 
     def _finding(self, event_id: str, kind: str, license_id: str | None, data: dict[str, Any]) -> Finding:
         return Finding(event_id, kind, license_id, self._node, self._clock.now(), data)

@@ -174,7 +174,7 @@ class Runtime:
     def waiting_for(self) -> str | None:
         """What keeps this node from giving verdicts, None when nothing does."""
         if self._signer is None:
-            return self._waiting_for
+            return self._held_back_by or self._waiting_for
         if not self._knows_its_part():
             return "the supervisor"
         if self._held_back_by is not None:
