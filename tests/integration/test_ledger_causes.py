@@ -55,7 +55,6 @@ _CAUSES = {
     "wrong password": (of_role("plain", "s3cret-p%40sx"), 'password authentication failed for user "plain"'),
     "may not connect": (of_role("barred"), 'permission denied for database "ledger"'),
     "TLS missing": (of_role("plain", more="?sslmode=require"), "server does not support SSL, but SSL was required"),
-    "no certificate": (of_role("plain", more="?sslmode=verify-full"), "root certificate file"),
     "no CREATE on schema public": (of_role("plain"), "SQLSTATE 42501: permission denied for schema public"),
     "slots full": (of_role("full"), 'too many connections for role "full"'),
     "a wrong encoding": (of_role("postgres", database="latin"), "encoding LATIN1, which cannot hold every text"),
