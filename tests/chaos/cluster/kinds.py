@@ -16,8 +16,8 @@ _CLOCKS = ("LEDGER_CLOCK", "CLOCKS")
 _EVERY_BACK = ("back 1", "back 2", "back 3")
 
 _PROCESS_KINDS = (
-    Kind("kill_worker", faults.kill_worker, _PROCESSES, _ALL),
-    Kind("kill_supervisor", faults.kill_supervisor, _PROCESSES),
+    Kind("kill_worker", faults.kill_worker, _PROCESSES, _ALL, brief=True),
+    Kind("kill_supervisor", faults.kill_supervisor, _PROCESSES, brief=True),
     Kind("freeze_worker", faults.freeze_worker, _PROCESSES, silent=_THIS),
     Kind("kill_primary", faults.kill_primary, _PROCESSES, silent=_THIS),
     Kind("freeze_primary", faults.freeze_primary, _PROCESSES, silent=_THIS),
@@ -36,7 +36,7 @@ _SERVER_KINDS = (
         silent=_THIS,
         takes_ledger=True,
     ),
-    Kind("kill_pooler", faults.kill_pooler, ("pooler",), takes_ledger=True),
+    Kind("kill_pooler", faults.kill_pooler, ("pooler",), takes_ledger=True, brief=True),
     Kind("promote_standby", database.promote_standby, ("server", "settings"), takes_ledger=True, prepares=True),
 )
 _DATABASE_KINDS = (
@@ -82,7 +82,7 @@ _NETWORK_KINDS = (
     Kind("partition_up", faults.partition_up, _BACK, takes_ledger=True),
     Kind("partition_down", faults.partition_down, _BACK, takes_ledger=True),
     Kind("cut_standby", faults.cut_standby, ("back 3", "front 1", "front 2"), silent=(1, 2), takes_ledger=True),
-    Kind("reset_connections", faults.reset_connections, _EVERY_BACK, takes_ledger=True),
+    Kind("reset_connections", faults.reset_connections, _EVERY_BACK, takes_ledger=True, brief=True),
     Kind("slow_network", faults.slow_network, _BACK, takes_ledger=True),
     Kind("clients_cut_off", faults.clients_cut_off, ("front 1",), silent=_THIS),
 )

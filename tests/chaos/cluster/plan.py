@@ -38,8 +38,9 @@ def every_kind_once(kinds: list[str], rng: random.Random, doubled: int) -> list[
 
 
 def _in_order(first: Draw, second: Draw) -> tuple[Draw, Draw]:
-    """What takes its time to be made comes first: the other one waits for it."""
-    return (second, first) if second.kind.prepares else (first, second)
+    """What takes its time to be made comes first, for the other one waits for it; what is over soon comes second."""
+    later = (second.kind.prepares, first.kind.brief) > (first.kind.prepares, second.kind.brief)
+    return (second, first) if later else (first, second)
 
 
 def _plan(kinds: list[str], rng: random.Random, faults: int, doubled: int, *, short: bool) -> list[tuple[Draw, ...]]:

@@ -26,7 +26,7 @@ class Kind:
     `parts`: what no other fault may touch meanwhile; `{rank}` is the drawn one. `ranks`: of these nodes one is drawn;
     `tables`: draws tables, which are parts as well. `silent`: nodes that give no verdict, or that no client reaches,
     `None` for the drawn one. `takes_ledger`: a node may be without its ledger, so that a queue fills; `needs_ledger`:
-    no queue may have events. `prepares`: it takes a while until it is made. `troubles`: names of `api.troubles.Trouble`
+    no queue may have events. `prepares`: it takes a while until it is made; `brief`: it is over soon. `troubles`: names of `api.troubles.Trouble`
     of which nodes say one while it lasts, where it meets what every check needs.
     """
 
@@ -39,6 +39,7 @@ class Kind:
     takes_ledger: bool = False
     needs_ledger: bool = False
     prepares: bool = False
+    brief: bool = False
     troubles: tuple[str, ...] = ()
 
     def draw(self, rng: random.Random) -> Draw:
@@ -73,11 +74,12 @@ class Draw:
 def may_overlap(one: Draw, other: Draw) -> bool:
     """Whether both can be made at once and every promise still stands.
 
-    They touch different parts, a client still reaches a node that gives verdicts, and no disk is given up whose queue
-    has events.
+    They touch different parts, a client still reaches a node that gives verdicts, no disk is given up whose queue has
+    events, and one of them can wait for the other.
     """
     return (
         not one.parts & other.parts
+        and not (one.kind.prepares and other.kind.prepares)
         and len(one.silent | other.silent) < NODES
         and not (one.kind.needs_ledger and other.kind.takes_ledger)
         and not (other.kind.needs_ledger and one.kind.takes_ledger)
