@@ -26,8 +26,8 @@ class Kind:
     `parts`: what no other fault may touch meanwhile; `{rank}` is the drawn one. `ranks`: of these nodes one is drawn;
     `tables`: draws tables, which are parts as well. `silent`: nodes that give no verdict, or that no client reaches,
     `None` for the drawn one. `takes_ledger`: a node may be without its ledger, so that a queue fills; `needs_ledger`:
-    no queue may have events. `prepares`: it takes a while until it is made; `brief`: it is over soon. `troubles`: names of `api.troubles.Trouble`
-    of which nodes say one while it lasts, where it meets what every check needs.
+    no queue may have events. `prepares`: it takes a while until it is made; `brief`: it is over soon. `troubles`: names
+    of `api.troubles.Trouble` of which nodes say one while it lasts, where it meets what every check needs.
     """
 
     name: str
