@@ -4,6 +4,8 @@ Calls that only read share the check lane: one append for all that wait, and bef
 the node's own snapshot does not say yes, since a denial is confirmed in the ledger before it is signed. Calls that
 change a license share the write lane: the licenses are locked in one message, decided one after the other, and written
 in the next. A check that turns out to change something (a license that runs from its first validation) moves there.
+The calls of a license that others hold, or whose statements are slow, have a lane of their own (`api.contention`);
+those that are busy for longer than the budget go on without the ledger, one by one.
 """
 
 from __future__ import annotations
@@ -11,12 +13,13 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TypeVar
 
 from api.batcher import Batcher, Done, Flush, passed_on, waited
 from api.clock import Clock
+from api.contention import Contention, Outcomes, Work
 from api.draft import Draft, MustWrite, Operation, Outcome
 from api.evidence import Evidence
 from api.isolated import Isolated
@@ -32,20 +35,20 @@ _MAX_BATCH = 64
 _MAX_WAITING = 512
 _TRIES = 5
 _AT_ONCE_S = 0.2
-#: No later is it asked again while others hold what it needs. One try may wait 5 s for a SQLite file, and a worker with
-#: a batch that takes 10 s is taken for hung.
-_BUSY_S = 2.0
 _TOUCHED_MAX = 50_000
 
 #: Stands for a call that is not decided yet: whether the ledger shows all there is has to be asked first.
 _SUSPECT = LedgerContradicts("not examined yet")
 
-Outcomes = list[Outcome | BaseException]
 T = TypeVar("T")
 
 
+class LicenseHeld(Exception):
+    """Others hold this call's license: it belongs to the lane of those that wait alone."""
+
+
 class Recorder:
-    """The lanes of one process: two on its ledger, and the one that it goes without it."""
+    """The lanes of one process: three on its ledger, and the one that it goes without it."""
 
     def __init__(
         self,
@@ -57,11 +60,14 @@ class Recorder:
         state: SharedState | None = None,
         isolated: Isolated | None = None,
         evidence: Evidence | None = None,
+        hurried: Ledger | None = None,
+        budget_s: float = 0.5,
         patience_s: float = 5.0,
     ) -> None:
         """`reader`: this node's snapshot, if it keeps one; `isolated`: the lane to take where the ledger is away.
 
-        `evidence`: what that snapshot says against a ledger that shows less.
+        `evidence`: what that snapshot says against a ledger that shows less. `hurried`: the same ledger with less time
+        for each statement; `budget_s`: how long a call waits for others.
         """
         self._evidence = evidence
         self._reader = reader
@@ -69,12 +75,15 @@ class Recorder:
         self._isolated = isolated
         self._touched: dict[str, float] = {}
         self._ledger = ledger
+        self._hurried = hurried or ledger
+        self._contention = Contention(clock, budget_s, ledger.is_blocked)
         self._node = node
         self._clock = clock
         self._uncounted = 0
         self._uncounted_lock = threading.Lock()
         self._checks = self._lane(self._flush_checks, patience_s)
         self._writes = self._lane(self._flush_writes, patience_s)
+        self._alone = self._lane(self._flush_alone, patience_s)
 
     def go_without_it(self, isolated: Isolated) -> None:
         """From now on, where the ledger is away, `isolated` is the lane to take."""
@@ -123,32 +132,32 @@ class Recorder:
     def longest(self, now: float) -> float:
         """For how many seconds at `now` (monotonic) the oldest batch has been under way; 0 where none is."""
         cut_off = 0.0 if self._isolated is None else self._isolated.longest(now)
-        return max(self._checks.longest(now), self._writes.longest(now), cut_off)
+        return max(cut_off, *(lane.longest(now) for lane in (self._checks, self._writes, self._alone)))
 
     def _on_the_ledger(self, operation: Operation, finish: Callable[[Outcome], T], done: Done[T]) -> None:
-        if operation.call.act in WRITING_ACTS:
-            self._writes.begin(operation, finish, done)
-            return
+        if self._contention.goes_alone(operation):
+            self._alone.begin(operation, finish, done)
+        elif operation.call.act in WRITING_ACTS:
+            self._write_or_alone(operation, finish, done)
+        else:
+            self._checks.begin(
+                operation, finish, _or(MustWrite, partial(self._write_or_alone, operation, finish), done)
+            )
 
-        def checked(outcome: T | BaseException) -> None:
-            if isinstance(outcome, MustWrite):
-                passed_on(partial(self._writes.begin, operation, finish), done)
-            else:
-                done(outcome)
-
-        self._checks.begin(operation, finish, checked)
+    def _write_or_alone(self, operation: Operation, finish: Callable[[Outcome], T], done: Done[T]) -> None:
+        self._writes.begin(operation, finish, _or(LicenseHeld, partial(self._alone.begin, operation, finish), done))
 
     def _or_without_it(
         self, isolated: Isolated, operation: Operation, finish: Callable[[Outcome], T], done: Done[T]
     ) -> Done[T]:
-        """`done`, unless the ledger was away or did not take it: then this call goes on in the isolated lane.
+        """`done`, unless the ledger was away, busy for too long or did not take it: then this call goes on without it.
 
         A constraint that an operator added refuses everybody's calls, and none of them is at fault. Replay finds out.
         """
 
         def recorded(outcome: T | BaseException) -> None:
-            if isinstance(outcome, (LedgerUnavailable, LedgerRefused)):
-                passed_on(partial(isolated.begin, operation, finish), done)
+            if isinstance(outcome, (LedgerUnavailable, LedgerBusy, LedgerRefused)):
+                passed_on(partial(isolated.begin, operation, finish), _told_of(outcome, done))
             else:
                 done(outcome)
 
@@ -163,15 +172,20 @@ class Recorder:
         return Outcome(verdict=verdict, as_of=as_of, event_id=operation.event_id)
 
     def _flush_checks(self, operations: list[Operation]) -> Outcomes:
-        return self._flushed(self._check_batch, operations)
+        return self._flushed(self._contention.carried, self._check_batch, operations)
 
     def _flush_writes(self, operations: list[Operation]) -> Outcomes:
-        return self._flushed(self._write_batch, operations)
+        return self._flushed(self._contention.carried, self._write_batch, operations)
 
-    def _flushed(self, work: Callable[[list[Operation]], Outcomes], operations: list[Operation]) -> Outcomes:
+    def _flush_alone(self, operations: list[Operation]) -> Outcomes:
+        return self._flushed(self._contention.carried_alone, self._write_waiting, operations)
+
+    def _flushed(
+        self, carried: Callable[[Work, list[Operation]], Outcomes], work: Work, operations: list[Operation]
+    ) -> Outcomes:
         """Whoever still waits for it: a batch that the ledger leaves without an answer cuts the node off."""
         try:
-            outcomes = _one_by_one_if_refused(work, operations)
+            outcomes = carried(work, operations)
         except LedgerUnavailable:
             self._cut_off()
             raise
@@ -183,27 +197,27 @@ class Recorder:
         if self._isolated is not None:
             self._state.cut_off()
 
-    def _check_batch(self, operations: list[Operation]) -> Outcomes:
-        draft = self._draft()
-        outcomes = self._decide(draft, operations)
+    def _check_batch(self, operations: Sequence[Operation], hurried: bool = False) -> Outcomes:
+        draft, ledger = self._draft(), self._hurried if hurried else self._ledger
+        outcomes = self._decide(draft, operations, ledger)
         uncounted = self._take_uncounted()
         draft.count_unknown(uncounted)
         batch = draft.batch()
         try:
             if batch.events or batch.tallies:
-                self._append(batch)
+                self._append(batch, ledger)
         except Exception:
             self._count_later(uncounted)
             raise
         return outcomes
 
-    def _decide(self, draft: Draft, operations: list[Operation]) -> Outcomes:
+    def _decide(self, draft: Draft, operations: Sequence[Operation], ledger: Ledger) -> Outcomes:
         """Says yes from the snapshot where that is fresh; every denial, and every change, is the ledger's to say."""
         asks = [Ask(operation.key_hash, operation.call.fingerprint) for operation in operations]
         seen = [None] * len(asks) if self._reader is None else self._reader.look_up(asks)
         local = [draft.check_locally(operation, one) for operation, one in zip(operations, seen, strict=True)]
         open_ones = [i for i, outcome in enumerate(local) if outcome is None]
-        known = self._look_up([asks[i] for i in open_ones]) if open_ones else []
+        known = self._look_up([asks[i] for i in open_ones], ledger) if open_ones else []
         contradicted = self._contradicted([asks[i] for i in open_ones], known)
         answers = {i: contradicted.get(at) or draft.check(operations[i], known[at]) for at, i in enumerate(open_ones)}
         return [answers[i] if outcome is None else outcome for i, outcome in enumerate(local)]
@@ -216,14 +230,14 @@ class Recorder:
         found = {at: self._evidence.examine(asks[at], known[at]) for at in suspects}
         return {at: contradiction for at, contradiction in found.items() if contradiction is not None}
 
-    def _look_up(self, asks: list[Ask]) -> list[Known]:
+    def _look_up(self, asks: list[Ask], ledger: Ledger) -> list[Known]:
         began = self._clock.monotonic()
         try:
-            return self._ledger.look_up(asks)
+            return ledger.look_up(asks)
         except LedgerUnavailable:
             if not self._broke_at_once(began):
                 raise
-            return self._ledger.look_up(asks)
+            return ledger.look_up(asks)
 
     def _broke_at_once(self, began: float) -> bool:
         """Whether what began then is worth another try.
@@ -247,57 +261,75 @@ class Recorder:
         with self._uncounted_lock:
             self._uncounted += count
 
-    def _append(self, batch: Batch) -> None:
+    def _append(self, batch: Batch, ledger: Ledger) -> None:
         """Appends; where the connection broke and the commit is in doubt, again."""
         began = self._clock.monotonic()
         try:
-            self._again_while_busy(lambda: self._ledger.append(batch))
+            self._again_while_busy(lambda: ledger.append(batch), ledger)
         except LedgerUnavailable:
             if not (batch.events and self._broke_at_once(began)):
                 raise
-            self._append_again(batch)
+            self._append_again(batch, ledger)
 
-    def _append_again(self, batch: Batch) -> None:
+    def _append_again(self, batch: Batch, ledger: Ledger) -> None:
         try:
-            self._again_while_busy(lambda: self._ledger.append(batch))
+            self._again_while_busy(lambda: ledger.append(batch), ledger)
         except LedgerRefused:
             # Its ids are taken where the first try was committed after all. All of a batch is there, or nothing.
-            if not self._ledger.has_event(batch.events[0].event_id):
+            if not ledger.has_event(batch.events[0].event_id):
                 raise
 
-    def _write_batch(self, operations: list[Operation]) -> Outcomes:
-        began = self._clock.monotonic()
+    def _write_batch(self, operations: Sequence[Operation], hurried: bool = False) -> Outcomes:
+        return self._written(operations, hurried, skip_locked=True)
+
+    def _write_waiting(self, operations: Sequence[Operation], hurried: bool) -> Outcomes:
+        """For a lane in which nobody waits behind: the licenses' locks are waited for."""
+        return self._written(operations, hurried, skip_locked=False)
+
+    def _written(self, operations: Sequence[Operation], hurried: bool, *, skip_locked: bool) -> Outcomes:
+        began, ledger = self._clock.monotonic(), self._hurried if hurried else self._ledger
+
+        def write() -> Outcomes:
+            return self._write(operations, ledger, skip_locked=skip_locked)
+
         try:
-            return self._again_while_busy(lambda: self._write(operations))
+            return self._again_while_busy(write, ledger)
         except LedgerUnavailable:
             if not self._broke_at_once(began):
                 raise
             # In doubt: the events that were committed after all are found again by their ids.
-            return self._again_while_busy(lambda: self._write(operations))
+            return self._again_while_busy(write, ledger)
 
-    def _again_while_busy(self, work: Callable[[], T]) -> T:
-        """`work` once more, after a short random wait, while others hold the rows it needs."""
-        until = self._clock.monotonic() + _BUSY_S
+    def _again_while_busy(self, work: Callable[[], T], ledger: Ledger) -> T:
+        """`work` on `ledger` once more, after a short random wait, where it fell out with others (a deadlock, say).
+
+        Not where it waited for them in vain: whose trouble that is has to be found first.
+        """
+        if ledger is not self._ledger:
+            return work()  # hurried: there is no time for more
+        began = self._clock.monotonic()
         for attempt in range(1, _TRIES):
             try:
                 return work()
             except LedgerBusy:
-                if self._clock.monotonic() > until:
+                if not self._broke_at_once(began):
                     raise
                 time.sleep(random.uniform(0, 0.01 * attempt))  # noqa: S311 - only spreads the retries
         return work()
 
-    def _write(self, operations: list[Operation], *, believed: bool = False) -> Outcomes:
+    def _write(
+        self, operations: Sequence[Operation], ledger: Ledger, *, skip_locked: bool, believed: bool = False
+    ) -> Outcomes:
         """`believed`: what the ledger does not show is known to be the truth."""
         asks = [Ask(operation.key_hash, operation.call.fingerprint, operation.event_id) for operation in operations]
         try:
-            with self._ledger.transaction(asks) as transaction:
+            with ledger.transaction(asks, skip_locked=skip_locked) as transaction:
                 draft = self._draft()
                 draft.load(transaction.known)
                 suspects = set() if believed else self._suspects(asks, transaction.known)
                 outcomes: Outcomes = [
-                    _SUSPECT if i in suspects else draft.write(operation, transaction.known[i])
-                    for i, operation in enumerate(operations)
+                    self._undecided(answer, i in suspects) or draft.write(operation, answer)
+                    for i, (operation, answer) in enumerate(zip(operations, transaction.known, strict=True))
                 ]
                 batch = draft.batch()
                 if batch.events or batch.tallies:
@@ -308,16 +340,26 @@ class Recorder:
                 self._state.license_changed(ask.key_hash)
         self._put_into_the_snapshot(batch, transaction.known)
         for i in suspects:
-            outcomes[i] = self._examined(operations[i], asks[i], transaction.known[i])
+            outcomes[i] = self._examined(operations[i], asks[i], transaction.known[i], ledger)
         return outcomes
 
-    def _suspects(self, asks: list[Ask], known: list[Known]) -> set[int]:
-        return set() if self._evidence is None else self._evidence.suspects(asks, known, seats=True)
+    @staticmethod
+    def _undecided(answer: Known, is_suspect: bool) -> Exception | None:
+        """Why a call cannot be decided by this answer."""
+        if answer.busy:
+            return LicenseHeld()
+        return _SUSPECT if is_suspect else None
 
-    def _examined(self, operation: Operation, ask: Ask, known: Known) -> Outcome | BaseException:
+    def _suspects(self, asks: list[Ask], known: list[Known]) -> set[int]:
+        if self._evidence is None:
+            return set()
+        return {i for i in self._evidence.suspects(asks, known, seats=True) if not known[i].busy}
+
+    def _examined(self, operation: Operation, ask: Ask, known: Known, ledger: Ledger) -> Outcome | BaseException:
         """Outside the transaction, whose connection may be this process's only one."""
         assert self._evidence is not None
-        return self._evidence.examine(ask, known) or self._write([operation], believed=True)[0]
+        contradiction = self._evidence.examine(ask, known)
+        return contradiction or self._write([operation], ledger, skip_locked=True, believed=True)[0]
 
     def _put_into_the_snapshot(self, batch: Batch, known: list[Known]) -> None:
         """What this node has just answered is in its own copy before the answer: the ledger may be gone by the next."""
@@ -326,20 +368,22 @@ class Recorder:
             self._reader.put_own([(change, seqs[change.after.license.id]) for change in batch.changes])
 
 
-def _one_by_one_if_refused(work: Callable[[list[Operation]], Outcomes], operations: list[Operation]) -> Outcomes:
-    """One call that the ledger will never take, or its driver cannot send, costs no other of its batch its answer."""
-    try:
-        return work(operations)
-    except Exception as error:
-        if isinstance(error, LedgerError) and not isinstance(error, LedgerRefused):
-            raise
-        if len(operations) == 1:
-            return [error]
-    return [_alone(work, operation) for operation in operations]
+def _or(reason: type[Exception], begin: Callable[[Done[T]], None], done: Done[T]) -> Done[T]:
+    """`done`, unless the call ends with `reason`: then it begins anew in another lane."""
+
+    def ended(outcome: T | BaseException) -> None:
+        if isinstance(outcome, reason):
+            passed_on(begin, done)
+        else:
+            done(outcome)
+
+    return ended
 
 
-def _alone(work: Callable[[list[Operation]], Outcomes], operation: Operation) -> Outcome | BaseException:
-    try:
-        return work([operation])[0]
-    except Exception as error:
-        return error
+def _told_of(first: LedgerError, done: Done[T]) -> Done[T]:
+    """`done` for a call that went on without the ledger: where it may not, a ledger that was only busy is said so."""
+
+    def ended(outcome: T | BaseException) -> None:
+        done(first if isinstance(outcome, LedgerUnavailable) and isinstance(first, LedgerBusy) else outcome)
+
+    return ended

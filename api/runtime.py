@@ -17,8 +17,7 @@ from api.ids import new_id
 from api.isolated import Isolated
 from api.ledger import migrate
 from api.ledger.database import Database, Terms
-from api.ledger.errors import LedgerContradicts, LedgerError
-from api.ledger.log import only_slow
+from api.ledger.errors import LedgerBusy, LedgerContradicts, LedgerError
 from api.ledger.records import Ask
 from api.ledger.store import ledger_on
 from api.licensing import UNWATCHED
@@ -50,8 +49,8 @@ _SUPERVISOR_PATIENCE_S = 3.0
 #: How long one that supervises and ends waits for the others of its node to end as well, and then for itself.
 _SIBLINGS_S, _LEAVE_S = 0.7, 10.0
 _SETTLE_S, _SETTLE_LOOK_S = 5.0, 0.02
-#: What a node opens in all, and what of it the supervisor needs.
-_CONNECTIONS, _SUPERVISORS = 5, 2
+#: What a node opens in all, and what of it the supervisor and admins have.
+_CONNECTIONS, _SUPERVISORS, _ADMINS = 5, 2, 1
 _NOBODY = Ask(key_hash="")
 
 
@@ -74,8 +73,11 @@ class Runtime:
         self.state = shared_state(settings.data_dir)
         url = settings.database_url
         database = Database(url, pool_size=_pool_size(settings))
-        terms = Terms(settings.ledger_budget, self._is_cut_off, lambda: self.state.last_cut_off)
-        self.ledger = ledger_on(database, new_id(), self.clock, budget_s=settings.ledger_budget, terms=terms)
+        budget_s, writer = settings.ledger_budget, new_id()
+        terms = Terms(budget_s, budget_s, self._is_cut_off, lambda: self.state.last_cut_off)
+        self.ledger = ledger_on(database, writer, self.clock, budget_s=budget_s, terms=terms)
+        #: For what admins ask: nothing that they do takes a connection from the customers.
+        self.admins = database if database.is_sqlite else Database(url, pool_size=1, shared=_admins_lock(settings))
         # Nobody waits for the poll of a node that is cut off: it brings the connections for when that is over.
         self._probe = ledger_on(database, new_id(), self.clock, terms=Terms(not_before=terms.not_before))
         self.reader = Reader(
@@ -96,6 +98,8 @@ class Runtime:
             state=self.state,
             isolated=isolated,
             evidence=self.evidence,
+            hurried=ledger_on(database, writer, self.clock, budget_s=budget_s, terms=terms, hurried=True),
+            budget_s=budget_s,
         )
         self.unknown_keys = UnknownKeys(
             self.state, settings.workers, self.clock.monotonic, is_known=self.reader.has_key
@@ -137,6 +141,7 @@ class Runtime:
         self._stop.set()
         self.jobs.stop()
         self.ledger.database.close()
+        self.admins.close()
         self.reader.close()
         if self._siblings is not None:
             self._siblings.leave()
@@ -251,7 +256,7 @@ class Runtime:
                 self._say_waiting(str(error))
                 raise
             except LedgerError as error:
-                self._poll_failed = self._poll_failed or not only_slow(error)
+                self._poll_failed = self._poll_failed or not isinstance(error, LedgerBusy)
                 if self._signer is None or not self.clock.is_trusted:
                     self._start_cut_off(error)
                 raise
@@ -349,7 +354,11 @@ class Runtime:
 
 
 def _pool_size(settings: Settings) -> int:
-    return max(1, (_CONNECTIONS - _SUPERVISORS) // settings.workers)
+    return max(1, (_CONNECTIONS - _SUPERVISORS - _ADMINS) // settings.workers)
+
+
+def _admins_lock(settings: Settings) -> Path:
+    return settings.data_dir / "admins-connection.lock"
 
 
 def shared_state(folder: Path) -> SharedState:

@@ -19,8 +19,8 @@ from api.answers import timestamp
 from api.clock import Clock
 from api.ledger import tables
 from api.ledger.database import Database
-from api.ledger.errors import LedgerError
-from api.ledger.log import brief_reading, only_slow
+from api.ledger.errors import LedgerBusy, LedgerError
+from api.ledger.log import brief_reading
 from api.licensing.model import DAY
 from api.remembered import UNKNOWN, Counts, aged, remembered
 from api.resources.nodes import nodes
@@ -74,7 +74,7 @@ class Stats:
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
         self._counts = UNKNOWN
-        self._counting_of = Counting(runtime.ledger.database, runtime.clock, runtime.node.id)
+        self._counting_of = Counting(runtime.admins, runtime.clock, runtime.node.id)
         self._fresh_until = float("-inf")
         self._counting = threading.Lock()
 
@@ -134,7 +134,7 @@ class Stats:
                 self._keep_since(began)
             return True
         except LedgerError as error:
-            if not only_slow(error):
+            if not isinstance(error, LedgerBusy):
                 return False
             self._keep_since(began)  # what took too long is not tried again at once
             return True

@@ -11,7 +11,7 @@ from sqlalchemy import select
 
 from api.auth import secret_hash
 from api.intake import rate_limited
-from api.ledger.errors import LedgerUnavailable
+from api.ledger.errors import LedgerError, LedgerUnavailable
 from api.ledger.log import brief_reading
 from api.ledger.tables import tokens
 from api.problems import Problem
@@ -83,14 +83,16 @@ class AdminAuth:
         return self._known
 
     def _refresh(self, now: float, changes: int) -> None:
-        """Reads the tokens; where that fails, those known stay, and the failure is remembered for as long."""
+        """Reads the tokens; where that fails, the node's copy has them, and the failure is remembered for as long."""
         if not self._runtime.ledger_reachable:
             if self._known is None:
                 self._known = self._remembered()
             return
         try:
             self._known, self._read_at = self._read(), now
-        except LedgerUnavailable:
+        except LedgerError:
+            # One that was revoked must not live on because the connection is in use by who holds it.
+            self._known = self._remembered() or self._known
             # From its end on: it may have lasted longer than it is remembered, and others wait in line.
             self._read_at = self._runtime.clock.monotonic()
         self._changes = changes
@@ -105,5 +107,5 @@ class AdminAuth:
 
     def _read(self) -> dict[str, frozenset[str]]:
         query = select(tokens.c.token_hash, tokens.c.scopes).where(tokens.c.revoked_at.is_(None))
-        with brief_reading(self._runtime.ledger.database) as connection:
+        with brief_reading(self._runtime.admins) as connection:
             return {hash: frozenset(scopes.split()) for hash, scopes in connection.execute(query)}

@@ -54,9 +54,17 @@ class Trouble(Enum):
         "the ledger does not show what this node's copy of it holds, and its log tells of no deletion: nothing is "
         "denied on its word"
     )
+    COUNTS = (
+        "the seats kept with {licenses} licenses were not those of their machines, and were put right: something else "
+        "writes to these tables"
+    )
     QUEUE = "this node's queue cannot be used ({reason}): it answers nothing while the ledger is away"
     QUEUE_FULL = "this node's queue is full: it takes nothing more until the ledger is back"
     QUEUE_NEARLY_FULL = "this node's queue is nearly full"
+    LOCKED = (
+        "other sessions of the database lock tables that every call needs: this node goes on without its ledger until "
+        "they let go"
+    )
     QUEUE_OF_ANOTHER_LEDGER = (
         "{file} beside this node's queue holds events of another ledger: give a node that ledger and this file as its "
         "QUEUE_PATH, or move the file away"

@@ -35,7 +35,7 @@ _EXPORT_RETRY_S = 5
 def blueprint(runtime: Runtime, auth: AdminAuth) -> Blueprint:
     """The admin calls on `runtime`."""
     admin = Blueprint("admin", __name__, url_prefix="/v1")
-    resources = Resources(runtime.ledger.database, runtime.node, runtime.clock, runtime.state, runtime.evidence)
+    resources = Resources(runtime.admins, runtime.node, runtime.clock, runtime.state, runtime.evidence)
     door = _Door(runtime, auth)
 
     @admin.after_request
@@ -164,13 +164,13 @@ def _add_nodes(admin: Blueprint, door: _Door, runtime: Runtime) -> None:
     def all() -> Response:
         door.read(Scope.STATS_READ)
         door.started()
-        return json({"items": nodes(runtime.ledger.database, runtime.clock.now()), "next": None})
+        return json({"items": nodes(runtime.admins, runtime.clock.now()), "next": None})
 
     def act(action: str) -> Response:
         body = parse(NodeActionBody, door.write(Scope.NODES_WRITE))
         door.started()
         timeout = runtime.settings.heartbeat_timeout
-        return json(cluster.hand_to(runtime.ledger.database, body.to, timeout, promote=action == "promote"))
+        return json(cluster.hand_to(runtime.admins, body.to, timeout, promote=action == "promote"))
 
     _route(admin, "/nodes", "GET", "nodes", all)
     _route(admin, "/nodes/actions/<any(switchover, promote):action>", "POST", "node-act", act)

@@ -1,5 +1,6 @@
 """What must run once in the whole cluster: the leader's duties, each in transactions that begin with the fence."""
 
+from api.duties.counts import Proof
 from api.duties.leader import Duties, run_on
 from api.duties.outbox import Entry, mark_sent, unsent
 from api.duties.terms import Term, Writing
@@ -8,6 +9,7 @@ from api.duties.watching import counted, counting_since, watched
 __all__ = [
     "Duties",
     "Entry",
+    "Proof",
     "Term",
     "Writing",
     "counted",

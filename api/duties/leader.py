@@ -15,10 +15,11 @@ import msgspec
 from api import logs
 from api.clock import Clock
 from api.duties import culls, notices, outbox, retention, rollup, watching
+from api.duties.counts import Proof
 from api.duties.pace import Pace, by_date
 from api.duties.terms import Term, Writing
 from api.ledger.database import Database
-from api.ledger.errors import LedgerBusy
+from api.ledger.errors import LedgerBusy, LedgerSlow
 from api.ledger.log import Journal
 from api.licensing import DAY
 from api.node import Node
@@ -76,6 +77,8 @@ class Duties:
         try:
             self._do(duty, began + _TURN_S)
             self._failing.pop(duty.name, None)
+        except LedgerSlow as error:
+            self._failing[duty.name] = f"{type(error).__name__}: {error}"
         except (NotLeading, LedgerBusy) as error:
             _log.debug("a duty has to wait", extra={"duty": duty.name, "reason": str(error)})
         except Exception as error:
@@ -116,11 +119,15 @@ def duties_of(settings: Settings) -> list[Duty]:
         Duty("check retention", 10.0, by_date(partial(retention.forget_checks, keep=keep), pace)),
         Duty("event retention", 10.0, by_date(partial(retention.forget_events, keep=keep), pace)),
         Duty("tidying", 3600.0, by_date(partial(retention.tidy, keep=keep), pace)),
+        Duty("machines", 3600.0, by_date(partial(retention.forget_machines, keep=keep), pace)),
     ]
 
 
-def run_on(jobs: Jobs, settings: Settings, database: Database, supervisor: Supervisor, clock: Clock) -> None:
-    """Lets `jobs` do the leader's duties on `database`, by `clock`, whenever `supervisor` leads."""
+def run_on(jobs: Jobs, settings: Settings, database: Database, supervisor: Supervisor, clock: Clock) -> Proof:
+    """Lets `jobs` do the leader's duties on `database`, by `clock`, whenever `supervisor` leads.
+
+    Gives what proves the counts.
+    """
     me = supervisor.me
     journal = Journal(database, Node(me.node, me.rank, me.instance), clock)
 
@@ -128,4 +135,7 @@ def run_on(jobs: Jobs, settings: Settings, database: Database, supervisor: Super
         return supervisor.elector.trust.epoch if supervisor.is_leader() else None
 
     tick_s = min(_TICK_S, settings.heartbeat_interval / 2)
-    jobs.every(tick_s, "duties", Duties(Term(journal, me, epoch), duties_of(settings)).tick)
+    proof = Proof()
+    duties = [*duties_of(settings), Duty("counts", 3600.0, proof)]
+    jobs.every(tick_s, "duties", Duties(Term(journal, me, epoch), duties).tick)
+    return proof

@@ -14,14 +14,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, Select, delete, func, select
+from sqlalchemy import Connection, Select, and_, delete, func, select
 
 from api import logs
 from api.duties.rollup import rolled_up_until
 from api.duties.rows import add_to_mark, mark, set_mark
 from api.duties.terms import Writing
-from api.ledger.tables import REMOVED_NOT_NORMAL, events, heartbeats, licenses, log_head, notices, outbox
-from api.licensing import Act
+from api.ledger.tables import REMOVED_NOT_NORMAL, events, heartbeats, licenses, log_head, machines, notices, outbox
+from api.licensing import DAY, Act
 
 _log = logs.get("duties")
 
@@ -86,6 +86,29 @@ def forget_events(writing: Writing, keep: Keep) -> bool:
         connection.execute(delete(events).where(events.c.seq <= rows[-1].seq))
     _count_removed(connection, rows)
     return len(rows) == _CHUNK
+
+
+def machines_end_at(now: float, gone: float) -> float:
+    """The moment before which a machine that left, or never came, is remembered by nobody any more.
+
+    No node answers from a copy older than `gone`, so no queue holds what came before; and who came is counted 30 days.
+    """
+    return now - max(gone + DAY, 30 * DAY)
+
+
+def forget_machines(writing: Writing, keep: Keep) -> bool:
+    """Removes some machines without a seat that left long ago; gives whether there may be more. Copies do so too."""
+    connection, end = writing.connection, machines_end_at(writing.now, keep.gone)
+    columns = machines.c
+    ended = and_(~columns.active, func.coalesce(columns.seat_at, columns.heartbeat_at, columns.created_at) < end)
+    query = select(columns.id, columns.license_id).where(ended, columns.created_at < end)
+    found = connection.execute(query.limit(_CHUNK)).all()
+    ids = sorted({row.license_id for row in found})
+    lock = select(licenses.c.id).where(licenses.c.id.in_(ids)).order_by(licenses.c.id)
+    locked = list(connection.execute(lock.with_for_update(skip_locked=True)).scalars())
+    chosen = columns.id.in_([row.id for row in found])
+    removed = connection.execute(delete(machines).where(chosen, ended, columns.license_id.in_(locked))).rowcount
+    return len(found) == _CHUNK and removed > 0
 
 
 def tidy(writing: Writing, keep: Keep) -> bool:

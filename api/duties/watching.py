@@ -3,10 +3,12 @@
 A node that is cut off may hold pings and check-ins that the ledger has not got yet. So silence counts only in the span
 [since, until] of ledger time in which the leader has made sure that every process delivered what it took:
 
-- `since` moves to now at each look that finds trouble: a process that is silent and did not sign off, one that has
-  something queued, nobody who beats, that nobody looked for longer than the time-out (no leader, or no ledger), or
-  that the ledger's clock was set. A moment to come, which only such a clock can have written down, is not believed.
-- `until` is the oldest moment up to which all processes that beat have delivered; without an end for a node alone.
+- `since` moves to now at each look that finds trouble: a process that is silent and did not sign off, nobody who beats,
+  that nobody looked for longer than the time-out (no leader, or no ledger), or that the ledger's clock was set. A
+  moment to come, which only such a clock can have written down, is not believed.
+- `until` is the oldest moment up to which all processes that beat have delivered: what waits in a queue was taken no
+  earlier than its oldest row. So a row that cannot be replayed stops the counting there, and once it is replayed the
+  time counts that passed meanwhile. Without an end for a node alone that has delivered everything.
 
 A silent process counts until it beats again, or until a younger process of its node does (which has its disk, and says
 what is queued there), or until it is older than `ISOLATED_MAX_AGE`: no node answers from so old a snapshot.
@@ -36,13 +38,17 @@ _APART_S = 1.0
 
 
 class Said(msgspec.Struct, frozen=True, kw_only=True):
-    """What a process said at its last beat, and when it began and beat; both in ledger time."""
+    """What a process said at its last beat, and when it began and beat, and took the oldest row of its queue.
+
+    All in ledger time.
+    """
 
     node: str
     started_at: float
     beat_at: float
     state: str
     queue: int
+    queue_oldest_at: float | None = None
 
     @property
     def signed_off(self) -> bool:
@@ -73,7 +79,7 @@ def look(before: Look | None, said: Sequence[Said], now: float, limits: Limits, 
         or was_set
         # Before the first look of all, nobody has beaten yet.
         or (before is not None and not fresh)
-        or any(one.queue for one in fresh)
+        or any(one.queue and one.queue_oldest_at is None for one in fresh)
         or any(_may_hold_pings(one, fresh, now, limits) for one in said)
     )
     since = before.since if before is not None else None
@@ -87,9 +93,10 @@ def _delivered_until(said: Sequence[Said], fresh: Sequence[Said], now: float) ->
 
     One that is only alone for now is not: the others, when they return, read this before anybody has looked again.
     """
+    queued = [one.queue_oldest_at for one in fresh if one.queue and one.queue_oldest_at is not None]
     if len({one.node for one in said}) < 2:
-        return math.inf
-    return min([now, *(one.beat_at for one in fresh)]) - _IN_FLIGHT_S
+        return min(queued, default=math.inf)
+    return min([now - _IN_FLIGHT_S, *(one.beat_at - _IN_FLIGHT_S for one in fresh), *queued])
 
 
 def _may_hold_pings(one: Said, fresh: Sequence[Said], now: float, limits: Limits) -> bool:
@@ -154,8 +161,11 @@ def _last(connection: Connection) -> Look | None:
 def _said(connection: Connection, database_ahead: float) -> list[Said]:
     """The beats, which are kept by the database's own clock, in ledger time."""
     columns = tables.heartbeats.c
-    query = select(columns.node, columns.started_at, columns.beat_at, columns.state, columns.queue)
-    found = [Said(**row) for row in connection.execute(query).mappings()]
-    return [
-        replace(one, started_at=one.started_at - database_ahead, beat_at=one.beat_at - database_ahead) for one in found
-    ]
+    asked = (columns.node, columns.started_at, columns.beat_at, columns.state, columns.queue, columns.queue_oldest_at)
+    return [_by_ledger_time(Said(**row), database_ahead) for row in connection.execute(select(*asked)).mappings()]
+
+
+def _by_ledger_time(said: Said, database_ahead: float) -> Said:
+    oldest_at = None if said.queue_oldest_at is None else said.queue_oldest_at - database_ahead
+    began, beat_at = said.started_at - database_ahead, said.beat_at - database_ahead
+    return replace(said, started_at=began, beat_at=beat_at, queue_oldest_at=oldest_at)

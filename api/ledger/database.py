@@ -19,7 +19,7 @@ from sqlalchemy.event import listens_for
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from api.ledger.errors import DRIVER_ERRORS, LedgerBusy, LedgerReadOnly, LedgerUnavailable, translate
+from api.ledger.errors import DRIVER_ERRORS, LedgerBusy, LedgerReadOnly, LedgerUnavailable, NoConnection, translate
 from failover.causes import Cause, cause_of
 from failover.connecting import connecting_within
 from failover.engines import FIRST, Pools, postgres_engine, sqlite_engine, write_lock
@@ -36,6 +36,8 @@ READ_ONLY = "SQLSTATE 25006: the server takes reads only"
 _WORDS_GUARD_S = 2.5
 #: How long a connection that others use is waited for, and how often whoever waits asks whether that is of use.
 _POOL_S, _ASK_EVERY_S = 2.0, 0.02
+#: What the pragmas of `failover.engines` set.
+_BUSY_TIMEOUT_MS = 5000
 #: What failed sooner says nothing to those who wait: a connection that the ledger ends breaks at once.
 _SILENT_S = 0.2
 
@@ -52,11 +54,13 @@ def _always() -> float:
 class Terms:
     """What a connection is worth to whoever needs one.
 
-    `connect_s`: how long it may take to come about, None: as long as libpq takes. `given_up`: whether there is no use
-    in waiting for one any more. `not_before`: the moment (monotonic) before which none was made that can be believed.
+    `connect_s`: how long it may take to come about, None: as long as libpq takes. `wait_s`: how long one that others
+    use is waited for. `given_up`: whether there is no use in waiting for one any more. `not_before`: the moment
+    (monotonic) before which none was made that can be believed.
     """
 
     connect_s: float | None = None
+    wait_s: float = _POOL_S
     given_up: Callable[[], bool] = _never
     not_before: Callable[[], float] = _always
 
@@ -67,8 +71,12 @@ _PATIENT = Terms()
 class Database:
     """A pool of connections to one database. Connects at first use, never when it is made."""
 
-    def __init__(self, url: str, *, pool_size: int = 2, pools: Pools | None = None) -> None:
-        """`pools`: the others of this process on the same database."""
+    def __init__(self, url: str, *, pool_size: int = 2, pools: Pools | None = None, shared: Path | None = None) -> None:
+        """`pools`: the others of this process on the same database.
+
+        `shared`: a lock's file. Then all processes that name it have one connection to a server among them, which is
+        made and closed with each use; the disk permitting.
+        """
         self.url = url
         self.is_sqlite = url.startswith("sqlite")
         schema = taken_apart(url)[1]
@@ -90,7 +98,9 @@ class Database:
                 url, "protecao", session=self.session, limits=_LIMITS, pools=self._pools, pool_size=pool_size
             )
             listens_for(self.engine, "connect")(_keep_its_age)
-        self._free = threading.BoundedSemaphore(pool_size)
+        self.shared = shared
+        self._free = threading.BoundedSemaphore(1 if shared else pool_size)
+        self._shared = FileLock(shared, poll_interval=_ASK_EVERY_S, thread_local=False) if shared else None
         self._silent_at = float("-inf")
         self._watchdog = Watchdog()
         #: When (monotonic) it last did what was asked of it, None before it ever did.
@@ -131,6 +141,21 @@ class Database:
         with self._turn(), _translated(), self._write_lock(), self._transaction(begin) as connection:
             yield connection
         self.answered_at = time.monotonic()
+
+    def is_being_written(self) -> bool:
+        """Whether another process holds the SQLite file now. Waits for nothing."""
+        assert self._lock is not None
+        try:
+            with self._lock.acquire(blocking=False), _translated(), self.engine.connect() as connection:
+                connection.exec_driver_sql("PRAGMA busy_timeout = 0")
+                try:
+                    connection.exec_driver_sql("BEGIN IMMEDIATE")
+                    connection.exec_driver_sql("ROLLBACK")
+                finally:
+                    connection.exec_driver_sql(f"PRAGMA busy_timeout = {_BUSY_TIMEOUT_MS}")
+        except (LockTimeout, LedgerBusy):
+            return True
+        return False
 
     @contextlib.contextmanager
     def guarded(self, connection: Connection, seconds: float) -> Iterator[None]:
@@ -186,7 +211,7 @@ class Database:
 
     @contextlib.contextmanager
     def _turn(self, terms: Terms = _PATIENT) -> Iterator[None]:
-        """A connection's worth of the pool. Raises `LedgerUnavailable`, by `PoolTimeout` where none becomes free.
+        """A connection's worth of the pool. Raises `NoConnection` where none becomes free.
 
         Who waited while another found the ledger silent does not wait for the same silence once more.
         """
@@ -196,12 +221,14 @@ class Database:
             return
         began = time.monotonic()
         while not self._free.acquire(timeout=_ASK_EVERY_S):
-            if terms.given_up() or time.monotonic() - began > _POOL_S:
-                raise LedgerUnavailable("no connection became free") from PoolTimeout()
+            if terms.given_up():
+                raise LedgerUnavailable("the ledger is away") from PoolTimeout()
+            if time.monotonic() - began > terms.wait_s:
+                raise NoConnection("no connection became free") from PoolTimeout()
         try:
             if self._silent_at > began:
                 raise LedgerUnavailable("another call found it silent")
-            with self._listening():
+            with self._alone_of_all(terms), self._listening():
                 yield
         finally:
             self._free.release()
@@ -218,6 +245,25 @@ class Database:
         if self._inode is not None and inode != self._inode:
             self.engine.dispose()
         self._inode = inode
+
+    @contextlib.contextmanager
+    def _alone_of_all(self, terms: Terms) -> Iterator[None]:
+        """No other process that shares the connection has one meanwhile. Raises `NoConnection`."""
+        if self._shared is None:
+            yield
+            return
+        try:
+            self._shared.acquire(timeout=terms.wait_s)
+        except LockTimeout as error:
+            raise NoConnection("another process of this node uses the connection") from PoolTimeout(str(error))
+        except OSError:
+            yield  # a disk that takes nothing keeps no admin out
+            return
+        try:
+            yield
+        finally:
+            self.engine.dispose()
+            self._shared.release()
 
     @contextlib.contextmanager
     def _listening(self) -> Iterator[None]:

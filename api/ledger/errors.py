@@ -7,6 +7,8 @@ LedgerError
 ├── QueueIsFull         the same, and this node's queue has no room for what it would have taken
 ├── LedgerContradicts   it does not show what it had, and does not say why: no denial may be made of that
 ├── LedgerBusy          it answered that others hold the rows: the same again, a moment later
+│   ├── LedgerSlow      it answered that this statement took too long: the same again would, too
+│   └── NoConnection    it was not asked: all connections of this process are in use
 └── LedgerRefused       it does not take a value of what was sent, or the driver could not send it
 
 What speaks of the surroundings (a table or a right that is missing, a disk that is full, a server that stops) is
@@ -18,6 +20,7 @@ from __future__ import annotations
 import sqlite3
 
 import psycopg2
+from psycopg2 import errorcodes
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
@@ -58,6 +61,14 @@ class LedgerBusy(LedgerError):
     """Others hold what this needs. Nothing was changed; the same may be sent again."""
 
 
+class LedgerSlow(LedgerBusy):
+    """The ledger ended a statement that took too long. Nothing was changed."""
+
+
+class NoConnection(LedgerBusy):
+    """All connections of this process were in use for too long. The ledger was not asked."""
+
+
 class LedgerRefused(LedgerError):
     """The ledger does not take a value of this: its own fault where others of its kind are taken."""
 
@@ -75,6 +86,9 @@ DRIVER_ERRORS = (DBAPIError, PoolTimeout, psycopg2.Error, sqlite3.Error, OSError
 
 def translate(error: BaseException) -> LedgerError:
     """The `LedgerError` that a driver's error means, with `reason_of` as its words."""
-    meant = _MEANING[cause_of(error)](reason_of(error))
-    meant.sqlstate, meant.answered = sqlstate_of(error), is_answer(error)
+    sqlstate = sqlstate_of(error)
+    # A server that says so answers others: one that is silent says nothing, and the watchdog ends the wait for it.
+    kind = LedgerSlow if sqlstate == errorcodes.QUERY_CANCELED else _MEANING[cause_of(error)]
+    meant = kind(reason_of(error))
+    meant.sqlstate, meant.answered = sqlstate, is_answer(error)
     return meant

@@ -11,15 +11,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
-from psycopg2 import errorcodes
 from sqlalchemy import Connection, Table, insert, select, update
-from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from api.clock import Clock
 from api.ids import new_id
 from api.ledger import tables
 from api.ledger.database import Database
-from api.ledger.errors import LedgerBusy, LedgerError, LedgerUnavailable
 from api.ledger.records import Event
 from api.node import Node
 from failover.session import Limits
@@ -55,13 +52,6 @@ def brief_reading(database: Database, patience_s: float = _READ_S) -> Iterator[C
         yield connection
 
 
-def only_slow(error: LedgerError) -> bool:
-    """Whether the ledger is there all the same: it ended a statement that took too long, or was never asked."""
-    cause = error.__cause__
-    ended = getattr(getattr(cause, "orig", cause), "pgcode", None) == errorcodes.QUERY_CANCELED
-    return ended or isinstance(cause, PoolTimeout)
-
-
 class Journal:
     """Opens changes on one ledger in the name of one node."""
 
@@ -89,13 +79,8 @@ class Journal:
 
         `LedgerBusy` where it took longer, or no connection was free: the ledger itself is there.
         """
-        try:
-            with brief_reading(self.database, patience_s) as connection:
-                yield connection
-        except LedgerUnavailable as error:
-            if only_slow(error):
-                raise LedgerBusy("the ledger has too much to do for this") from error.__cause__
-            raise
+        with brief_reading(self.database, patience_s) as connection:
+            yield connection
 
     def event(self, type: str, *, license_id: str | None = None, machine_id: str | None = None, **data: Any) -> Event:
         """An event of now. `data` becomes its JSON: never a license key, never a token."""

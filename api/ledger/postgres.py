@@ -16,12 +16,18 @@ import psycopg2
 
 from api.clock import Clock
 from api.ledger.database import READ_ONLY, Database, Terms
-from api.ledger.errors import LedgerReadOnly, LedgerRefused
+from api.ledger.errors import LedgerBusy, LedgerReadOnly, LedgerRefused, translate
 from api.ledger.records import Ask, Batch, Known
-from api.ledger.rows import CHECK_COLUMNS, COLUMNS, changed_machines, known_from
+from api.ledger.rows import CHECK_COLUMNS, COLUMNS, NEVER_CAME, changed_machines, known_from
 from failover.session import Limits
 
-_LIMITS = Limits(statement_ms=2_000, lock_ms=300, idle_ms=2_000)
+#: Shares of a message's budget: the server itself ends what is slow or blocked, before its silence could be taken for
+#: that of a server that is gone. A message may wait for one lock and then take its time; it rarely does both.
+_STATEMENT_SHARE, _LOCK_SHARE = 0.8, 0.4
+_LONGEST_STATEMENT_S, _LONGEST_LOCK_S = 2.0, 0.3
+#: Where it hurries: a share of both that is enough for one license's calls, and short for those who wait behind them.
+_HURRIED_STATEMENT, _HURRIED_LOCK = 0.5, 0.2
+_LONGEST_HURRIED_STATEMENT_S = 0.3
 
 # Arrays, since the planner knows how long they are: of JSON it expects a hundred rows, and reads whole tables.
 _FROM = """
@@ -45,6 +51,7 @@ _LOCK = """
 SELECT set_config('protecao.locked', coalesce(string_agg(id, ','), ''), true)
 FROM (SELECT id FROM licenses WHERE key_hash = ANY(%(key_hashes)s) ORDER BY id FOR UPDATE) l;
 """
+_LOCK_FREE_ONES = _LOCK.replace("FOR UPDATE", "FOR UPDATE SKIP LOCKED")
 _IS_OURS = "l.id IS NULL OR l.id = ANY((SELECT string_to_array(current_setting('protecao.locked'), ','))::text[])"
 
 _LOOK_UP_LOCKED = "".join(
@@ -53,10 +60,12 @@ _LOOK_UP_LOCKED = "".join(
         _NOW,
         ", q.i - 1, ",
         COLUMNS.format(
-            seats="(SELECT count(*) FROM machines s WHERE s.license_id = l.id AND s.active)",
-            excess="(SELECT count(*) FROM machines s WHERE s.license_id = l.id AND s.active AND s.excess)",
-            arrivals="(SELECT count(*) FROM machines s WHERE s.license_id = l.id AND s.created_at > "
-            "extract(epoch FROM clock_timestamp()) - 2592000)",
+            # One more than the policy lets come, or none where it does not count them.
+            arrivals="""(SELECT count(*) FROM (SELECT 1 FROM machines s WHERE s.license_id = l.id
+                AND s.created_at > extract(epoch FROM clock_timestamp()) - 2592000
+                LIMIT coalesce((p.rules_json::json ->> 'moves_per_30d')::bigint + 1
+                    + coalesce(l.max_machines, (p.rules_json::json ->> 'max_machines')::bigint), 0)) a)""",
+            never_came=NEVER_CAME,
             stale="""(SELECT json_agg(json_build_array(s.id, s.fingerprint, s.name, s.platform, s.excess,
                 s.last_seen_at, s.created_at))::text FROM (
                 SELECT * FROM machines s WHERE s.license_id = l.id AND s.active
@@ -70,9 +79,20 @@ _LOOK_UP_LOCKED = "".join(
     )
 )
 
+#: Whoever holds a machine's row is waited for before the log's head is held, not while.
+_LOCK_MACHINES = "SELECT 1 FROM machines WHERE id = ANY(%(machine_ids)s) ORDER BY id FOR UPDATE;"
+
 #: The function of migration 0001 that writes a batch; the log's head is locked in it, and nothing waits after it.
 _RECORD = """
 SELECT record_batch(%(events)s, %(tallies)s, %(writer)s, %(touches)s, %(licenses)s, %(machines)s, %(findings)s);
+"""
+
+#: What every call needs, locked as calls lock it and let go at once.
+_IS_BLOCKED = """
+LOCK TABLE licenses, machines, events, check_minutes, log_head IN ROW EXCLUSIVE MODE;
+LOCK TABLE policies IN ACCESS SHARE MODE;
+SELECT seq FROM log_head WHERE id = 1 FOR UPDATE;
+ROLLBACK
 """
 
 _encode = msgspec.json.Encoder().encode
@@ -85,15 +105,21 @@ def _json(values: Sequence[object]) -> str | None:
 class PostgresLedger:
     """See `store.Ledger`."""
 
-    def __init__(self, database: Database, writer: str, clock: Clock, budget_s: float, terms: Terms) -> None:
-        """`budget_s`: the longest that one message may take; beyond it the connection is ended."""
+    def __init__(
+        self, database: Database, writer: str, clock: Clock, budget_s: float, terms: Terms, hurried: bool = False
+    ) -> None:
+        """`budget_s`: the longest that one message may take; beyond it the connection is ended.
+
+        `hurried`: a statement, and the wait for a lock, may take a part of the usual time.
+        """
         self.database = database
         self._writer = writer
         self._clock = clock
         self._budget_s = budget_s
         self._terms = terms
-        self._alone = database.session.alone(_LIMITS)
-        self._begin = database.session.begin(_LIMITS)
+        limits = _limits(budget_s, hurried)
+        self._alone = database.session.alone(limits)
+        self._begin = database.session.begin(limits)
 
     def look_up(self, asks: Sequence[Ask]) -> list[Known]:
         with self.database.driver(self._terms) as connection:
@@ -109,10 +135,13 @@ class PostgresLedger:
             self._record(connection, batch, self._alone)
 
     @contextlib.contextmanager
-    def transaction(self, asks: Sequence[Ask]) -> Iterator[_Transaction]:
+    def transaction(self, asks: Sequence[Ask], *, skip_locked: bool = False) -> Iterator[_Transaction]:
+        lock = _LOCK_FREE_ONES if skip_locked else _LOCK
         with self.database.driver(self._terms) as connection:
             try:
-                known = self._known(connection, self._begin + _LOCK + _LOOK_UP_LOCKED, asks)
+                known = self._known(connection, self._begin + lock + _LOOK_UP_LOCKED, asks)
+                if not skip_locked and any(answer.busy for answer in known):
+                    raise LedgerBusy("a license came while others were waited for")
                 transaction = _Transaction(self, connection, known)
                 yield transaction
             except BaseException:
@@ -120,6 +149,17 @@ class PostgresLedger:
                 raise
             if not transaction.committed:
                 self._roll_back(connection)
+
+    def is_blocked(self) -> bool:
+        with self.database.driver(self._terms) as connection:
+            try:
+                self._execute(connection, self._begin + _IS_BLOCKED, {})
+            except psycopg2.Error as error:
+                self._roll_back(connection)
+                if isinstance(translate(error), LedgerBusy):
+                    return True
+                raise
+        return False
 
     def _known(self, connection: Any, sql: str, asks: Sequence[Ask]) -> list[Known]:
         questions = {
@@ -146,8 +186,9 @@ class PostgresLedger:
             "licenses": _json([_license_row(change.after) for change in changes]),
             "findings": _json(batch.findings),
             "machines": "[]" if changes and not machines else _json(machines),
+            "machine_ids": [machine.id for machine in machines],
         }
-        self._execute(connection, beginning + _RECORD + ending, parameters)
+        self._execute(connection, beginning + (_LOCK_MACHINES if machines else "") + _RECORD + ending, parameters)
 
     def _execute(self, connection: Any, sql: str, parameters: dict[str, Any]) -> Any:
         """Sends one message; `connection` is the driver's. Raises `LedgerRefused` where it cannot be put into words."""
@@ -178,6 +219,15 @@ class _Transaction:
     def commit(self, batch: Batch) -> None:
         self._ledger._record(self._connection, batch, ending="COMMIT")
         self.committed = True
+
+
+def _limits(budget_s: float, hurried: bool) -> Limits:
+    statement_s = min(_STATEMENT_SHARE * budget_s, _LONGEST_STATEMENT_S)
+    lock_s = min(_LOCK_SHARE * budget_s, _LONGEST_LOCK_S)
+    if hurried:
+        statement_s = min(_HURRIED_STATEMENT * statement_s, _LONGEST_HURRIED_STATEMENT_S)
+        lock_s = _HURRIED_LOCK * lock_s
+    return Limits(statement_ms=round(1000 * statement_s), lock_ms=round(1000 * lock_s), idle_ms=2_000)
 
 
 def _license_row(holding: Any) -> dict[str, Any]:

@@ -26,6 +26,7 @@ class Known(msgspec.Struct, frozen=True):
     """The answer to an `Ask`. `recorded`: the data of the event that already has this id, of `recorded_at`.
 
     `seq`: the place in the log of the license's last change. `orphan`: the id of a license whose policy is not there.
+    `busy`: others hold the license, which was to be locked, and nothing is known of it here.
     """
 
     holding: Holding | None
@@ -33,6 +34,7 @@ class Known(msgspec.Struct, frozen=True):
     recorded_at: float | None = None
     seq: int = 0
     orphan: str | None = None
+    busy: bool = False
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -9,9 +9,8 @@ from typing import Any, NamedTuple
 import msgspec
 from msgspec.structs import replace
 
-from api.ledger.errors import LedgerBusy
 from api.ledger.records import Known
-from api.licensing import Holding, License, Machine, Policy
+from api.licensing import MOST_NEVER_CAME, Holding, License, Machine, Policy
 
 
 class Row(NamedTuple):
@@ -47,22 +46,31 @@ class Row(NamedTuple):
     culled: bool
     seq: int
     arrivals: int
+    never_came: int
     stale_json: str | None
     recorded: str | None
     recorded_at: float | None
     is_ours: bool = True
 
 
-#: The columns of `Row`, for the select lists of both databases.
+#: The columns of `Row`, for the select lists of both databases. The counts are those kept with the license: to count
+#: its machines would make a decision cost more the more of them a license has, and what is behind it is a client's to
+#: make. The leader proves them (`api.duties.counts`).
 COLUMNS = """
-    l.id, l.status, l.expires_at, l.max_machines, l.max_uses, l.entitlements_json, l.uses, {seats}, {excess},
+    l.id, l.status, l.expires_at, l.max_machines, l.max_uses, l.entitlements_json, l.uses, l.seats, l.excess,
     l.checked_in_at, l.last_seen_at, l.created_at, p.id, p.product, p.name, p.rules_json,
     m.id, m.name, m.platform, m.active, m.excess, m.heartbeat_at, m.last_seen_at, m.created_at,
-    m.seat_at, m.culled, l.seq, {arrivals}, {stale}, {recorded}
+    m.seat_at, m.culled, l.seq, {arrivals}, {never_came}, {stale}, {recorded}
 """
 
-#: For the check lane: the counts kept with the license, and nothing that only a write needs.
-CHECK_COLUMNS = COLUMNS.format(seats="l.seats", excess="l.excess", arrivals="0", stale="NULL", recorded="NULL, NULL")
+#: For `never_came`: no more of them are counted than are kept.
+NEVER_CAME = (
+    "(SELECT count(*) FROM (SELECT 1 FROM machines s WHERE s.license_id = l.id AND s.created_at = 0 "  # noqa: S608
+    f"LIMIT {MOST_NEVER_CAME}) c)"
+)
+
+#: For the check lane: nothing that only a write needs.
+CHECK_COLUMNS = COLUMNS.format(arrivals="0", never_came="0", stale="NULL", recorded="NULL, NULL")
 
 _decode = msgspec.json.Decoder().decode
 _decode_stale = msgspec.json.Decoder(
@@ -83,13 +91,14 @@ def _entitlements(text: str) -> tuple[str, ...]:
 def known_from(rows: Iterable[tuple[Any, ...]], fingerprints: list[str | None]) -> list[Known]:
     """The answers to the asks whose fingerprints are given, from their rows in any order.
 
-    Raises `LedgerBusy` where a license was to be locked and is not: what is read of it may not be written back.
+    `Known.busy` where a license was to be locked and is not: what is read of it may not be written back.
     """
     known: list[Known] = [Known(None)] * len(fingerprints)
     for values in rows:
         row = Row(*values)
         if not row.is_ours:
-            raise LedgerBusy("a license came while others were waited for")
+            known[row.i] = Known(None, busy=True)
+            continue
         recorded = None if row.recorded is None else _decode(row.recorded)
         orphan = row.license_id if row.policy_id is None else None
         known[row.i] = Known(_holding(row, fingerprints[row.i]), recorded, row.recorded_at, row.seq or 0, orphan)
@@ -106,6 +115,7 @@ def _holding(row: Row, fingerprint: str | None) -> Holding | None:
         seats=row.seats,
         excess=row.excess,
         arrivals=row.arrivals,
+        never_came=row.never_came,
         machines={} if machine is None else {machine.fingerprint: machine},
         stale=() if row.stale_json is None else _stale(row.stale_json, row.license_id),
     )

@@ -16,7 +16,7 @@ from sqlalchemy import Connection, text
 from api.clock import Clock
 from api.ledger.database import Database
 from api.ledger.records import Ask, Batch, Event, Finding, Known, Tally
-from api.ledger.rows import CHECK_COLUMNS, COLUMNS, changed_machines, known_from
+from api.ledger.rows import CHECK_COLUMNS, COLUMNS, NEVER_CAME, changed_machines, known_from
 
 # An ask's members are found by their places in `Ask`.
 _FROM = """
@@ -29,11 +29,11 @@ LEFT JOIN machines m ON m.license_id = l.id AND m.fingerprint = json_extract(j.v
 #: For `look_up`: what a check needs to know.
 LOOK_UP = f"SELECT :now, j.key, {CHECK_COLUMNS} {_FROM}"
 
-# All that a write needs to know of a license, counted from its machines.
+# All that a write needs to know of a license. How many came is counted only where the policy lets few come.
 _FULL_COLUMNS = COLUMNS.format(
-    seats="(SELECT count(*) FROM machines s WHERE s.license_id = l.id AND s.active)",
-    excess="(SELECT count(*) FROM machines s WHERE s.license_id = l.id AND s.active AND s.excess)",
-    arrivals="(SELECT count(*) FROM machines s WHERE s.license_id = l.id AND s.created_at > :now - 2592000)",
+    arrivals="""CASE WHEN json_extract(p.rules_json, '$.moves_per_30d') IS NULL THEN 0 ELSE (SELECT count(*)
+        FROM machines s WHERE s.license_id = l.id AND s.created_at > :now - 2592000) END""",
+    never_came=NEVER_CAME,
     stale="""(SELECT json_group_array(json_array(s.id, s.fingerprint, s.name, s.platform, s.excess,
         s.last_seen_at, s.created_at)) FROM (
         SELECT * FROM machines s WHERE s.license_id = l.id AND s.active
@@ -112,10 +112,14 @@ class SqliteLedger:
             self._write(connection, batch)
 
     @contextlib.contextmanager
-    def transaction(self, asks: Sequence[Ask]) -> Iterator[_Transaction]:
+    def transaction(self, asks: Sequence[Ask], *, skip_locked: bool = False) -> Iterator[_Transaction]:  # noqa: ARG002
+        # A writer is alone with the whole file: there is nothing in it that others could hold.
         with self.database.writing() as connection:
             known = look_up(_cursor(connection), _LOOK_UP_LOCKED, asks, self._clock.now())
             yield _Transaction(self, connection, known)
+
+    def is_blocked(self) -> bool:
+        return self.database.is_being_written()
 
     def _write(self, connection: Connection, batch: Batch) -> None:
         cursor = _cursor(connection)

@@ -38,8 +38,14 @@ class Ledger(Protocol):
     def append(self, batch: Batch) -> None:
         """Commits events that change no license (`batch.changes` is empty)."""
 
-    def transaction(self, asks: Sequence[Ask]) -> AbstractContextManager[Transaction]:
-        """Locks the licenses asked for and reads them; see `Transaction`."""
+    def transaction(self, asks: Sequence[Ask], *, skip_locked: bool = False) -> AbstractContextManager[Transaction]:
+        """Locks the licenses asked for and reads them; see `Transaction`.
+
+        `skip_locked`: what others hold is not waited for, and is `Known.busy`.
+        """
+
+    def is_blocked(self) -> bool:
+        """Whether others keep every call from being recorded: a lock on a whole table, or on the log's head."""
 
 
 #: How long one message may take where nobody waits for its answer.
@@ -52,11 +58,18 @@ def open_ledger(url: str, writer: str, clock: Clock, *, pool_size: int = 2) -> L
 
 
 def ledger_on(
-    database: Database, writer: str, clock: Clock, *, budget_s: float = PATIENT_S, terms: Terms | None = None
+    database: Database,
+    writer: str,
+    clock: Clock,
+    *,
+    budget_s: float = PATIENT_S,
+    terms: Terms | None = None,
+    hurried: bool = False,
 ) -> Ledger:
     """The same on a pool of connections that is already there.
 
     `budget_s`: how long one message may take before the ledger counts as away. `terms`: for its connections.
+    `hurried`: a statement, and the wait for a lock, end sooner in `LedgerBusy`.
     """
     if database.is_sqlite:
         from api.ledger.sqlite import SqliteLedger
@@ -64,4 +77,4 @@ def ledger_on(
         return SqliteLedger(database, writer, clock)
     from api.ledger.postgres import PostgresLedger
 
-    return PostgresLedger(database, writer, clock, budget_s, terms or Terms())
+    return PostgresLedger(database, writer, clock, budget_s, terms or Terms(), hurried)

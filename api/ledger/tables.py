@@ -29,6 +29,7 @@ metadata = MetaData()
 _ID = String(36)
 _HASH = String(43)
 _NOT_NORMAL = text("mode <> 'normal'")
+_GONE = text("NOT active")
 _UNSENT = text("sent_at IS NULL")
 
 
@@ -120,6 +121,9 @@ machines = Table(
     Column("culled", Boolean, nullable=False, server_default=text("false")),
     _seq(),
     UniqueConstraint("license_id", "fingerprint"),
+    # Of one license: how many came within 30 days, and (0) how many never did.
+    Index("ix_machines_license_id_created_at", "license_id", "created_at"),
+    Index("ix_machines_gone", "created_at", postgresql_where=_GONE, sqlite_where=_GONE),
 )
 
 #: The log. `origin`, `origin_seq`: the queue an event came through and its place there, null when it came directly.

@@ -17,7 +17,18 @@ from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
 from api.licensing.codes import Act, Code
-from api.licensing.model import ALWAYS, DAY, Call, Holding, License, Machine, Verdict, Watch, machine_id
+from api.licensing.model import (
+    ALWAYS,
+    DAY,
+    MOST_NEVER_CAME,
+    Call,
+    Holding,
+    License,
+    Machine,
+    Verdict,
+    Watch,
+    machine_id,
+)
 
 
 class Finding(NamedTuple):
@@ -270,14 +281,23 @@ def leave_seat(call: Call, holding: Holding, at: float) -> Holding:
     """The holding without the caller's machine in a seat, as of `at`.
 
     That it left is kept of a machine that holds no seat, and of one never heard of: an earlier activation, still in
-    another node's queue, must not bring it back.
+    another node's queue, must not bring it back. Of those never heard of only so many are kept.
     """
     if call.fingerprint is None:
         return holding
-    machine = holding.machines.get(call.fingerprint) or absent(call, holding)
-    if machine.active:
-        return free_seat(holding, machine, at)
-    return with_machine(holding, replace(machine, culled=False, seat_at=at))
+    known = holding.machines.get(call.fingerprint)
+    if known is not None and known.active:
+        return free_seat(holding, known, at)
+    if known is None:
+        return never_came(holding, replace(absent(call, holding), seat_at=at))
+    return with_machine(holding, replace(known, culled=False, seat_at=at))
+
+
+def never_came(holding: Holding, machine: Machine) -> Holding:
+    """The holding with a machine that was never activated here, unless too many such are known of it."""
+    if holding.never_came >= MOST_NEVER_CAME:
+        return holding
+    return replace(with_machine(holding, machine), never_came=holding.never_came + 1)
 
 
 def absent(call: Call, holding: Holding) -> Machine:
@@ -306,7 +326,9 @@ def take_seat(case: Case) -> Holding | None:
     if known is None or arrives:
         id = machine_id(case.license.id, call.fingerprint)
         new = Machine(id=id, license_id=case.license.id, fingerprint=call.fingerprint, created_at=now, seat_at=now)
-        return replace(with_machine(holding, _seen(new, call, now), seats=1), arrivals=holding.arrivals + 1)
+        left = holding.never_came - (known is not None)
+        arrived = with_machine(holding, _seen(new, call, now), seats=1)
+        return replace(arrived, arrivals=holding.arrivals + 1, never_came=max(0, left))
     free = replace(known, active=True, excess=False, culled=False, heartbeat_at=None)
     return with_machine(holding, replace(_seen(free, call, now), seat_at=now), seats=1)
 

@@ -14,7 +14,7 @@ import msgspec
 from msgspec.structs import replace
 
 from api.licensing.codes import Act, Code
-from api.licensing.decide import Case, absent, leave_seat, take_seat, with_machine
+from api.licensing.decide import Case, absent, leave_seat, never_came, take_seat, with_machine
 from api.licensing.model import ALWAYS, Call, Holding, Machine
 
 #: The kinds of conflict: more seats than there are, more uses than there are.
@@ -75,10 +75,12 @@ def _ping(past: Past, holding: Holding) -> Merged:
 
 def _beaten_elsewhere(past: Past, holding: Holding) -> Holding:
     """A ping from after the machine left, or before it came: by a call that is still to be replayed it had a seat."""
-    machine = _machine(past, holding) or absent(past.call, holding)
+    known = _machine(past, holding)
+    machine = known or absent(past.call, holding)
     if past.at <= max(_moved_at(machine), machine.heartbeat_at or 0.0):
         return holding
-    return with_machine(holding, replace(machine, heartbeat_at=past.at))
+    beaten = replace(machine, heartbeat_at=past.at)
+    return never_came(holding, beaten) if known is None else with_machine(holding, beaten)
 
 
 def _still_beating(past: Past, before: Machine | None, moved: Holding) -> Holding:

@@ -135,18 +135,24 @@ ALWAYS = Watch()
 UNWATCHED = Watch(until=0.0)
 
 
+#: So many machines that were only ever heard to leave are kept of a license: any client can name as many as it likes.
+MOST_NEVER_CAME = 200
+
+
 class Holding(msgspec.Struct, frozen=True, kw_only=True):
     """All that one decision needs to know of a license, read at one moment.
 
     `seats` counts its active machines and `excess` those among them that are tolerated; `machines` has those that
-    the calls at hand name, active or not; `arrivals` counts the fingerprints first seen within 30 days; `stale`
-    lists active machines, longest unseen first, where the policy lets an activation take such a seat.
+    the calls at hand name, active or not; `arrivals` counts the fingerprints first seen within 30 days, as far as the
+    policy's limit needs it, and `never_came` those that are only known to have left, up to `MOST_NEVER_CAME`.
+    `stale` lists active machines, longest unseen first, where the policy lets an activation take such a seat.
     """
 
     license: License
     seats: int = 0
     excess: int = 0
     arrivals: int = 0
+    never_came: int = 0
     machines: dict[str, Machine] = msgspec.field(default_factory=dict)
     stale: tuple[Machine, ...] = ()
 

@@ -55,9 +55,10 @@ _OWN_AT_ONCE = 500
 _INDEXES = (
     "CREATE INDEX IF NOT EXISTS licenses_by_key ON licenses (key_hash)",
     "CREATE INDEX IF NOT EXISTS machines_by_fingerprint ON machines (license_id, fingerprint)",
+    "CREATE INDEX IF NOT EXISTS machines_by_arrival ON machines (license_id, created_at)",
 )
 #: Raise it with every change of these tables, the followed ones included: an older file is then made anew.
-_FORMAT = 3
+_FORMAT = 4
 _OTHER_FORMAT = -1
 #: What this node itself did to a row is put over it and keeps its `seq`: the ledger's row, once changed, replaces it.
 _PUT_LICENSE = """
@@ -205,6 +206,12 @@ class Snapshot:
         names = ", ".join(column.name for column in columns)
         with self._lock:
             return self._connection.execute(f"SELECT {names} FROM {table.name}").fetchall()  # noqa: S608
+
+    def forget_machines(self, before: float) -> None:
+        """Those without a seat that last moved before that moment: the ledger forgets them as well."""
+        with self.writing():
+            ended = "NOT active AND created_at < :before AND coalesce(seat_at, heartbeat_at, created_at) < :before"
+            self._connection.execute(f"DELETE FROM machines WHERE {ended}", {"before": before})  # noqa: S608 - constants
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[SnapshotWriter]:

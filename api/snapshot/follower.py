@@ -24,6 +24,8 @@ from api.troubles import Trouble
 
 _CHUNK = 5_000
 _GUARD_S = 20.0
+#: How long copying one chunk may take.
+_CHUNK_S = 10.0
 #: SQLite has no clock but this machine's.
 _NOW = "extract(epoch FROM clock_timestamp())::float8"
 _DELETED: dict[str, Table] = {

@@ -22,10 +22,11 @@ from sqlalchemy import select
 
 from api import duties, logs, permitted_keys
 from api.clock import Clock
+from api.duties import retention
 from api.ledger import migrate, tables
 from api.ledger.database import Database
 from api.ledger.errors import LedgerError, LedgerUnavailable
-from api.ledger.log import only_slow
+from api.ledger.log import brief_reading
 from api.licensing import UNWATCHED
 from api.remembered import remember
 from api.settings import Settings
@@ -51,6 +52,7 @@ _PUBLISH_EVERY_S = 0.2
 _FOLLOW_EVERY_S = 0.25
 #: How often what `/stats` says is put by, for the time in which the ledger cannot be asked.
 _REMEMBER_EVERY_S = 15.0
+_FORGET_EVERY_S = 3600.0
 _LOCK_NAME = "supervisor.lock"
 _LOCK_RETRY_S, _DISK_RETRY_S = 0.5, 1.0
 _SCHEMA_LOOK_S, _SCHEMA_RETRY_S = 0.03, 0.5
@@ -119,8 +121,9 @@ def supervise(
         jobs.every(_FOLLOW_EVERY_S, "follow", copy.follow)
         jobs.every(_FOLLOW_EVERY_S, "reconnect", lambda: queueing.go_back(copy.told))
         jobs.every(_REMEMBER_EVERY_S, "remember", lambda: remember(settings.data_dir, counting.counts()))
-        duties.run_on(jobs, settings, rest, supervisor, clock)
-        saying = _Saying(published, supervisor, copy, jobs, queueing, clock)
+        proof = duties.run_on(jobs, settings, rest, supervisor, clock)
+        jobs.every(_FORGET_EVERY_S, "forget machines", lambda: copy.forget_machines(clock.now()))
+        saying = _Saying(published, supervisor, copy, jobs, queueing, clock, proof)
         supervisor.start()
         jobs.start()
         try:
@@ -254,6 +257,7 @@ class _Copy:
         self.told: float | None = None
         self._telling: float | None = None
         self._timeout = settings.heartbeat_timeout
+        self._isolated_max_age = settings.isolated_max_age
         self._database = database
         self.source = source_of(settings.database_url)
         self._snapshot = open_snapshot(settings.data_dir / SNAPSHOT_NAME)
@@ -290,7 +294,7 @@ class _Copy:
         """At what the ledger alone says, whatever becomes of the copy. Raises `LedgerError`."""
         self._timekeeping.look()
         sent = time.monotonic()
-        with self._database.reading() as connection:
+        with brief_reading(self._database) as connection:
             self.watch = duties.counted(connection, self._timeout, self._clock)
             self.permission.learn(permitted_keys.load(connection))
         self._watched_at = sent
@@ -300,7 +304,7 @@ class _Copy:
             self._follow_and_note()
             self.ledger_trouble = None
         except LedgerUnavailable as error:
-            self.ledger_trouble = None if only_slow(error) else error
+            self.ledger_trouble = error
             raise
 
     def _follow_and_note(self) -> None:
@@ -339,7 +343,7 @@ class _Copy:
 
     def head(self) -> int:
         """Where the log is. Raises `LedgerError`."""
-        with self._database.reading() as connection:
+        with brief_reading(self._database) as connection:
             return int(connection.scalar(select(tables.log_head.c.seq)) or 0)
 
     def seq(self) -> int:
@@ -353,6 +357,10 @@ class _Copy:
             return None
         return SnapshotState(position.seq, position.as_of, self._licenses)
 
+    def forget_machines(self, now: float) -> None:
+        """What the leader removes from the ledger at `now` (ledger time), and no event tells of."""
+        self._snapshot.forget_machines(retention.machines_end_at(now, self._isolated_max_age))
+
     def close(self) -> None:
         self._snapshot.close()
 
@@ -361,10 +369,18 @@ class _Saying:
     """What the workers are told of this node."""
 
     def __init__(
-        self, published: Published, supervisor: Supervisor, copy: _Copy, jobs: Jobs, queueing: Queueing, clock: Clock
+        self,
+        published: Published,
+        supervisor: Supervisor,
+        copy: _Copy,
+        jobs: Jobs,
+        queueing: Queueing,
+        clock: Clock,
+        proof: duties.Proof,
     ) -> None:
         self._published, self._supervisor, self._clock = published, supervisor, clock
         self._copy, self._jobs, self._queueing = copy, jobs, queueing
+        self._proof = proof
         self._troubles = troubles.Said()
         self._unwritten: str | None = None
 
@@ -415,10 +431,12 @@ class _Saying:
         yield from troubles.of_what_is_shown(
             self._copy.waits_for, self._queueing.is_contradicted or self._copy.is_alone, self._queueing.moved_file
         )
+        yield from troubles.of_the_counts(self._proof.mended)
         queueing = self._queueing
         filled = 0.0 if queueing.queue is None else queueing.queue.filled(status.queue)
         yield from troubles.of_the_queue(queueing.trouble or status.queue_trouble, filled)
         yield from troubles.of_the_replay(queueing.held(), status.queue)
+        yield from troubles.of_others_locks(queueing.blocked)
         yield from troubles.of_what_was_set_aside([] if queueing.queue is None else queueing.queue.kept_aside())
 
 

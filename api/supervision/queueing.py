@@ -11,6 +11,7 @@ from api.clock import Clock
 from api.evidence import Evidence
 from api.ids import new_id
 from api.ledger.database import Database
+from api.ledger.errors import LedgerError
 from api.ledger.store import ledger_on
 from api.replay import LedgerReplay
 from api.settings import Settings
@@ -44,6 +45,10 @@ class Queueing:
         self._database = database
         self._budget_s = settings.ledger_budget
         self._silent_since: float | None = None
+        # Hurried: replay holds the log's head while it writes, and nobody waits for what waits in a queue.
+        self._ledger = ledger_on(database, new_id(), clock, hurried=True)
+        #: Whether others keep this node from its ledger, which is there.
+        self.blocked = False
         self.queue: EventQueue | None = None
         self.replay: Replay | None = None
         #: Why there is no queue.
@@ -55,7 +60,7 @@ class Queueing:
             return
         copy = Reader(settings.data_dir / SNAPSHOT_NAME, self._state, monotonic, source=source_of(database.url))
         evidence = Evidence(copy, database, self._state)
-        handler = LedgerReplay(ledger_on(database, new_id(), clock), settings.node_id, clock, evidence)
+        handler = LedgerReplay(self._ledger, settings.node_id, clock, evidence)
         self.replay = Replay(
             self.queue, handler, on_dead=handler.note_dead, ledger=handler.ledger_id, monotonic=monotonic
         )
@@ -73,7 +78,7 @@ class Queueing:
             self._state.cut_off()
 
     def go_back(self, polled_at: float | None) -> None:
-        """Ends the node's time without its ledger, once that answers. Raises `QueueError`.
+        """Ends the node's time without its ledger, once that answers and takes calls. Raises `QueueError`.
 
         `polled_at`: when (monotonic) the question was sent whose answer the workers know; to come: another boot's.
 
@@ -81,13 +86,26 @@ class Queueing:
         else joins it. To wait for an empty queue while everything goes into it would be to wait for a pause.
         """
         since, queued = self._state.cut_off_since, self._state.queued
+        if since is None:
+            self.blocked = False
         if since is None and not self._state.may_hold_queued:
             return
-        if since is not None and polled_at is not None and since + _CUT_OFF_FOR_S <= polled_at <= self._monotonic():
-            self._state.reconnected()
-            _log.info("the ledger answers: this node goes back to it")
         if self.queue is None or not self.queue.stats().pending:
             self._state.drained(queued)
+        if since is not None and polled_at is not None and since + _CUT_OFF_FOR_S <= polled_at <= self._monotonic():
+            self._go_back_unless_blocked()
+
+    def _go_back_unless_blocked(self) -> None:
+        """Reading may go on where nothing can be written: the locks that calls take are tried first."""
+        self.blocked = False
+        try:
+            self.blocked = self._ledger.is_blocked()
+        except LedgerError as error:
+            _log.debug("the ledger takes nothing yet", extra={"reason": str(error)})
+            return
+        if not self.blocked:
+            self._state.reconnected()
+            _log.info("the ledger answers: this node goes back to it")
 
     @property
     def is_contradicted(self) -> bool:

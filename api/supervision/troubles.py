@@ -83,6 +83,12 @@ def of_what_is_shown(objection: str | None, contradicts: bool, moved_file: Path 
         yield Trouble.FILE_MOVED(file=moved_file)
 
 
+def of_the_counts(mended: int) -> Iterator[str]:
+    """`mended`: how many licenses' counts this process has put right as the leader."""
+    if mended:
+        yield Trouble.COUNTS(licenses=mended)
+
+
 def of_the_queue(reason: str | None, filled: float) -> Iterator[str]:
     """`reason`: why the queue cannot be used; `filled`: how full it is, from 0 to 1."""
     if reason is not None:
@@ -99,6 +105,12 @@ def of_the_replay(held: Held | None, stats: QueueStats) -> Iterator[str]:
         yield (Trouble.QUEUE_NOT_TAKEN if held.everything else Trouble.QUEUE_HELD_UP)(reason=held.reason)
     if stats.dead:
         yield Trouble.SET_ASIDE(count=stats.dead, oldest=timestamp(stats.oldest_dead_at))
+
+
+def of_others_locks(blocked: bool) -> Iterator[str]:
+    """`blocked`: whether tables that every call needs are locked."""
+    if blocked:
+        yield Trouble.LOCKED()
 
 
 def of_what_was_set_aside(files: Iterable[Path]) -> Iterator[str]:

@@ -13,7 +13,7 @@ from api.ledger import tables
 from api.ledger.errors import LedgerRefused
 from api.ledger.records import Ask, Change, Event, Known, Tally, Touch
 from api.ledger.store import Ledger
-from api.licensing import DAY
+from api.licensing import DAY, MOST_NEVER_CAME
 from tests.support.ledger import batch, event, head, known, machine, seat, with_machines
 from tests.support.nodes import events_of, license_row, opened_ledger, rows, sell
 
@@ -242,8 +242,8 @@ def test_two_asks_about_one_license_each_get_their_machine(ledger: Ledger) -> No
     assert {one.seats for one in found} == {2}
 
 
-def test_seats_are_counted_from_the_machines_and_not_believed(ledger: Ledger) -> None:
-    sold = sell(ledger.database, seats=77, excess=55)
+def test_seats_are_kept_with_the_license_and_not_counted(ledger: Ledger) -> None:
+    sold = sell(ledger.database)
     machines = [machine(sold, "a"), machine(sold, "b", excess=True), machine(sold, "c", active=False, excess=True)]
     with ledger.transaction([Ask(sold.key_hash)]) as transaction:
         before = known(transaction.known[0])
@@ -253,11 +253,24 @@ def test_seats_are_counted_from_the_machines_and_not_believed(ledger: Ledger) ->
 
 
 def test_fingerprints_that_came_within_30_days_are_counted(ledger: Ledger) -> None:
+    sold, uncounted = sell(ledger.database, {"moves_per_30d": 5, "max_machines": 1}), sell(ledger.database)
+    for one in (sold, uncounted):
+        old, new = machine(one, "old", active=False), machine(one, "new", active=False)
+        seat(ledger, one, replace(old, created_at=time.time() - 31 * DAY), new, machine(one, "active"))
+    with ledger.transaction([Ask(sold.key_hash), Ask(uncounted.key_hash)]) as transaction:
+        assert [known(answer).arrivals for answer in transaction.known] == [2, 0]
+
+
+def test_machines_that_never_came_are_counted_up_to_their_number(ledger: Ledger) -> None:
     sold = sell(ledger.database)
-    old, new = machine(sold, "old", active=False), machine(sold, "new", active=False)
-    seat(ledger, sold, replace(old, created_at=time.time() - 31 * DAY), new, machine(sold, "active"))
+    few = [replace(machine(sold, f"few-{number}", active=False), created_at=0.0) for number in range(3)]
+    seat(ledger, sold, *few, machine(sold, "came", active=False))
     with ledger.transaction([Ask(sold.key_hash)]) as transaction:
-        assert known(transaction.known[0]).arrivals == 2
+        assert known(transaction.known[0]).never_came == 3
+    many = [replace(machine(sold, f"many-{number}", active=False), created_at=0.0) for number in range(MOST_NEVER_CAME)]
+    seat(ledger, sold, *many)
+    with ledger.transaction([Ask(sold.key_hash)]) as transaction:
+        assert known(transaction.known[0]).never_came == MOST_NEVER_CAME
 
 
 def test_machines_longest_unseen_are_listed_first_where_the_policy_releases_them(ledger: Ledger) -> None:

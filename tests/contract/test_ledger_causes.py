@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from sqlalchemy import text
 
-from api.ledger.errors import LedgerReadOnly, LedgerRefused, LedgerUnavailable
+from api.ledger.errors import LedgerReadOnly, LedgerRefused, LedgerSlow, LedgerUnavailable
 from api.ledger.records import Ask
 from api.ledger.store import Ledger
 from tests.support.ledger import batch, event
@@ -58,7 +58,7 @@ def test_a_server_that_takes_reads_only_says_so(postgres_url: str) -> None:
 
 def test_a_statement_that_was_cancelled_says_so(postgres_url: str) -> None:
     with opened_ledger(postgres_url) as ledger:
-        with pytest.raises(LedgerUnavailable) as told, ledger.database.reading() as connection:
+        with pytest.raises(LedgerSlow) as told, ledger.database.reading() as connection:
             connection.execute(text("SET LOCAL statement_timeout = 50; SELECT pg_sleep(5)"))
         assert told.value.sqlstate == "57014"
 

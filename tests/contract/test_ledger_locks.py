@@ -7,6 +7,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from msgspec.structs import replace
@@ -125,3 +126,51 @@ def test_licenses_asked_for_in_any_order_are_locked_without_a_deadlock(ledger: L
     assert len(busy) < 30, (
         "now and then a noisy machine holds a lock for too long; a deadlock would be met all the time"
     )
+
+
+def test_a_license_that_is_held_is_skipped_where_nobody_may_wait_for_it(postgres_url: str) -> None:
+    with opened_ledger(postgres_url) as ledger, opened_ledger(postgres_url) as other:
+        held, free = sell(ledger.database), sell(ledger.database)
+        asks = [Ask(held.key_hash, "pc"), Ask(free.key_hash), Ask("nobody"), Ask(held.key_hash)]
+        with ledger.transaction([Ask(held.key_hash)]):
+            began = time.monotonic()
+            with other.transaction(asks, skip_locked=True) as transaction:
+                assert [answer.busy for answer in transaction.known] == [True, False, False, True]
+                assert [answer.holding is None for answer in transaction.known] == [True, False, True, True]
+                transaction.commit(batch(event(free)))
+            assert time.monotonic() - began < 0.25, "it waited for the lock"
+        with other.transaction(asks, skip_locked=True) as transaction:
+            assert known(transaction.known[0]).license.id == held.id
+
+
+@pytest.mark.parametrize(
+    ("statement", "blocked"),
+    [
+        ("LOCK TABLE licenses IN ACCESS EXCLUSIVE MODE", True),
+        ("LOCK TABLE machines IN SHARE MODE", True),
+        ("LOCK TABLE policies IN ACCESS EXCLUSIVE MODE", True),
+        ("LOCK TABLE policies IN SHARE MODE", False),
+        ("LOCK TABLE check_minutes IN EXCLUSIVE MODE", True),
+        ("LOCK TABLE log_head IN ACCESS EXCLUSIVE MODE", True),
+        ("SELECT * FROM log_head FOR UPDATE", True),
+        ("SELECT * FROM licenses FOR UPDATE", False),
+        ("LOCK TABLE tokens IN ACCESS EXCLUSIVE MODE", False),
+    ],
+)
+def test_whether_every_call_is_blocked_or_some_are(postgres_url: str, statement: str, blocked: bool) -> None:
+    with opened_ledger(postgres_url) as ledger, opened_ledger(postgres_url) as other:
+        sell(ledger.database)
+        with other.database.writing() as connection:
+            connection.exec_driver_sql(statement)
+            assert ledger.is_blocked() is blocked
+        assert not ledger.is_blocked()
+        ledger.append(batch(event(sell(ledger.database))))  # the connection is as good as before
+
+
+def test_an_embedded_ledger_is_blocked_while_another_writes(sqlite_url: str) -> None:
+    with opened_ledger(sqlite_url) as ledger, opened_ledger(sqlite_url) as other:
+        assert not ledger.is_blocked()
+        with ThreadPoolExecutor(1) as pool, other.database.writing():
+            assert pool.submit(ledger.is_blocked).result()
+        assert not ledger.is_blocked()
+        ledger.append(batch(event(sell(ledger.database))))

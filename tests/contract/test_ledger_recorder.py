@@ -56,11 +56,14 @@ class Faulty:
         self._fail("appended", self.after)
 
     @contextlib.contextmanager
-    def transaction(self, asks: Sequence[Ask]) -> Iterator[Any]:
+    def transaction(self, asks: Sequence[Ask], *, skip_locked: bool = False) -> Iterator[Any]:
         self._fail("transaction", self.before)
-        with self._ledger.transaction(asks) as transaction:
+        with self._ledger.transaction(asks, skip_locked=skip_locked) as transaction:
             yield transaction
         self._fail("committed", self.after)
+
+    def is_blocked(self) -> bool:
+        return False
 
     def _fail(self, call: str, faults: list[LedgerError]) -> None:
         self.calls.append(call)

@@ -166,6 +166,7 @@ def test_a_ledger_that_goes_away_is_said_and_tokens_that_were_read_still_open(
             raise OSError("the ledger is away")
 
         monkeypatch.setattr(node.database.engine.pool, "connect", away)
+        monkeypatch.setattr(node.runtime.admins.engine, "connect", away)
         node.runtime.clock.monotonic = lambda: time.monotonic() + 2  # the tokens that were read are old by now
         for caller in (admin, reader):
             assert caller.problem("GET", "/licenses")["code"] == "LEDGER_UNAVAILABLE"

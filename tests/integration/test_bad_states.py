@@ -180,11 +180,12 @@ def test_a_queue_of_another_ledger_is_kept_aside_and_said_and_goes_to_its_own(
 
 # -- a schema of another release --------------------------------------------------------------------------------------
 
-_NEXT = """
+_REVISION = f"{int(migrate.HEAD) + 1:04}"
+_NEXT = f"""
 import sqlalchemy as sa
 from alembic import op
 
-revision, down_revision = "0002", "0001"
+revision, down_revision = "{_REVISION}", "{migrate.HEAD}"
 
 
 def upgrade():
@@ -196,25 +197,25 @@ def upgrade():
 
 @pytest.fixture
 def next_release(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
-    """A function's worth of the release to come: within the patch, a schema is brought to 0002."""
+    """A function's worth of the release to come: within the patch, a schema is brought to its revision."""
     folder = tmp_path / "migrations-of-the-next-release"
     shutil.copytree(ROOT / "migrations", folder, ignore=shutil.ignore_patterns("__pycache__"))
-    (folder / "versions" / "0002_colour.py").write_text(_NEXT)
+    (folder / "versions" / f"{_REVISION}_colour.py").write_text(_NEXT)
     with monkeypatch.context() as patch:
         patch.setattr(migrate, "_MIGRATIONS", folder)
-        patch.setattr(migrate, "HEAD", "0002")
+        patch.setattr(migrate, "HEAD", _REVISION)
         yield patch
 
 
 def test_an_older_release_runs_beside_a_newer_one_and_starts_after_it(
     server: PostgresServer, node: Node, url: str, tmp_path: Path, next_release: pytest.MonkeyPatch
 ) -> None:
-    admin, newer = Admin(node), Database(url)
+    admin, newer, older = Admin(node), Database(url), f"{int(_REVISION) - 1:04}"
     license = copied(admin)
-    assert migrate.revision(newer) == "0001"
+    assert migrate.revision(newer) == older
     assert migrate.upgrade(newer), "the node with the older schema is the newer release's: it brings it up"
     next_release.undo()
-    assert migrate.HEAD == "0001"
+    assert older == migrate.HEAD
     with newer.writing() as connection:
         connection.execute(text("UPDATE licenses SET colour = 'blue'"))
     for act in ("activate", "ping", "validate", "usage", "deactivate"):
@@ -227,7 +228,7 @@ def test_an_older_release_runs_beside_a_newer_one_and_starts_after_it(
     with running_node(url, tmp_path / "b", NODE_ID="b", NODE_RANK="2", **_BUDGET) as second:
         assert second.call("validate", license["key"]).body["license"]["uses"] == 2
     newer.engine.dispose()
-    assert migrate.revision(newer) == "0002"
+    assert migrate.revision(newer) == _REVISION
     with newer.reading() as connection:
         assert connection.scalar(text("SELECT colour FROM licenses WHERE id = :id"), {"id": license["id"]}) == "blue"
         assert connection.scalar(select(tables.log_head.c.seq)) > 0

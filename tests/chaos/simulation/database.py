@@ -125,14 +125,20 @@ class Database:
         self.observer.committed(owner, batch)
         return head
 
-    def begin(self, owner: Owner, asks: Sequence[tuple[str, str | None]]) -> tuple[Transaction, list[Known]]:
+    def begin(
+        self, owner: Owner, asks: Sequence[tuple[str, str | None]], *, skip_locked: bool = False
+    ) -> tuple[Transaction, list[Known]]:
         """Locks the licenses of these keys and reads what the asks (key hash, event id) want."""
         self._refuse(NoRight)
-        ids = tuple(dict.fromkeys(self.books.by_key[key] for key, _ in asks if key in self.books.by_key))
-        if any(id in one.licenses for one in self.open for id in ids):
+        ids = dict.fromkeys(self.books.by_key[key] for key, _ in asks if key in self.books.by_key)
+        held = {id for one in self.open for id in one.licenses if id in ids}
+        if held and not skip_locked:
             raise Blocked
-        transaction = self._begin(Transaction(owner, ids))
-        return transaction, [self.books.known(key, event_id) for key, event_id in asks]
+        transaction = self._begin(Transaction(owner, tuple(id for id in ids if id not in held)))
+        return transaction, [
+            Known(None, busy=True) if self.books.by_key.get(key) in held else self.books.known(key, event_id)
+            for key, event_id in asks
+        ]
 
     def commit(self, transaction: Transaction, batch: Batch) -> int:
         """Ends it; all of the batch or nothing."""

@@ -127,7 +127,7 @@ class Process(Owner):
         self.node = Node(identity.node, identity.rank, identity.instance, self.published)
         #: As in `api.supervision.process`: no silence counts before it has been read.
         self.counting = Watch(until=0.0)
-        self.queueing = SimQueueing(self.queue, self.state, self.monotonic)
+        self.queueing = SimQueueing(self.queue, self.state, self.monotonic, self.remote)
         self.supervisor = self._supervise()
         self.recorder = self._recorder(scratch)
         self.closed, self._at_work = False, 0
@@ -322,6 +322,7 @@ class Process(Owner):
         recorder = Recorder(remote, self.node, self.clock, reader=reader, state=self.state, isolated=isolated)
         recorder._checks = Lane(self.kernel, self, recorder._flush_checks)  # type: ignore[assignment]
         recorder._writes = Lane(self.kernel, self, recorder._flush_writes)  # type: ignore[assignment]
+        recorder._alone = Lane(self.kernel, self, recorder._flush_alone)  # type: ignore[assignment]
         return recorder
 
     def _every(self, seconds: float, job: Callable[[], None]) -> Any:
@@ -352,8 +353,10 @@ class Process(Owner):
 class SimQueueing(Queueing):
     """The real rule by which a node goes back to its ledger, on the simulated queue."""
 
-    def __init__(self, queue: Watched, state: SharedState, monotonic: Callable[[], float]) -> None:
+    def __init__(self, queue: Watched, state: SharedState, monotonic: Callable[[], float], ledger: Remote) -> None:
         self.queue, self._state, self._monotonic = queue, state, monotonic  # type: ignore[assignment]
+        self._ledger = ledger  # type: ignore[assignment]
+        self.blocked = False
 
 
 def _finite(moment: float) -> float | None:

@@ -43,13 +43,15 @@ class Remote:
         self.ask(lambda: self.database.append(self._owner, batch), RECORD)
 
     @contextlib.contextmanager
-    def transaction(self, asks: Sequence[Ask], kind: Kind = RECORD) -> Iterator[OpenTransaction]:
+    def transaction(
+        self, asks: Sequence[Ask], kind: Kind = RECORD, *, skip_locked: bool = False
+    ) -> Iterator[OpenTransaction]:
         """Locks and reads in one message, writes and commits in another."""
         wanted = [(ask.key_hash, ask.event_id) for ask in asks]
         started: list[Transaction] = []
 
         def begin() -> list[Known]:
-            transaction, known = self.database.begin(self._owner, wanted)
+            transaction, known = self.database.begin(self._owner, wanted, skip_locked=skip_locked)
             started.append(transaction)
             return known
 
@@ -60,6 +62,10 @@ class Remote:
         finally:
             for transaction in started:
                 self._hang_up(transaction)
+
+    def is_blocked(self) -> bool:
+        """Nobody locks a whole table here."""
+        return False
 
     def ask(self, work: Callable[[], Any], kind: Kind = READ) -> Any:
         """Anything, in one message."""

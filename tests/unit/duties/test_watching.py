@@ -55,6 +55,16 @@ def test_a_queue_that_is_not_empty_is_trouble(state: str) -> None:
     assert found(said(), said(node="n2", queue=3, state=state)).since == NOW
 
 
+@pytest.mark.parametrize("others", [(), (said(node="n2"),)])
+def test_a_row_that_waits_stops_the_counting_where_it_was_taken_and_is_no_trouble(others: tuple[Said, ...]) -> None:
+    look = found(said(queue=1, queue_oldest_at=NOW - 600), *others)
+    assert (look.since, look.until) == (BEFORE.since, NOW - 600)
+
+
+def test_a_row_that_was_taken_a_moment_ago_stops_nothing() -> None:
+    assert found(said(queue=1, queue_oldest_at=NOW - 0.6), said(node="n2")).until == NOW - 0.5 - IN_FLIGHT_S
+
+
 def test_a_younger_process_of_the_same_node_speaks_for_the_one_that_was_killed() -> None:
     killed = said(60, node="n2")
     assert found(said(), killed, said(node="n2", started_at=NOW - 30)).since == BEFORE.since

@@ -29,7 +29,6 @@ SURROUNDINGS = [
     "42601",  # syntax
     "42883",  # a function
     "25P02",  # a transaction that has failed
-    "57014",  # cancelled
     "57P01",  # shut down by an administrator
     "57P03",  # starting up
     "53100",  # disk full
@@ -56,6 +55,12 @@ def test_what_no_value_can_be_blamed_for_is_of_the_surroundings(state: str) -> N
     assert type(told) is ledger.LedgerUnavailable
     assert told.sqlstate == state
     assert type(errors.translate(said(state))) is errors.StoreUnavailable
+
+
+def test_a_statement_that_was_ended_for_its_length_says_nothing_of_the_others() -> None:
+    told = ledger.translate(said("57014"))
+    assert (type(told), told.sqlstate) == (ledger.LedgerSlow, "57014")
+    assert type(errors.translate(said("57014"))) is errors.StoreUnavailable
 
 
 @pytest.mark.parametrize("state", ["22001", "22021", "22P02", "22003", "23502", "23503", "23505", "23514"])

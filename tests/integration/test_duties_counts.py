@@ -1,0 +1,138 @@
+"""The leader proves what is kept with licenses, and forgets the machines that no queue can speak of any more."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from sqlalchemy import update
+
+from api.clock import Clock
+from api.duties.counts import COUNTED, Proof
+from api.duties.retention import Keep, forget_machines
+from api.ids import new_id
+from api.isolated import to_row
+from api.ledger import tables
+from api.ledger.records import Event
+from api.ledger.store import Ledger
+from api.licensing import DAY, MOST_NEVER_CAME, Act
+from api.node import Node
+from api.recorder import Recorder
+from api.replay import LedgerReplay
+from failover.queue import Queued
+from tests.contract.test_ledger_recorder import operation
+from tests.support.leading import Leading
+from tests.support.nodes import Sold, change_machine, events_of, license_row, opened_ledger, rows, sell
+
+_KEEP = Keep(checks=DAY, events=DAY, timeout=6.0, gone=7 * DAY)
+_FINGERPRINTS = "abcdef"
+
+
+@pytest.fixture
+def leading(ledger_url: str) -> Iterator[Leading]:
+    leading = Leading(ledger_url)
+    yield leading
+    leading.close()
+
+
+@pytest.fixture
+def ledger(ledger_url: str) -> Iterator[Ledger]:
+    with opened_ledger(ledger_url) as ledger:
+        yield ledger
+
+
+def held(ledger: Ledger, sold: Sold) -> tuple[int, int]:
+    """Seats and seats in excess, as the machines' rows have them."""
+    active = [row for row in rows(ledger.database, tables.machines, license_id=sold.id) if row["active"]]
+    return len(active), sum(bool(row["excess"]) for row in active)
+
+
+def kept(ledger: Ledger, sold: Sold) -> tuple[int, int]:
+    row = license_row(ledger.database, sold)
+    return row["seats"], row["excess"]
+
+
+def test_counts_that_are_not_those_of_the_machines_are_mended_and_said(leading: Leading, ledger: Ledger) -> None:
+    recorder = Recorder(ledger, Node("n"), Clock())
+    wrong, right = sell(ledger.database), sell(ledger.database)
+    for sold in (wrong, right):
+        assert recorder._flush_writes([operation(sold, Act.ACTIVATE, fingerprint="a")])
+    with ledger.database.writing() as connection:
+        connection.execute(update(tables.licenses).where(tables.licenses.c.id == wrong.id).values(seats=5, excess=2))
+    proof, before = Proof(), license_row(ledger.database, right)
+    leading.do_all(proof)
+    assert proof.mended == 1
+    assert kept(ledger, wrong) == (1, 0)
+    assert license_row(ledger.database, right) == before
+    [*_, said] = events_of(ledger.database, wrong)
+    assert (said["type"], said["seq"]) == (COUNTED, license_row(ledger.database, wrong)["seq"])
+    assert said["data"] == {"kept": {"seats": 5, "excess": 2}, "counted": {"seats": 1, "excess": 0}}
+    leading.do_all(proof)
+    assert proof.mended == 1
+
+
+def test_after_any_history_replay_included_the_kept_counts_are_those_of_the_rows(
+    leading: Leading, ledger: Ledger, seed: int
+) -> None:
+    chance, clock = random.Random(seed), Clock()
+    recorder, replay = Recorder(ledger, Node("n"), clock), LedgerReplay(ledger, "n", clock)
+    sold = [sell(ledger.database, {"max_machines": chance.choice([1, 2, None])}) for _ in range(3)]
+    for position in range(60):
+        calls = [_any_call(chance, sold) for _ in range(chance.randint(1, 5))]
+        if chance.random() < 0.5:
+            recorder._flush_writes([operation(one, act, fingerprint=fingerprint) for one, act, fingerprint in calls])
+        else:
+            replay("origin", [_queued(position * 10 + at, clock, chance, *call) for at, call in enumerate(calls)])
+    for one in sold:
+        assert kept(ledger, one) == held(ledger, one)
+    proof = Proof()
+    leading.do_all(proof)
+    assert proof.mended == 0
+
+
+def _any_call(chance: random.Random, sold: list[Sold]) -> tuple[Sold, Act, str]:
+    return chance.choice(sold), chance.choice([Act.ACTIVATE, Act.DEACTIVATE, Act.PING]), chance.choice(_FINGERPRINTS)
+
+
+def _queued(position: int, clock: Clock, chance: random.Random, sold: Sold, act: Act, fingerprint: str) -> Queued:
+    """What a node without its ledger answered within the last minute."""
+    at, id = clock.now() - chance.uniform(0, 60), new_id()
+    data: dict[str, Any] = {"code": "VALID", "valid": True, "call": {"act": act, "fingerprint": fingerprint}}
+    body = Event(
+        event_id=id, type=act, license_id=sold.id, node="n", instance="i", epoch=1, mode="isolated", occurred_at=at,
+        data=data,
+    )  # fmt: skip
+    return Queued(position, to_row(body), 0, at)
+
+
+def test_deactivations_of_machines_never_seen_leave_so_many_rows_and_no_more(leading: Leading, ledger: Ledger) -> None:
+    recorder, sold = Recorder(ledger, Node("n"), Clock()), sell(ledger.database, {"max_machines": 1})
+    for at in range(0, 2 * MOST_NEVER_CAME, 50):
+        calls = [operation(sold, Act.DEACTIVATE, fingerprint=f"dead-{at + number}") for number in range(50)]
+        assert all(outcome.verdict.valid for outcome in recorder._flush_writes(calls))  # type: ignore[union-attr]
+    assert len(rows(ledger.database, tables.machines, license_id=sold.id)) == MOST_NEVER_CAME
+    assert recorder._flush_writes([operation(sold, Act.ACTIVATE, fingerprint="pc")])[0].verdict.valid  # type: ignore[union-attr]
+    assert kept(ledger, sold) == (1, 0)
+    with leading.term.transaction() as writing:
+        now = writing.now
+    leading.do_all(lambda writing: forget_machines(writing, _KEEP), now + 31 * DAY)
+    assert [row["fingerprint"] for row in rows(ledger.database, tables.machines, license_id=sold.id)] == ["pc"]
+
+
+def test_a_machine_that_left_is_remembered_for_as_long_as_a_queue_may_speak_of_it(
+    leading: Leading, ledger: Ledger
+) -> None:
+    recorder, sold = Recorder(ledger, Node("n"), Clock()), sell(ledger.database)
+    for fingerprint in ("old", "young", "held"):
+        recorder._flush_writes([operation(sold, Act.ACTIVATE, fingerprint=fingerprint)])
+        if fingerprint != "held":
+            recorder._flush_writes([operation(sold, Act.DEACTIVATE, fingerprint=fingerprint)])
+    with leading.term.transaction() as writing:
+        now = writing.now
+    for fingerprint, days in (("old", 31), ("young", 29), ("held", 400)):
+        change_machine(ledger.database, sold, fingerprint, created_at=now - 400 * DAY, seat_at=now - days * DAY)
+    leading.do_all(lambda writing: forget_machines(writing, _KEEP))
+    left = {row["fingerprint"] for row in rows(ledger.database, tables.machines, license_id=sold.id)}
+    assert left == {"young", "held"}
