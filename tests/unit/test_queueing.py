@@ -8,6 +8,7 @@ import pytest
 
 from api.clock import Clock
 from api.ledger.database import Database
+from api.ledger.migrate import upgrade
 from api.settings import Settings
 from api.shared_state import STATE_NAME, SharedState
 from api.supervision.queueing import Queueing
@@ -22,7 +23,9 @@ def state(tmp_path: Path, clock: FakeClock) -> SharedState:
 @pytest.fixture
 def queueing(tmp_path: Path, clock: FakeClock, state: SharedState) -> Queueing:
     settings = Settings.from_env({"DATA_DIR": str(tmp_path), "LEDGER_BUDGET": "0.5"})
-    made = Queueing(settings, Database(settings.database_url), Clock(), clock)
+    database = Database(settings.database_url)
+    upgrade(database)
+    made = Queueing(settings, database, Clock(), clock)
     made._state = state  # on this test's clock
     return made
 
