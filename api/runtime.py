@@ -168,6 +168,11 @@ class Runtime:
             self._resign()
 
     @property
+    def supervises(self) -> bool:
+        """Whether this process has its node's part in the cluster, as one does under a server other than ours."""
+        return self._supervises.is_set()
+
+    @property
     def signer(self) -> Signer:
         """The key that signs now. Raises the problem `STARTING`, which says what this node waits for."""
         ready = self._signer is not None and self._knows_its_part() and self._held_back_by is None

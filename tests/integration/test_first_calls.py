@@ -82,6 +82,6 @@ def test_silence_does_not_count_where_no_supervisor_says_so(
 ) -> None:
     sold = silent(database)
     looked(database, since=time.time())
-    monkeypatch.setattr(process, "supervise", lambda *_: None)
+    monkeypatch.setattr(process, "supervise", lambda *_, **__: None)
     with starting_node(ledger_url, tmp_path) as node:
         assert said_of(node.ready(), *sold) == ("VALID", "VALID")
