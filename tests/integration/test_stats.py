@@ -21,8 +21,11 @@ from api.ledger.errors import LedgerSlow, LedgerUnavailable, NoConnection
 from api.ledger.log import brief_reading
 from api.openapi.stats_view import StatsView
 from api.remembered import UNKNOWN, Counts, aged, remember, remembered
+from api.resources.nodes import nodes
 from api.stats import Stats, count, settle
+from api.supervision import cluster
 from tests.support.admin import Admin, admin_on
+from tests.support.leading import add_events, beat
 from tests.support.nodes import Sold, change_machine, ledger_of, node_on, opened_ledger, sell, starting_node
 from tests.support.processes import free_port, until
 
@@ -215,6 +218,19 @@ def test_a_machine_is_alive_while_its_heartbeat_is_in_time_where_one_is_asked_fo
     assert _insist(admin, "activate", asked, "gone") == "VALID"
     assert _insist(admin, "deactivate", asked, "gone") == "VALID"
     assert _counted(database, now).machines == {"total": 4, "alive": 2}
+
+
+def test_a_beat_of_a_moment_to_come_does_not_stand_for_a_node_that_beats(database: Database) -> None:
+    """The database's clock was ten minutes ahead while a process that is gone beat for the last time."""
+    beat(database, instance="gone", age=-600, applied_seq=3, queue=70)
+    beat(database, instance="here", age=1, applied_seq=8, queue=2)
+    add_events(database, *[{"mode": "backup"}] * 9)
+    [found] = nodes(database, time.time())
+    assert (found["applied_seq"], found["queue"]) == (8, 2)
+    assert 1 <= found["beat_age_s"] < 60
+    with database.reading() as connection:
+        counted = cluster.sync(connection, "node-2", time.time())
+    assert (counted["total"], counted["pending"]) == (9 + 2, 1 + 2)
 
 
 def test_the_last_hour_has_sixty_minutes_with_its_gaps_as_zeros(database: Database) -> None:

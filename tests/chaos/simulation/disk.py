@@ -194,7 +194,7 @@ class Disk:
     #: How far the machine's wall clock was off when that was measured last, and how far ahead of the ledger's that was;
     #: None: never. It is kept with the snapshot.
     wall_off_known: float | None = None
-    wall_skew: float = 0.0
+    wall_skew: float | None = None
     waiting: dict[int, str] = field(default_factory=dict)
     settled: set[int] = field(default_factory=set)
     vanished: bool = False

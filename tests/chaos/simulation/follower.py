@@ -52,15 +52,15 @@ def is_same(copy: Snapshot, head: Head) -> bool:
     return copy.event_id is None or copy.event_id == head.at_cursor
 
 
-def catch_up(copy: Snapshot, head: Head, changes: Changes, polled_at: float) -> None:
-    """Takes the changes in and moves the cursor."""
+def catch_up(copy: Snapshot, head: Head, changes: Changes, polled_at: float, as_of: float) -> None:
+    """Takes the changes in and moves the cursor. `as_of`: by the node's time, for the ledger's clock may be set."""
     copy.by_key = changes.by_key
     for row in changes.rows:
         copy.put(row)
     copy.seq, copy.event_id, copy.as_of, copy.polled_at, copy.complete = (
         head.seq,
         head.event_id,
-        head.at,
+        as_of,
         polled_at,
         True,
     )
@@ -69,3 +69,9 @@ def catch_up(copy: Snapshot, head: Head, changes: Changes, polled_at: float) -> 
 def begun_anew(head: Head) -> Snapshot:
     """An empty copy, of no use before it is complete."""
     return Snapshot(head.ledger_id, head.generation)
+
+
+def latest_calls(books: Books) -> list[float]:
+    """When nodes, by their own time, last answered clients; as `api.timekeeping` asks for it."""
+    calls = [event.occurred_at for event in books.log[-200:] if event.origin is None and "call" in event.data]
+    return calls[-20:]

@@ -27,7 +27,7 @@ from api.supervision.published import NodeState
 from api.supervision.queueing import Queueing
 from failover import Hooks, Identity, Replay, Supervisor
 from failover.elector import Surroundings
-from failover.errors import FailoverError
+from failover.errors import FailoverError, NotLeading
 from failover.queue import Event as QueueRow
 from tests.chaos.simulation import follower
 from tests.chaos.simulation.database import Database, Effect, Transaction
@@ -116,7 +116,8 @@ class Process(Owner):
         self.link = Link(random.Random(f"{seed}/link"), scenario.slow / 100)
         self.monotonic = disk.machine.monotonic
         self.clock = Clock(self.monotonic, disk.machine.wall)
-        self.clock.start_from(disk.wall_skew)
+        if disk.wall_skew is not None and disk.snapshot is not None:
+            self.clock.start_from(disk.wall_skew, disk.snapshot.as_of)
         #: One that was set since it was measured last says nothing before the ledger's has been asked.
         self._clock_is_right = disk.wall_off_known == disk.machine.wall_off
         self._pace = Pace(self.monotonic)
@@ -172,7 +173,7 @@ class Process(Owner):
 
     def ready(self) -> bool:
         """Whether it can answer."""
-        return self._clock_is_right
+        return self._clock_is_right and self.clock.is_trusted
 
     def published(self) -> NodeState:
         """What its workers know of the supervisor."""
@@ -234,20 +235,27 @@ class Process(Owner):
         cursor = copy.seq if copy is not None else 0
         own = copy.own if copy is not None else {}
         settled = {id: times for id, times in own.items() if not self.queue.holds(id)}
-        head, changes, rows = self.remote.ask(
-            lambda: (*follower.read(database.books, database.now(), cursor), dict(database.books.licenses))
+        head, changes, rows, latest = self.remote.ask(
+            lambda: (
+                *follower.read(database.books, database.now(), cursor),
+                dict(database.books.licenses),
+                follower.latest_calls(database.books),
+            )
         )
         received = self.monotonic()
         if received - sent > READ.timeout:
             return  # it was frozen over a sample, whose error may be half of that
+        self.clock.witness_of(None if copy is None else copy.as_of, *latest)
         self.clock.sample(head.at, sent, received)
+        if not self.clock.is_trusted:
+            return  # a time that nobody vouches for is not written into the copy
         self.disk.wall_off_known, self.disk.wall_skew = self.disk.machine.wall_off, self.clock.wall_skew
         self._clock_is_right = True
         if copy is None or not copy.complete or not follower.is_same(copy, head):
             self.kernel.say(f"{self.name} makes its copy anew at {head.seq}")
             copy = self.disk.snapshot = follower.begun_anew(head)
             head, changes = self.remote.ask(lambda: follower.read_all(database.books, database.now()), BULK)
-        follower.catch_up(copy, head, changes, sent)
+        follower.catch_up(copy, head, changes, sent, self.clock.at(sent))
         for id, times in settled.items():
             copy.settle(id, times, rows.get(id))
         if self.database.incarnation == before:
@@ -267,12 +275,17 @@ class Process(Owner):
 
     def _do_duties(self, transaction: Transaction, effect: Effect) -> None:
         """At the database: the watch, and one dead machine's seat."""
-        books, now = self.database.books, self.database.now()
-        said = [
+        books, said, here = self.database.books, self.database.now(), self.monotonic()
+        self.clock.sample(said, here, here)
+        if not self.clock.is_trusted:
+            raise NotLeading("no two clocks agree on the time")
+        now = self.clock.preferred(said)
+        ahead = said - now
+        beats = [
             Said(
                 node=beat.who.node,
-                started_at=beat.started_at,
-                beat_at=beat.beat_at,
+                started_at=beat.started_at - ahead,
+                beat_at=beat.beat_at - ahead,
                 state=beat.report.state,
                 queue=beat.report.queue,
             )
@@ -281,7 +294,7 @@ class Process(Owner):
         limits = Limits(self.config.heartbeat_timeout, ISOLATED_MAX_AGE_S)
         self._pace.saw(now)
         was_set = self._pace.was_set_within(limits.timeout)
-        found = look(books.watch, said, now, limits, was_set=was_set)
+        found = look(books.watch, beats, now, limits, was_set=was_set)
         locked = {id for one in self.database.open for id in one.licenses}
         free = [row.holding for row in books.licenses.values() if row.holding.license.id not in locked]
         dead = None if self._pace.was_set_within(HOLD_S) else _dead(free, _watched(found), now)

@@ -57,6 +57,11 @@ class Scenario:
     disk_s: float = 0.02
 
     @property
+    def sets_the_ledgers_clock(self) -> bool:
+        """Whether that is one of its faults."""
+        return any(item.kind == LEDGER_CLOCK for item in self.items)
+
+    @property
     def settle_s(self) -> float:
         """How long everything may take to be well again once the faults are over."""
         return 3 * self.config.heartbeat_timeout + 3 * self.config.failback_delay + 8.0
@@ -92,6 +97,7 @@ _FAULTS = (
 )
 #: In this part of the scenarios clocks are set, by up to so many seconds.
 _WITH_CLOCKS = 0.4
+LEDGER_CLOCK = "ledger clock"
 _JUMPS_S = (1.8, 5.0, 20.0, 900.0, 4 * 365 * DAY)
 _ACTS = (
     (Act.VALIDATE, 6),
@@ -187,15 +193,18 @@ def _admins(source: random.Random) -> list[Item]:
 
 
 def _clocks(seed: str, nodes: int) -> list[Item]:
-    """The ledger's clock and those of nodes, set forward and back, for good or a while; from a stream of its own."""
+    """The ledger's clock or those of nodes, set forward and back, for good or a while; from a stream of its own.
+
+    Not both by much: of two clocks that are wrong at once, nobody can tell.
+    """
     source = random.Random(f"{seed}/clocks")
     if source.random() >= _WITH_CLOCKS:
         return []
     items, at = [], source.uniform(2.0, 10.0)
+    kind = source.choice((LEDGER_CLOCK, LEDGER_CLOCK, "wall clock"))
     while at < TURMOIL_S:
         by = source.choice((-1.0, 1.0)) * source.uniform(0.1, 1.0) * source.choice(_JUMPS_S)
         lasts = source.choice((0.0, source.uniform(0.5, 15.0)))
-        kind = source.choice(("ledger clock", "ledger clock", "wall clock"))
         items.append(Item(at, kind, source.randrange(nodes) + 1, lasts, by=by))
         at += source.expovariate(1.0 / source.choice((4.0, 12.0)))
     return items
