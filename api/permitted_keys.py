@@ -33,6 +33,11 @@ def remembered(snapshot: Snapshot) -> PermittedKeys:
     return _permitted(snapshot.rows(_table, _COLUMNS))
 
 
+def decoded(rows: str) -> PermittedKeys:
+    """Those of a JSON list of `[kid, status, jwk_json]`."""
+    return _permitted(msgspec.json.decode(rows))
+
+
 def _permitted(rows: Iterable[Sequence[Any]]) -> PermittedKeys:
     found = {kid: (status, msgspec.json.decode(jwk, type=PublicJwk)) for kid, status, jwk in rows}
     return PermittedKeys(

@@ -116,6 +116,7 @@ class Recorder:
 
         The first call that the ledger leaves without an answer cuts the node off for all; its supervisor ends that.
         """
+        self._state.called()
         if self._isolated is None:
             return self._on_the_ledger(operation, finish, done)
         if self._state.cut_off_since is not None:

@@ -30,7 +30,7 @@ from api.shared_state import STATE_NAME, SharedState
 from api.siblings import Siblings
 from api.signing import KeyNotPermitted, Keyring, Signer, jwks
 from api.snapshot import SNAPSHOT_NAME, Reader, require_leave, source_of
-from api.supervision import Published
+from api.supervision import LedgerState, Published
 from api.supervision.troubles import said_of
 from api.timekeeping import Timekeeping
 from api.troubles import Trouble
@@ -41,7 +41,9 @@ from failover.jobs import Jobs
 _log = logs.get("runtime")
 
 _FOLLOW_EVERY_S = 1.0
-#: The ledger counts as out of reach when it has answered nobody for so many seconds; it is polled every second.
+#: No worker asks what the supervisor has asked so short a time ago; it does so at every beat, idle or not.
+_TOLD_FOR_S = 3.0
+#: The ledger counts as out of reach when it has answered nobody for so many seconds.
 _REACHABLE_FOR_S = 5.0
 #: The same while polls only wait for a connection: longer than an admin's longest statement.
 _BUSY_FOR_S = 15.0
@@ -80,11 +82,12 @@ class Runtime:
         self.admins = database if database.is_sqlite else Database(url, pool_size=1, shared=_admins_lock(settings))
         # Nobody waits for the poll of a node that is cut off: it brings the connections for when that is over.
         self._probe = ledger_on(database, new_id(), self.clock, terms=Terms(not_before=terms.not_before))
+        self._source = source_of(url)
         self.reader = Reader(
             settings.data_dir / SNAPSHOT_NAME,
             self.state,
             self.clock.monotonic,
-            source=source_of(url),
+            source=self._source,
             longest_s=settings.isolated_max_age,
         )
         # Alone it would not be told that the ledger is back: without a place to share, no going on without it.
@@ -109,6 +112,8 @@ class Runtime:
         self.published: dict[str, Any] = {"keys": []}
         self._prepared = False
         self._poll_failed = False
+        #: When (monotonic) this process last asked the ledger itself, and when that last answered the supervisor.
+        self._asked_at, self._told_at = float("-inf"), float("-inf")
         self._waiting_for = "the ledger"
         #: Why nothing may be founded in the ledger, at the last try.
         self._objection: str | None = None
@@ -224,9 +229,9 @@ class Runtime:
         """Whether it answered lately. A poll for which this process had no connection free says nothing of it."""
         if self.state.cut_off_since is not None:
             return False
-        answered_at = self.ledger.database.answered_at
+        answered_at = max(self.ledger.database.answered_at or float("-inf"), self._told_at)
         patience_s = _REACHABLE_FOR_S if self._poll_failed else _BUSY_FOR_S
-        return answered_at is not None and self.clock.monotonic() - answered_at < patience_s
+        return self.clock.monotonic() - answered_at < patience_s
 
     def _knows_its_part(self) -> bool:
         """Whether the supervisor has spoken. Serving does not depend on it, so it is waited for only at the start."""
@@ -245,18 +250,19 @@ class Runtime:
         _ = self.signer
 
     def poll(self) -> None:
-        """Prepares the ledger where that is still to be done, and follows the permitted keys. Raises `LedgerError`."""
+        """Prepares the ledger where that is still to be done, and follows the permitted keys. Raises `LedgerError`.
+
+        The ledger is asked only for what the supervisor has not been told by it a moment ago.
+        """
         with self._polling:
             self._share()
             self.timekeeping.heed()
+            told = self._told()
+            if told is not None and told.keys is not None:
+                self._take(told, told.keys)
+                return
             try:
-                if not self._prepared:
-                    self._prepare()
-                self.timekeeping.look()
-                (self._probe if self._is_cut_off() else self.ledger).look_up([_NOBODY])  # samples the ledger's clock
-                permitted = self._permitted()
-                self._poll_failed = False
-                self._adopt(permitted)
+                self._ask()
             except LedgerContradicts as error:
                 self._say_waiting(str(error))
                 raise
@@ -265,6 +271,36 @@ class Runtime:
                 if self._signer is None or not self.clock.is_trusted:
                     self._start_cut_off(error)
                 raise
+
+    def _told(self) -> LedgerState | None:
+        """What the ledger last told the supervisor, where that is worth as much as if this process had asked."""
+        said = self.node_state.read()
+        # A node that is cut off opens the connections that it needs when that is over.
+        if said is None or said.ledger is None or said.source != self._source or self._is_cut_off():
+            return None
+        is_fresh = 0.0 <= self.clock.monotonic() - said.ledger.received < _TOLD_FOR_S
+        # A clock that is not decided yet is held against more than samples.
+        return said.ledger if self._prepared and is_fresh and self.clock.is_decided and self.clock.is_trusted else None
+
+    def _take(self, told: LedgerState, permitted: PermittedKeys) -> None:
+        """Nothing but that it answered, where this process has asked since: it may have founded the keys itself."""
+        self._told_at, self._poll_failed = told.received, False
+        if told.sent <= self._asked_at:
+            return
+        self.timekeeping.look()  # of one that is decided it asks nobody
+        if told.clock is not None:
+            self.clock.sample(told.clock, told.sent, told.received)
+        self._adopt(permitted)
+
+    def _ask(self) -> None:
+        if not self._prepared:
+            self._prepare()
+        self._asked_at = self.clock.monotonic()
+        self.timekeeping.look()
+        (self._probe if self._is_cut_off() else self.ledger).look_up([_NOBODY])  # samples the ledger's clock
+        permitted = self._permitted()
+        self._poll_failed = False
+        self._adopt(permitted)
 
     def _isolated(self) -> Isolated:
         return Isolated(self.settings.queue_path, self.reader, self.state, self.node, self.clock)

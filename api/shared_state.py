@@ -43,7 +43,9 @@ _LAST_CUT_OFF_AT = 40
 _CONTRADICTED_AT = 48
 #: When (monotonic) an operator last said that the ledger's clock is right.
 _CLOCK_TRUSTED_AT = 56
-_SIZE = _MOMENTS_AT + _MOMENTS * _MOMENT.size
+#: When (monotonic) a client last called.
+_CALLED_AT = _MOMENTS_AT + _MOMENTS * _MOMENT.size
+_SIZE = _CALLED_AT + _MOMENT.size
 #: For how long a contradiction that no call meets any more is still said.
 _CONTRADICTED_FOR_S = 600.0
 
@@ -100,6 +102,7 @@ class SharedState:
     def everything_changed(self) -> None:
         """To be called after an admin's change, before it is answered: it may touch any license."""
         _MOMENT.pack_into(self._map, _EVERYTHING_AT, self._monotonic())
+        self.called()
 
     def changed_at(self, key_hash: str) -> float:
         """When (monotonic) this node last wrote what the license of this key is; 0 where it never did."""
@@ -114,6 +117,15 @@ class SharedState:
     def last_cut_off(self) -> float:
         """When (monotonic) that began the last time, over or not; 0 where it never did."""
         return self._past(_LAST_CUT_OFF_AT)
+
+    @property
+    def called_at(self) -> float:
+        """When (monotonic) one of the workers was last called; 0 where none ever was."""
+        return self._past(_CALLED_AT)
+
+    def called(self) -> None:
+        """A client calls, or an admin changes something: the supervisor follows the log closely meanwhile."""
+        _MOMENT.pack_into(self._map, _CALLED_AT, self._monotonic())
 
     def cut_off(self) -> None:
         """The ledger did not answer: nobody on this node waits for it until `reconnected`."""

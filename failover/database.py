@@ -9,11 +9,13 @@ import contextlib
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
+import psycopg2
 from filelock import FileLock
 from filelock import Timeout as LockTimeout
 from sqlalchemy import Connection
+from sqlalchemy.event import listens_for
 
 from failover.engines import Pools, postgres_engine, sqlite_engine, write_lock
 from failover.errors import DRIVER_ERRORS, StoreBusy, translate
@@ -45,6 +47,7 @@ class Database:
     """`Storage` for a URL: `sqlite:///<path>`, `postgres://` or `postgresql://`. Connects at first use.
 
     `pools`: the others of this process on the same database. `schema`: where the tables are if `url` does not say it.
+    `channel`: what its one connection listens to, on Postgres.
     """
 
     def __init__(
@@ -55,10 +58,12 @@ class Database:
         guard_s: float = _GUARD_S,
         pools: Pools | None = None,
         schema: str | None = None,
+        channel: str | None = None,
     ) -> None:
         session = Session(taken_apart(url)[1] or schema)
         self._begin = session.begin(_LIMITS)
         self.is_sqlite = url.startswith("sqlite")
+        self._listening: Any = None
         self._guard_s = guard_s
         self._lock: FileLock | None = None
         self._file: Path | None = None
@@ -71,6 +76,13 @@ class Database:
                 url, "failover", session=session, limits=_LIMITS, pools=pools or Pools(), pool_size=pool_size
             )
         self._watchdog = Watchdog()
+        if channel is not None and not self.is_sqlite:
+            listens_for(self._engine, "connect")(lambda connection, _record: self._listen(connection, channel))
+
+    def line(self) -> int | None:
+        """The descriptor on which word of the channel comes, which the next use of the connection takes in."""
+        connection = self._listening
+        return None if connection is None or connection.closed else int(connection.fileno())
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[Connection]:
@@ -112,6 +124,14 @@ class Database:
     def close(self) -> None:
         """Closes what is open. It may be used again."""
         self._engine.dispose()
+
+    def _listen(self, connection: Any, channel: str) -> None:
+        """Only a hint may come of it: a server or a pooler that does not take it is none the worse for it."""
+        self._listening = None
+        with self._watchdog.guard(connection, self._guard_s), contextlib.suppress(psycopg2.Error):
+            with connection.cursor() as cursor:
+                cursor.execute(f"LISTEN {channel}")
+            self._listening = connection
 
     @contextlib.contextmanager
     def _write_lock(self) -> Iterator[None]:

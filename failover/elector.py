@@ -13,11 +13,14 @@ from dataclasses import dataclass, replace
 from failover.config import Config
 from failover.decide import decide
 from failover.errors import StoreBusy
+from failover.exchange import Heard
 from failover.lease import LeaseStore, Trust
 from failover.liveness import LeaseWatch
 from failover.model import Action, Decision, Identity, Kind, Lease, Observation, Role, State, role_of
 
 _log = logging.getLogger("protecao.failover")
+#: After a moment that is to come, and no sooner than this.
+_SOON_S = 0.005
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +37,10 @@ class Surroundings:
     own_pending: int = 0
 
 
+def _closely() -> bool:
+    return True
+
+
 class Elector:
     """Steps one node through the states. `tick` is called by one thread; everything else by any."""
 
@@ -45,7 +52,9 @@ class Elector:
         monotonic: Callable[[], float],
         surroundings: Callable[[], Surroundings] = Surroundings,
         epoch_seen: int = 0,
+        is_close: Callable[[], bool] = _closely,
     ) -> None:
+        """`is_close`: whether the lease is to be looked at at every poll; else where there may be news of it."""
         self.me = me
         self.config = config
         self.state = State.STARTING
@@ -63,6 +72,10 @@ class Elector:
         #: The epoch in which the last failback was asked for: while this node leads in it, there is no other.
         self._failback_asked_in: int | None = None
         self._led_since: float | None = None
+        self._is_close = is_close
+        self._overheard: Heard | None = None
+        #: When (monotonic) the lease was last seen, and when this process last did something about it.
+        self._seen_at, self._acted_at = float("-inf"), float("-inf")
         self._store = store
         self._monotonic = monotonic
         self._surroundings = surroundings
@@ -76,13 +89,35 @@ class Elector:
         """The part this node plays at this moment."""
         return role_of(self.state, self.me.rank, self.is_leader())
 
-    def tick(self) -> Decision:
-        """One round. Gives what was decided; `Action.REPLAY` in it is for the caller to do."""
-        self._reach(self._watch)
+    def overhear(self, heard: Heard) -> None:
+        """The lease came along with something else: the next round need not ask for it. For any thread."""
+        self._overheard = heard
+
+    def rest_s(self) -> float:
+        """For how many seconds nothing can be due, unless somebody has news."""
+        config, now, renewed_at = self.config, self._monotonic(), self.trust.renewed_at
+        if self._is_close() or self.ledger_since is None:
+            return config.poll
+        if self.state is State.LEADING and renewed_at is not None:
+            until = renewed_at + config.heartbeat_interval
+        elif self.state is State.STANDBY and self._lease_expires_at is not None:
+            # Where the beats do not tell of it any more, this thread asks by itself.
+            until = min(self._lease_expires_at, self._seen_at + config.heartbeat_interval + config.poll)
+        else:
+            return config.poll
+        return max(_SOON_S, until - now)
+
+    def tick(self, *, has_news: bool = False) -> Decision:
+        """One round. Gives what was decided; `Action.REPLAY` in it is for the caller to do.
+
+        `has_news`: somebody said that the lease has changed.
+        """
+        self._look(has_news)
         decision = self._decide()
         for action in decision.actions:
             if step := _STEPS.get(action):
                 self._reach(functools.partial(step, self))
+                self._acted_at = self._monotonic()
         if decision.state is State.CANDIDATE and self.is_leader():
             self._enter(State.LEADING)
         return decision
@@ -132,14 +167,31 @@ class Elector:
         if self.ledger_since is None:
             self.ledger_since = self._monotonic()
 
+    def _look(self, has_news: bool) -> None:
+        """At the lease; as it was overheard where that is as good."""
+        overheard, self._overheard = self._overheard, None
+        if not has_news and not self._is_close():
+            if overheard is not None and overheard.asked > self._acted_at:
+                self._reach(lambda: self._saw(overheard.lease, overheard.asked, overheard.answered))
+                return
+            if (
+                self.is_leader()
+                and self._monotonic() - self._seen_at < self.config.heartbeat_interval + self.config.poll
+            ):
+                return  # a renewal finds out by itself whether it is still this process's
+        self._reach(self._watch)
+
     def _watch(self) -> None:
         self.asking_since = asked = self._monotonic()
         try:
             lease = self._store.watch()
         finally:
             self.asking_since = None
-        self.lease = lease
-        self._lease_watch.saw(lease, asked, self._monotonic(), self.config.heartbeat_timeout)
+        self._saw(lease, asked, self._monotonic())
+
+    def _saw(self, lease: Lease | None, asked: float, answered: float) -> None:
+        self.lease, self._seen_at = lease, asked
+        self._lease_watch.saw(lease, asked, answered, self.config.heartbeat_timeout)
         self._lease_expires_at = self._lease_watch.free_at
         if lease is not None:
             self.epoch_seen = max(self.epoch_seen, lease.epoch)

@@ -128,7 +128,7 @@ def _listen(engine: Engine, preamble: str, pools: Pools) -> None:
     def is_alive(connection: Any, record: Any, _proxy: object) -> None:
         # A server that ends says so on its idle connections: seen here, its restart costs nobody a statement. Of a new
         # connection the first statement says it: the pool does not make a third, and raises an error of its own.
-        if not record.info.pop("new", False) and (connection.closed or _is_readable(connection)):
+        if not record.info.pop("new", False) and _has_ended(connection):
             raise DisconnectionError("its server has ended it")
 
     @event.listens_for(engine, "before_cursor_execute", retval=True)
@@ -178,6 +178,22 @@ def write_lock(path: Path) -> FileLock:
 def libpq_url(url: str) -> str:
     """`url` as libpq takes it. Platforms write `postgres://`, SQLAlchemy's users `postgresql+psycopg2://`."""
     return re.sub(r"^postgres(ql)?(\+psycopg2)?://", "postgresql://", taken_apart(url)[0])
+
+
+def _has_ended(connection: Any) -> bool:
+    """Whether its server has ended an idle psycopg2 connection. Word for who listens on it is taken in, and let go."""
+    if connection.closed:
+        return True
+    if not _is_readable(connection):
+        return False
+    try:
+        connection.poll()
+    except psycopg2.Error:
+        return True
+    # Anything else is its last word, which the end of the connection may follow a moment later.
+    has_word = bool(connection.notifies)
+    connection.notifies.clear()
+    return bool(connection.closed or not has_word or _is_readable(connection))
 
 
 def _is_readable(connection: Any) -> bool:

@@ -15,7 +15,7 @@ from apscheduler.schedulers.background import BackgroundScheduler
 _log = logging.getLogger("protecao.failover.jobs")
 _SCHEDULERS_LOG = "protecao.failover.jobs.scheduler"
 #: How often the wall clock is looked at, and by how much it moves in between when somebody has set it.
-_CLOCK_LOOK_S, _CLOCK_WAS_SET_S = 0.5, 0.5
+_CLOCK_LOOK_S, _CLOCK_WAS_SET_S = 1.0, 0.5
 
 
 def _until_the_end(_record: logging.LogRecord) -> bool:

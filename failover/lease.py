@@ -78,7 +78,9 @@ class SqlLeaseStore:
 
     def renew(self, me: Identity, epoch: int, timeout: float) -> bool:
         """By holder and epoch. No row: another has it, or its epoch has moved on."""
-        with self._storage.writing() as connection:
+        storage = self._storage
+        # On Postgres the message that stands alone is a transaction, and the only one: a renewal goes out every beat.
+        with storage.writing() if storage.is_sqlite else storage.reading() as connection:
             return self._run(connection, sql.RENEW, holder=me.instance, epoch=epoch, timeout=timeout) == 1
 
     def resign(self, me: Identity, epoch: int) -> bool:
@@ -128,11 +130,13 @@ class SqlLeaseStore:
         return connection.execute(prepared, {"name": self._name, **values}).rowcount
 
 
-def fence(connection: Connection, me: Identity, epoch: int, name: str = LEASE_NAME) -> None:
-    """First in every transaction that only the leader may commit. Raises `NotLeading`."""
+def fence(connection: Connection, me: Identity, epoch: int, name: str = LEASE_NAME) -> float:
+    """First in every transaction that only the leader may commit; gives the database's time. Raises `NotLeading`."""
     statement = sql.statement(sql.FENCE, connection.dialect.name == "sqlite")
-    if connection.execute(statement, {"name": name, "holder": me.instance, "epoch": epoch}).first() is None:
+    now = connection.execute(statement, {"name": name, "holder": me.instance, "epoch": epoch}).scalar()
+    if now is None:
         raise NotLeading(f"epoch {epoch} is not held by {me.node}")
+    return float(now)
 
 
 class Trust:

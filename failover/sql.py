@@ -37,23 +37,27 @@ ACQUIRE_FOUND = _ACQUIRE.replace("@over", "= :expires_at_read")
 
 RENEW = "UPDATE lease SET expires_at = @now + :timeout WHERE name = :name AND holder = :holder AND epoch = :epoch"
 
+#: Word of a change that others wait for: a hint, since a transaction pooler lets nobody listen.
+CHANNEL = "protecao_lease"
+_SAY = {True: "", False: f"NOTIFY {CHANNEL}; "}
+
 #: The row stays, or the epoch would start again. An end that no clock ever said is the sign: a renewal after the
 #: database's clock was set back ends before the lease was acquired as well.
 RESIGNED = 0.0
 RESIGN = """
-UPDATE lease SET acquired_at = @now, expires_at = 0
+@say UPDATE lease SET acquired_at = @now, expires_at = 0
 WHERE name = :name AND holder = :holder AND epoch = :epoch AND expires_at > 0
 """
 
 HAND_OVER = """
-UPDATE lease SET holder = :to_holder, node = :node, rank = :rank, epoch = :epoch, acquired_at = @now,
+@say UPDATE lease SET holder = :to_holder, node = :node, rank = :rank, epoch = :epoch, acquired_at = @now,
     expires_at = @now + :timeout
 WHERE name = :name AND holder = :holder AND epoch = :epoch_read
 """
 
 #: KEY SHARE: ACQUIRE and HAND_OVER change the key (name, epoch) and wait for it, RENEW does not.
 FENCE = """
-SELECT 1 FROM lease WHERE name = :name AND holder = :holder AND epoch = :epoch AND expires_at > @now @share
+SELECT @now FROM lease WHERE name = :name AND holder = :holder AND epoch = :epoch AND expires_at > @now @share
 """
 
 #: In the transaction that took the lease, so the epoch is the lease's own; a copy restored from a backup may have it.
@@ -83,9 +87,47 @@ FROM heartbeats ORDER BY rank, beat_at DESC
 
 FORGET_BEAT = "DELETE FROM heartbeats WHERE instance = :instance AND beat_at = :beat_at"
 
-NOW = "SELECT @now"
+#: The columns of a beat as `exchange` gives them.
+BEAT_COLUMNS = (
+    *("instance", "node", "rank", "role", "state", "url", "version", "started_at", "beat_at", "applied_seq", "queue"),
+    "queue_oldest_at",
+)
+
+#: A plain update: an upsert would lock the row first, which is written to the log as well. The answer is one column,
+#: for each column more is described anew every time.
+_EXCHANGE = """
+UPDATE heartbeats SET node = :node, rank = :rank, role = :role, state = :state, url = :url, version = :version,
+    beat_at = @now, applied_seq = :applied_seq, queue = :queue, queue_oldest_at = @now - :queue_oldest_s
+WHERE instance = :instance;
+SELECT json_build_array(
+    @now,
+    (SELECT CASE WHEN digest = :digest THEN json_build_array(NULL, moments) ELSE json_build_array(digest, said) END
+    FROM (SELECT
+        left(encode(sha256(convert_to(coalesce(string_agg(
+            (@others, CASE WHEN beat_at <= :silent_until THEN beat_at END)::text, chr(30) ORDER BY instance
+        ), ''), 'UTF8')), 'hex'), 32) AS digest,
+        json_agg(beat_at ORDER BY instance) FILTER (WHERE beat_at > :silent_until) AS moments,
+        json_agg(json_build_array(@columns) ORDER BY instance) AS said
+    FROM heartbeats) b),
+    (SELECT CASE WHEN holder = :holder AND epoch = :epoch AND acquired_at = :acquired_at
+        THEN json_build_array(expires_at)
+        ELSE json_build_array(expires_at, holder, node, rank, epoch, acquired_at) END
+    FROM lease WHERE name = :name),
+    @more
+)::text AS heard
+"""
+
+
+def exchange(more: str) -> str:
+    """A beat, and what is answered to it; `more`: an expression that gives JSON. For Postgres."""
+    others = ", ".join(name for name in BEAT_COLUMNS if name != "beat_at")
+    parts = {"@now": _NOW[False], "@others": others, "@columns": ", ".join(BEAT_COLUMNS), "@more": more}
+    sql = _EXCHANGE
+    for name, part in parts.items():
+        sql = sql.replace(name, part)
+    return " ".join(sql.split())  # what is sent all day long is sent without its indents
 
 
 def statement(sql: str, sqlite: bool) -> TextClause:
     """`sql` with the clock and the lock of its dialect."""
-    return text(sql.replace("@now", _NOW[sqlite]).replace("@share", _SHARE[sqlite]))
+    return text(sql.replace("@now", _NOW[sqlite]).replace("@share", _SHARE[sqlite]).replace("@say", _SAY[sqlite]))

@@ -9,11 +9,13 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from failover.bell import Bell, no_line
 from failover.config import Config
 from failover.database import Database
 from failover.elector import Elector, Surroundings
 from failover.engines import Pools
 from failover.errors import QueueError
+from failover.exchange import Exchange, Heard
 from failover.heartbeat import Beat, HeartbeatStore, PrimaryHealth, Report, SqlHeartbeatStore, doubled
 from failover.jobs import Jobs
 from failover.lease import LeaseStore, SqlLeaseStore
@@ -35,7 +37,7 @@ def _nothing_applied() -> int:
     return 0
 
 
-def _always_ready() -> bool:
+def _always() -> bool:
     return True
 
 
@@ -43,10 +45,12 @@ def _always_ready() -> bool:
 class Hooks:
     """What the host process knows: whether it can work, how far it has applied the log, and where the log's head is."""
 
-    ready: Callable[[], bool] = _always_ready
+    ready: Callable[[], bool] = _always
     applied_seq: Callable[[], int] = _nothing_applied
     #: Asked at each beat, on the scheduler; may raise while the database is away.
     head_seq: Callable[[], int] = _nothing_applied
+    #: Whether this node is busy: then it looks at the lease at every poll, else as often as it beats.
+    is_busy: Callable[[], bool] = _always
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,11 +95,15 @@ class Supervisor:
         url: str | None = None,
         version: str = "",
         epoch_seen: int = 0,
+        exchange: Exchange | None = None,
+        line: Callable[[], int | None] = no_line,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
+        """`exchange`: beats in one message, in place of `heartbeats`; `line`: where word of the lease may come from."""
         self.me = me
         self.config = config
         self._leases, self._heartbeats, self._queue, self._replay = leases, heartbeats, queue, replay
+        self._exchange = exchange
         self._hooks = hooks or Hooks()
         self._url, self._version = url, version
         self._monotonic = monotonic
@@ -111,11 +119,11 @@ class Supervisor:
         self._decision = Decision(State.STARTING)
         self._hand_over_to: Identity | None = None
         self._leaving, self._ended = threading.Event(), threading.Event()
-        self._wake = threading.Event()
+        self._bell = Bell(line)
         self._beating = threading.Lock()
         self._thread: threading.Thread | None = None
         self._jobs = Jobs(monotonic)
-        self.elector = Elector(me, config, leases, monotonic, self._look_around, epoch_seen)
+        self.elector = Elector(me, config, leases, monotonic, self._look_around, epoch_seen, self._hooks.is_busy)
 
     def start(self) -> None:
         """Starts the lease's thread and the jobs. Call it after a fork, never before."""
@@ -134,7 +142,7 @@ class Supervisor:
     def leave(self) -> None:
         """Resigns at once, for good. Replay goes on until `stop`: others of this node may still queue events."""
         self._leaving.set()
-        self._wake.set()
+        self._bell.ring()
 
     def stop(self, timeout: float = 5.0) -> bool:
         """Resigns at once, sends on what is queued, then ends the jobs; at most `timeout` seconds for each.
@@ -147,7 +155,7 @@ class Supervisor:
             return True
         self._deliver(timeout)
         self._ended.set()
-        self._wake.set()
+        self._bell.ring()
         self._jobs.stop()
         self._thread.join(timeout)
         if self._thread.is_alive():
@@ -159,7 +167,7 @@ class Supervisor:
         """Ends the jobs and the lease's thread, and leaves the lease to another process of this very instance."""
         self._jobs.stop()
         self._ended.set()
-        self._wake.set()
+        self._bell.ring()
         if self._thread is not None:
             self._thread.join(timeout)
 
@@ -212,7 +220,7 @@ class Supervisor:
         if not fresh or not self.is_leader():
             return False
         self._hand_over_to = fresh[0]
-        self._wake.set()
+        self._bell.ring()
         return True
 
     def promote(self) -> bool:
@@ -223,7 +231,7 @@ class Supervisor:
             taken = self._leases.acquire(self.me, timeout, self.elector.epoch_seen)
         else:
             taken = self._leases.hand_over(lease, self.me, timeout, Kind.SWITCHOVER)
-        self._wake.set()
+        self._bell.ring()
         return taken is not None
 
     def beat(self) -> None:
@@ -231,13 +239,13 @@ class Supervisor:
 
         One that leaves says nothing until the end: that it stops with an empty queue is to be its last word.
         """
-        self._say_how_it_is(unless=self._leaving)
+        heard = self._say_how_it_is(unless=self._leaving)
         if self._leaving.is_set():
             return
         # The head as it was two beats ago: the primary's last beat is up to one old, and knew less than the log then.
         head = self._heads[0]
         self._heads.append(self._hooks.head_seq())
-        read, now, timeout = self._heartbeats.read(), self._monotonic(), self.config.heartbeat_timeout
+        read, now, timeout = self._heard(heard), self._monotonic(), self.config.heartbeat_timeout
         beats = self._beat_watch.saw(read, now)
         self._health.saw(beats, now)
         before, after = doubled(self._beats, timeout), doubled(beats, timeout)
@@ -255,14 +263,26 @@ class Supervisor:
                 _log.info("replayed", extra={"synced": done.synced, "refused": done.refused, "set_aside": done.dead})
             self._count_queue()
 
-    def _say_how_it_is(self, unless: threading.Event | None = None) -> None:
+    def _heard(self, heard: Heard | None) -> Sequence[Beat]:
+        """What the others said; the lease, where that came with it, is news for its thread."""
+        if heard is None:
+            return self._heartbeats.read()
+        self.elector.overhear(heard)
+        self._bell.ring()
+        return heard.beats
+
+    def _say_how_it_is(self, unless: threading.Event | None = None) -> Heard | None:
         # One at a time: a beat that was under way must not be the one after the last.
         with self._beating:
             self._count_queue()
             report = self._report()
             # Asked after the report was made: this one is from before it left.
-            if unless is None or not unless.is_set():
-                self._heartbeats.write(self.me, report)
+            if unless is not None and unless.is_set():
+                return None
+            if self._exchange is not None:
+                return self._exchange.beat(self.me, report)
+            self._heartbeats.write(self.me, report)
+            return None
 
     def _sign_off(self) -> None:
         """A last beat, which says that this process ends, and with what in its queue: nobody has to wait for it."""
@@ -277,7 +297,7 @@ class Supervisor:
         """Waits until the queue is empty; this node's disk may go with it."""
         end = self._monotonic() + timeout
         while self._queued() and self._monotonic() < end:
-            self._wake.set()
+            self._bell.ring()
             try:
                 self.replay()
             except Exception as error:
@@ -333,10 +353,11 @@ class Supervisor:
         )
 
     def _keep_the_lease(self) -> None:
+        has_news = True
         while True:
             ended, before = self._ended.is_set(), self.state
             try:
-                self._decision = self.elector.tick()
+                self._decision = self.elector.tick(has_news=has_news)
                 if (before is State.STARTING) != (self.state is State.STARTING):
                     self._jobs.soon("beat")  # whether the lease may be handed to it hangs on that
             except Exception:
@@ -344,8 +365,7 @@ class Supervisor:
                 _log.exception("a tick failed")
             if ended:
                 return
-            self._wake.wait(self.config.poll)
-            self._wake.clear()
+            has_news = self._bell.wait(self.elector.rest_s())
 
 
 def pending(beats: Sequence[Beat], head: int, primary: Identity | None, timeout: float) -> int:

@@ -30,6 +30,8 @@ class Watchdog:
         self._watched: dict[int, tuple[float, Any]] = {}
         self._tickets = itertools.count()
         self._thread: threading.Thread | None = None
+        # Set for a thread that rests: where statements follow each other, none of them has to wake it.
+        self._called, self._rests = threading.Event(), False
 
     @contextlib.contextmanager
     def guard(self, connection: Any, seconds: float) -> Iterator[None]:
@@ -40,6 +42,8 @@ class Watchdog:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
                 self._thread.start()
+            elif self._rests:
+                self._called.set()
         try:
             yield
         finally:
@@ -58,15 +62,23 @@ class Watchdog:
             return min([_TICK_S, *(deadline - now for deadline, _ in self._watched.values())])
 
     def _watch(self) -> None:
-        busy_at = time.monotonic()
-        while True:
-            now = time.monotonic()
-            time.sleep(self.end_overdue(now))
-            with self._lock:
-                busy_at = now if self._watched else busy_at
-                if now - busy_at > _IDLE_S:
-                    self._thread = None
-                    return
+        while self._has_work():
+            time.sleep(self.end_overdue(time.monotonic()))
+
+    def _has_work(self) -> bool:
+        """Waits for something to watch; False where nothing has come for a while, and this thread ends."""
+        with self._lock:
+            if self._watched:
+                return True
+            self._called.clear()
+            self._rests = True
+        self._called.wait(_IDLE_S)
+        with self._lock:
+            self._rests = False
+            if not self._watched and not self._called.is_set():
+                self._thread = None
+                return False
+            return True
 
 
 def _shut_down(connection: Any) -> None:

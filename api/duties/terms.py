@@ -18,7 +18,6 @@ from api.ids import new_id
 from api.ledger.log import Change, Journal
 from api.ledger.records import Event
 from failover import Identity, fence
-from failover import sql as clocks
 from failover.errors import NotLeading
 from failover.session import Limits
 
@@ -50,8 +49,9 @@ class Term:
         if epoch is None:
             raise NotLeading(f"{self._me.node} does not lead")
         with database.writing(_LIMITS) as connection, database.guarded(connection, _GUARD_S):
-            fence(connection, self._me, epoch)
-            writing = Writing(connection, self._me, epoch, self._journal.clock)
+            sent = self._journal.clock.monotonic()
+            said = fence(connection, self._me, epoch)
+            writing = Writing(connection, self._me, epoch, self._journal.clock, said, sent)
             if not self._journal.clock.is_trusted:
                 raise NotLeading("no two clocks agree on the time")
             yield writing
@@ -66,11 +66,12 @@ class Writing:
     which this node goes, `database_ahead` by how many seconds the database's own, in which beats are kept, differs.
     """
 
-    def __init__(self, connection: Connection, me: Identity, epoch: int, clock: Clock) -> None:
+    def __init__(
+        self, connection: Connection, me: Identity, epoch: int, clock: Clock, said: float, sent: float
+    ) -> None:
+        """`said`: what the database's clock said when it was asked after `sent` (monotonic)."""
         self.connection = connection
-        sent, is_sqlite = clock.monotonic(), _is_sqlite(connection)
-        said = float(connection.execute(clocks.statement(clocks.NOW, is_sqlite)).scalar_one())
-        if not is_sqlite:
+        if connection.dialect.name != "sqlite":
             clock.sample(said, sent, clock.monotonic())
         self.now = clock.preferred(said)
         self.database_ahead = said - self.now
@@ -99,7 +100,3 @@ class Writing:
     def stamp(self, table: Table, ids: Iterable[str]) -> None:
         """These rows were changed: they get the `seq` of the last event, so that followers copy them."""
         self.stamped[table].extend(ids)
-
-
-def _is_sqlite(connection: Connection) -> bool:
-    return connection.dialect.name == "sqlite"

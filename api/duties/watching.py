@@ -21,9 +21,8 @@ from collections.abc import Sequence
 
 import msgspec
 from msgspec.structs import replace
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, literal, select, true, update
 
-from api.clock import Clock
 from api.duties.pace import Pace
 from api.duties.rows import put
 from api.duties.terms import Writing
@@ -110,30 +109,35 @@ def keep_watch(writing: Writing, limits: Limits, pace: Pace) -> bool:
     """Looks, and keeps what was found. Gives False: there is never more to do."""
     connection = writing.connection
     pace.saw(writing.now)
-    was_set = pace.was_set_within(limits.timeout)
-    said = _said(connection, writing.database_ahead)
-    found = look(_last(connection), said, writing.now, limits, was_set=was_set)
-    put(connection, tables.watch, [{"id": 1, **msgspec.structs.asdict(found)}])
+    before, said = _before_and_said(connection, writing.database_ahead)
+    found = look(before, said, writing.now, limits, was_set=pace.was_set_within(limits.timeout))
+    row = msgspec.structs.asdict(found)
+    # Done every few seconds: an upsert would lock the row first, which is written to the log as well.
+    if not connection.execute(update(tables.watch).where(tables.watch.c.id == 1).values(row)).rowcount:
+        put(connection, tables.watch, [{"id": 1, **row}])
     return False
 
 
 def watched(connection: Connection) -> Watch:
     """The span in which silence counts, as the leader last found it; without an end before there was a leader."""
-    last = _last(connection)
+    return _found(_last(connection))
+
+
+def counted(last: Look | None, now: float, timeout: float) -> Watch:
+    """The same at `now`, for a node that answers: what came after a look that is too old has been seen by nobody.
+
+    So it is after a night in which no node ran, until there is a leader who looks and finds that trouble. Pure.
+    """
+    found = _found(last)
+    if last is None or -_APART_S <= now - last.looked_at <= timeout:
+        return found
+    return Watch(found.since, min(found.until, last.looked_at))
+
+
+def _found(last: Look | None) -> Watch:
     if last is None:
         return ALWAYS
     return Watch(until=last.until) if last.since is None else Watch(last.since, last.until)
-
-
-def counted(connection: Connection, timeout: float, clock: Clock) -> Watch:
-    """`watched`, for a node that answers by `clock`: what came after a look that is too old has been seen by nobody.
-
-    So it is after a night in which no node ran, until there is a leader who looks and finds that trouble.
-    """
-    last, found = _last(connection), watched(connection)
-    if last is None or -_APART_S <= _now(connection, clock) - last.looked_at <= timeout:
-        return found
-    return Watch(found.since, min(found.until, last.looked_at))
 
 
 def counting_since(connection: Connection) -> float | None:
@@ -142,30 +146,27 @@ def counting_since(connection: Connection) -> float | None:
     return None if last is None else last.since
 
 
-def _now(connection: Connection, clock: Clock) -> float:
-    """Ledger time: the ledger's own clock, where `clock` holds that to be right."""
-    if connection.dialect.name == "sqlite":
-        return clock.now()
-    sent = clock.monotonic()
-    said = float(connection.exec_driver_sql("SELECT extract(epoch FROM clock_timestamp())").scalar_one())
-    clock.sample(said, sent, clock.monotonic())
-    return clock.preferred(said)
-
-
 def _last(connection: Connection) -> Look | None:
     columns = tables.watch.c
     row = connection.execute(select(columns.since, columns.until, columns.looked_at)).first()
     return None if row is None else Look(*row)
 
 
-def _said(connection: Connection, database_ahead: float) -> list[Said]:
-    """The beats, which are kept by the database's own clock, in ledger time."""
-    columns = tables.heartbeats.c
-    asked = (columns.node, columns.started_at, columns.beat_at, columns.state, columns.queue, columns.queue_oldest_at)
-    return [_by_ledger_time(Said(**row), database_ahead) for row in connection.execute(select(*asked)).mappings()]
+def _before_and_said(connection: Connection, database_ahead: float) -> tuple[Look | None, list[Said]]:
+    """The last look and, in ledger time, what every process said at its last beat: in one message."""
+    watch, beats, one = tables.watch, tables.heartbeats.c, select(literal(1).label("id")).subquery()
+    looked = (watch.c.since, watch.c.until, watch.c.looked_at)
+    said = (beats.node, beats.started_at, beats.beat_at, beats.state, beats.queue, beats.queue_oldest_at)
+    both = one.outerjoin(watch, watch.c.id == one.c.id).outerjoin(tables.heartbeats, true())
+    rows = connection.execute(select(*looked, *said).select_from(both)).all()
+    before = None if rows[0].until is None else Look(*rows[0][:3])
+    names = [column.name for column in said]
+    beaten = [Said(**dict(zip(names, row[3:], strict=True))) for row in rows if row.node is not None]
+    return before, [_by_ledger_time(one, database_ahead) for one in beaten]
 
 
 def _by_ledger_time(said: Said, database_ahead: float) -> Said:
+    """Beats are kept by the database's own clock."""
     oldest_at = None if said.queue_oldest_at is None else said.queue_oldest_at - database_ahead
     began, beat_at = said.started_at - database_ahead, said.beat_at - database_ahead
     return replace(said, started_at=began, beat_at=beat_at, queue_oldest_at=oldest_at)

@@ -211,6 +211,7 @@ watch = Table(
     Column("since", Double),
     Column("until", Double, nullable=False),
     Column("looked_at", Double, nullable=False),
+    postgresql_with=failover.tables.QUIET,
 )
 
 #: What the log says of a license already, once per occurrence; `about`: the moment that tells it from the next one.

@@ -310,6 +310,17 @@ class SnapshotWriter:
         self._connection.execute("DELETE FROM position")
         self._connection.execute("DELETE FROM own")
 
+    def stay(self, position: Position) -> None:
+        """The copy stands where it stood, as of later; nothing happens where it has been moved meanwhile."""
+        self._connection.execute(
+            "UPDATE position SET as_of = ?, polled_at = ?, wall_skew = ? WHERE complete AND ledger_id = ? "
+            "AND generation = ? AND seq = ? AND event_id IS ? AND as_of < ?",
+            (
+                *(position.as_of, position.polled_at, position.wall_skew, position.ledger_id),
+                *(position.generation, position.seq, position.event_id, position.as_of),
+            ),
+        )
+
     def move_to(self, position: Position) -> None:
         self._connection.execute(
             f"INSERT OR REPLACE INTO position (id, {', '.join(Position.__struct_fields__)}) "  # noqa: S608 - our own

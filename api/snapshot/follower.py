@@ -69,6 +69,20 @@ class Follower:
         #: Whether the copy has licenses which the ledger, at the last poll, showed none of.
         self.is_alone = False
 
+    def standing(self) -> Position | None:
+        """Where the copy stands, if a look at the log's head may show that there is nothing to do."""
+        position = self._snapshot.position()
+        if position is None or not position.complete or self._snapshot.own() or self.objection or self.is_alone:
+            return None
+        return position if self._snapshot.count(tables.signing_keys) else None
+
+    def stay(self, position: Position, polled_at: float) -> None:
+        """The log was found where `position` is: what was copied is all that there was at `polled_at` (monotonic)."""
+        as_of = self._clock.at(polled_at)  # by this node's time: the ledger's clock may have been set
+        later = {"as_of": as_of, "polled_at": polled_at, "wall_skew": self._clock.wall_skew}
+        with self._snapshot.writing() as writer:
+            writer.stay(msgspec.structs.replace(position, **later))
+
     def poll(self) -> bool:
         """Catches up once; gives whether it had to begin anew."""
         sent = self._clock.monotonic()

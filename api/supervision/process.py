@@ -18,38 +18,40 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from filelock import FileLock, Timeout
-from sqlalchemy import select
+from sqlalchemy import Connection
 
-from api import duties, logs, permitted_keys
+from api import duties, logs
 from api.clock import Clock
-from api.duties import retention
-from api.ledger import migrate, tables
+from api.ledger import migrate
 from api.ledger.database import Database
 from api.ledger.errors import LedgerError, LedgerUnavailable
 from api.ledger.log import brief_reading
-from api.licensing import UNWATCHED
-from api.remembered import remember
 from api.settings import Settings
-from api.snapshot import SNAPSHOT_NAME, Follower, open_snapshot, source_of
 from api.stats import Counting
 from api.supervision import troubles
-from api.supervision.permission import Permission
-from api.supervision.published import NodeState, Published, SnapshotState
+from api.supervision.following import Copy
+from api.supervision.pace import Pace
+from api.supervision.published import NodeState, Published
 from api.supervision.queueing import Queueing
+from api.supervision.remembering import Remembering
 from api.troubles import Trouble
 from api.version import VERSION
 from failover import Config, Hooks, Identity, SqlLeaseStore, Status, Supervisor
 from failover.database import Database as LeaseDatabase
 from failover.engines import Pools
 from failover.errors import QueueBusy
+from failover.exchange import SqlExchange
 from failover.heartbeat import SqlHeartbeatStore
 from failover.jobs import Jobs
 from failover.session import DEFAULT_SCHEMA
+from failover.sql import CHANNEL
 
 _log = logs.get("supervision")
 
 _PUBLISH_EVERY_S = 0.2
-_FOLLOW_EVERY_S = 0.25
+#: The same where nobody asks and nothing changes: what hangs on it are ages.
+_REPEAT_S = 1.0
+_FOLLOW_EVERY_S = 1.0
 #: How often what `/stats` says is put by, for the time in which the ledger cannot be asked.
 _REMEMBER_EVERY_S = 15.0
 _FORGET_EVERY_S = 3600.0
@@ -113,26 +115,36 @@ def supervise(
             with contextlib.suppress(LedgerError):
                 copy.look()  # the first look at the lease is to find it known whether this node may lead
         # A connection of its own: a job that hangs must not lose the lease.
-        leases = LeaseDatabase(settings.database_url, pools=pools, schema=DEFAULT_SCHEMA)
+        leases = LeaseDatabase(settings.database_url, pools=pools, schema=DEFAULT_SCHEMA, channel=CHANNEL)
         published = Published(settings.data_dir)
         epoch_seen = published.epoch_seen(copy.source)
         supervisor = _supervisor(settings, instance, leases, rest, copy, queueing, epoch_seen)
         jobs, counting = Jobs(), Counting(rest, clock, settings.node_id)
-        jobs.every(_FOLLOW_EVERY_S, "follow", copy.follow)
-        jobs.every(_FOLLOW_EVERY_S, "reconnect", lambda: queueing.go_back(copy.told))
-        jobs.every(_REMEMBER_EVERY_S, "remember", lambda: remember(settings.data_dir, counting.counts()))
-        proof = duties.run_on(jobs, settings, rest, supervisor, clock)
+
+        def follow() -> None:
+            try:
+                queueing.go_back(copy.told)
+            finally:
+                copy.follow()
+
+        # Sooner where it is due: to run a job costs more than to find that there is nothing to do.
+        jobs.every(_FOLLOW_EVERY_S, "follow", follow)
+        remembering = Remembering(settings.data_dir, counting, clock, supervisor.status, lambda: copy.head_seen)
+        jobs.every(_REMEMBER_EVERY_S, "remember", remembering.remember)
+        proof = duties.run_on(jobs, settings, rest, supervisor, clock, lambda: copy.head_seen)
         jobs.every(_FORGET_EVERY_S, "forget machines", lambda: copy.forget_machines(clock.now()))
         saying = _Saying(published, supervisor, copy, jobs, queueing, clock, proof)
         supervisor.start()
         jobs.start()
         try:
             while not stop.wait(_PUBLISH_EVERY_S):
-                saying.publish()
+                if copy.is_due:
+                    jobs.soon("follow")
+                saying.publish_news()
             if not (passed_on and passed_on.is_set()):
                 supervisor.leave()
             while workers_ended and not workers_ended.wait(_PUBLISH_EVERY_S):
-                saying.publish()
+                saying.publish_news()
         finally:
             jobs.stop()
             if passed_on and passed_on.is_set():
@@ -177,9 +189,7 @@ def _await_schema(database: Database, stop: threading.Event) -> bool:
     return False
 
 
-def _files(
-    settings: Settings, database: Database, clock: Clock, stop: threading.Event
-) -> tuple[_Copy, Queueing] | None:
+def _files(settings: Settings, database: Database, clock: Clock, stop: threading.Event) -> tuple[Copy, Queueing] | None:
     """The node's own files, opened; None when told to stop before the disk took them.
 
     Workers cannot be told anything without them, so a node with such a disk has no part in who leads.
@@ -196,10 +206,11 @@ def _files(
     return None
 
 
-def _opened(settings: Settings, database: Database, clock: Clock) -> tuple[_Copy, Queueing]:
+def _opened(settings: Settings, database: Database, clock: Clock) -> tuple[Copy, Queueing]:
     """Raises OSError, `sqlite3.Error` and `QueueBusy`."""
     queueing = Queueing(settings, database, clock)
-    return _Copy(settings, database, clock, queueing), queueing
+    pace = Pace(settings.heartbeat_interval, lambda: queueing.called_at)
+    return Copy(settings, database, clock, queueing, pace), queueing
 
 
 def _say_once(said: str, error: Exception) -> str:
@@ -215,7 +226,7 @@ def _supervisor(
     instance: str,
     leases: LeaseDatabase,
     rest: Database,
-    copy: _Copy,
+    copy: Copy,
     queueing: Queueing,
     epoch_seen: int,
 ) -> Supervisor:
@@ -227,11 +238,34 @@ def _supervisor(
         SqlHeartbeatStore(rest),
         queue=queueing.queue,
         replay=queueing.replay,
-        hooks=Hooks(ready=copy.may_lead, applied_seq=copy.seq, head_seq=copy.head),
+        hooks=Hooks(
+            ready=copy.may_lead,
+            applied_seq=copy.seq,
+            head_seq=copy.head,
+            # To look at a file of this machine costs nobody anything.
+            is_busy=lambda: rest.is_sqlite or copy.pace.is_asked,
+        ),
         url=settings.node_url,
         version=VERSION,
         epoch_seen=epoch_seen,
+        exchange=None if rest.is_sqlite else SqlExchange(_Briefly(rest), copy),
+        line=leases.line,
     )
+
+
+class _Briefly:
+    """`failover.database.Storage` on the ledger's connections: what a beat asks may take no longer than a beat."""
+
+    is_sqlite = False
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def reading(self) -> contextlib.AbstractContextManager[Connection]:
+        return brief_reading(self._database)
+
+    def writing(self) -> contextlib.AbstractContextManager[Connection]:
+        return self._database.writing()
 
 
 def config_of(settings: Settings) -> Config:
@@ -246,125 +280,6 @@ def config_of(settings: Settings) -> Config:
     )
 
 
-class _Copy:
-    """The node's snapshot, kept up with the log by a job of this process."""
-
-    def __init__(self, settings: Settings, database: Database, clock: Clock, queueing: Queueing) -> None:
-        self._reconciled = queueing.reconciled
-        # Until it has been read no silence counts: what other nodes have queued is not known yet.
-        self.watch = UNWATCHED
-        #: Up to when this process's own polls are known to the workers, with the watch that came before them.
-        self.told: float | None = None
-        self._telling: float | None = None
-        self._timeout = settings.heartbeat_timeout
-        self._isolated_max_age = settings.isolated_max_age
-        self._database = database
-        self.source = source_of(settings.database_url)
-        self._snapshot = open_snapshot(settings.data_dir / SNAPSHOT_NAME)
-        self._clock = clock
-        self._timekeeping = queueing.timekeeping(clock, self._snapshot.position)
-        self._follower = Follower(database, self._snapshot, clock, queueing.holds)
-        # What was copied before is known from the start on, the ledger away or not.
-        self._licenses: int | None = self._snapshot.count(tables.licenses)
-        #: Why it could not be written at the last poll.
-        self.trouble: str | None = None
-        #: Why the ledger was of no use at the last poll.
-        self.ledger_trouble: LedgerUnavailable | None = None
-        self._watched_at: float | None = None
-        self.permission = Permission(settings.signing_keys)
-        position = self._snapshot.position()
-        if position is not None and position.complete and position.source == self.source:
-            self.permission.learn(permitted_keys.remembered(self._snapshot))
-
-    @property
-    def waits_for(self) -> str | None:
-        """Why the ledger must not take the place of the one that was copied."""
-        return self._follower.objection
-
-    @property
-    def is_alone(self) -> bool:
-        """Whether it has licenses, and the ledger shows none though its log tells of no deletion."""
-        return self._follower.is_alone
-
-    def may_lead(self) -> bool:
-        """Whether this node can give verdicts, as far as the ledger is concerned."""
-        return self.permission.is_given() and self.waits_for is None and self._clock.is_trusted
-
-    def look(self) -> None:
-        """At what the ledger alone says, whatever becomes of the copy. Raises `LedgerError`."""
-        self._timekeeping.look()
-        sent = time.monotonic()
-        with brief_reading(self._database) as connection:
-            self.watch = duties.counted(connection, self._timeout, self._clock)
-            self.permission.learn(permitted_keys.load(connection))
-        self._watched_at = sent
-
-    def follow(self) -> None:
-        try:
-            self._follow_and_note()
-            self.ledger_trouble = None
-        except LedgerUnavailable as error:
-            self.ledger_trouble = error
-            raise
-
-    def _follow_and_note(self) -> None:
-        self.look()  # first: a copy that is made anew takes its time, and this node answers meanwhile
-        if not self._clock.is_trusted:
-            return  # a copy that bears a time which nobody vouches for would vouch for it at the next look
-        try:
-            self._follow()
-            self.trouble = None
-        except (sqlite3.Error, OSError) as error:
-            self.trouble = str(error)
-            raise
-        except LedgerError as error:
-            # Rows are written while the ledger is being read, whose errors all become its own.
-            self.trouble = str(error.__cause__) if isinstance(error.__cause__, sqlite3.Error) else None
-            raise
-
-    def _follow(self) -> None:
-        before = self.seq()
-        anew = self._follower.poll()
-        if anew:
-            self._reconciled()
-        if anew or self._licenses is None or self.seq() != before:
-            self._licenses = self._snapshot.count(tables.licenses)
-
-    def tell(self) -> None:
-        """To be called before each time something is published: workers have read by now what was there last time."""
-        self.told, self._telling = self._telling, self._polled_at()
-
-    def _polled_at(self) -> float | None:
-        """When the ledger was last asked. A copy that cannot be written keeps nobody from it."""
-        if self.trouble is not None:
-            return self._watched_at
-        position = self._snapshot.position()
-        return position.polled_at if position is not None and position.complete else None
-
-    def head(self) -> int:
-        """Where the log is. Raises `LedgerError`."""
-        with brief_reading(self._database) as connection:
-            return int(connection.scalar(select(tables.log_head.c.seq)) or 0)
-
-    def seq(self) -> int:
-        """Up to where the log has been taken in; 0 while the copy is being made."""
-        position = self._snapshot.position()
-        return position.seq if position is not None and position.complete else 0
-
-    def state(self) -> SnapshotState | None:
-        position = self._snapshot.position()
-        if position is None or not position.complete or self._licenses is None:
-            return None
-        return SnapshotState(position.seq, position.as_of, self._licenses)
-
-    def forget_machines(self, now: float) -> None:
-        """What the leader removes from the ledger at `now` (ledger time), and no event tells of."""
-        self._snapshot.forget_machines(retention.machines_end_at(now, self._isolated_max_age))
-
-    def close(self) -> None:
-        self._snapshot.close()
-
-
 class _Saying:
     """What the workers are told of this node."""
 
@@ -372,7 +287,7 @@ class _Saying:
         self,
         published: Published,
         supervisor: Supervisor,
-        copy: _Copy,
+        copy: Copy,
         jobs: Jobs,
         queueing: Queueing,
         clock: Clock,
@@ -383,6 +298,16 @@ class _Saying:
         self._proof = proof
         self._troubles = troubles.Said()
         self._unwritten: str | None = None
+        self._published_news: object = None
+        self._published_at = float("-inf")
+
+    def publish_news(self) -> None:
+        """Publishes while somebody asks, or where there is news, and else now and then only."""
+        supervisor, copy = self._supervisor, self._copy
+        news = (supervisor.role, supervisor.state, supervisor.asking_since, copy.watch, copy.trouble, copy.ledger)
+        if copy.pace.is_asked or news != self._published_news or time.monotonic() - self._published_at >= _REPEAT_S:
+            self._published_news, self._published_at = news, time.monotonic()
+            self.publish()
 
     def publish(self) -> None:
         """Writes it down. A disk that does not take it is said once."""
@@ -412,6 +337,7 @@ class _Saying:
             counting_until=_finite(copy.watch.until),
             source=copy.source,
             snapshot=copy.state(),
+            ledger=copy.ledger,
             queue=self._queueing.look(),
             waits_for=copy.waits_for or self._no_time(),
             troubles=self._troubles.say(self._seen(status)),

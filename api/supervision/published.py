@@ -18,6 +18,7 @@ import msgspec
 
 from api.ledger.records import Mode
 from api.licensing import Watch
+from api.permitted_keys import PermittedKeys
 from api.shared_state import allocate
 
 FILE_NAME = "node-state.bin"
@@ -47,6 +48,19 @@ class QueueState(msgspec.Struct, frozen=True):
     oldest_s: float | None = None
 
 
+class LedgerState(msgspec.Struct, frozen=True, kw_only=True):
+    """What the ledger last answered the supervisor, so that no worker has to ask the same.
+
+    `sent`, `received`: moments (monotonic) between which it was asked and `clock` was what its clock said, None for one
+    that has no clock of its own; `keys`: the signing keys that it permits, None before they were ever read.
+    """
+
+    sent: float
+    received: float
+    clock: float | None
+    keys: PermittedKeys | None
+
+
 class NodeState(msgspec.Struct, frozen=True, kw_only=True):
     """The node's part at one moment. `at`: that moment on this machine's monotonic clock, which its processes share.
 
@@ -68,6 +82,7 @@ class NodeState(msgspec.Struct, frozen=True, kw_only=True):
     #: Which ledger `epoch` is of, as `api.snapshot.source_of` names it.
     source: str = ""
     snapshot: SnapshotState | None = None
+    ledger: LedgerState | None = None
     queue: QueueState = QueueState()
     #: What keeps this node from giving verdicts, None where nothing that its supervisor knows of does.
     waits_for: str | None = None

@@ -65,6 +65,11 @@ class Queueing:
             self.queue, handler, on_dead=handler.note_dead, ledger=handler.ledger_id, monotonic=monotonic
         )
 
+    @property
+    def called_at(self) -> float:
+        """When (monotonic) one of this node's workers was last called; 0 where none ever was."""
+        return self._state.called_at
+
     def listen(self, asking_since: float | None) -> None:
         """Cuts the node off where its ledger has owed the supervisor an answer for longer than a call may wait.
 

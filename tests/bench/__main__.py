@@ -1,6 +1,7 @@
 """`make bench`: prints the table and the targets; `--readme` writes them into README.md, `--quick` is a short run.
 
-`--only isolated` measures that part alone, to be looked at while one works on it.
+`--only isolated` measures that part alone, to be looked at while one works on it. `--idle` measures what nodes cost
+that nobody asks, for some minutes; its `--write` goes into docs/operations.md, with a month on each plan.
 """
 
 from __future__ import annotations
@@ -8,11 +9,13 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from tests.bench import plans
 from tests.bench.plan import QUICK, Plan
-from tests.bench.report import render, write_readme
-from tests.bench.run import PARTS, run
+from tests.bench.report import BEGIN, END, IDLE_BEGIN, IDLE_END, render, write_between
+from tests.bench.run import IDLE, PARTS, run
 
-_README = Path(__file__).resolve().parents[2] / "README.md"
+_ROOT = Path(__file__).resolve().parents[2]
+_README, _OPERATIONS = _ROOT / "README.md", _ROOT / "docs" / "operations.md"
 
 
 def main() -> int:
@@ -20,13 +23,24 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="a short run: about a minute, and less to be trusted")
     parser.add_argument("--readme", action="store_true", help="write the result into README.md, between its markers")
     parser.add_argument("--only", choices=PARTS, help="one part of the run")
+    parser.add_argument("--idle", action="store_true", help="what nodes cost that nobody asks: about seven minutes")
+    parser.add_argument("--write", action="store_true", help="with --idle: write the result into docs/operations.md")
     options = parser.parse_args()
     if options.only and options.readme:
         parser.error("README.md has the whole of a run")
-    text = render(run(QUICK if options.quick else Plan(), [options.only] if options.only else PARTS))
+    if options.write and not options.idle:
+        parser.error("--write is for --idle")
+    plan = QUICK if options.quick else Plan()
+    if options.idle:
+        results = run(plan, [IDLE])
+        text = render(results) + "\n" + plans.month(results.idle)
+    else:
+        text = render(run(plan, [options.only] if options.only else PARTS))
     print(text)
     if options.readme:
-        write_readme(_README, text)
+        write_between(_README, BEGIN, END, text)
+    if options.write:
+        write_between(_OPERATIONS, IDLE_BEGIN, IDLE_END, text)
     return 0
 
 

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 class Plan:
     """`delay_ms`: what the network between node and Postgres adds to each direction; `many`: the copy's licenses.
 
-    `backlog`: how many events the queue holds when the database comes back; `look_ups`: reads that are timed.
+    `backlog`: how many events the queue holds when the database comes back; `look_ups`: reads that are timed;
+    `idle_nodes`, `idle_s`: how many nodes are left alone, and for how long.
     """
 
     licenses: int = 1000
@@ -23,6 +24,8 @@ class Plan:
     backlog: int = 60_000
     many: int = 100_000
     look_ups: int = 50_000
+    idle_nodes: int = 3
+    idle_s: float = 300.0
 
     @property
     def most(self) -> int:
@@ -34,4 +37,4 @@ class Plan:
         return min(self.connections, key=lambda n: abs(n - 16))
 
 
-QUICK = Plan(rounds=2, seconds=1.5, warm_up_s=1.5, starts=2, syncs=100)
+QUICK = Plan(rounds=2, seconds=1.5, warm_up_s=1.5, starts=2, syncs=100, idle_s=75.0)

@@ -8,10 +8,12 @@ from pathlib import Path
 
 from tests.bench.copying import Copying
 from tests.bench.cut_off import CutOff
+from tests.bench.idle import Idle
 from tests.bench.run import SUBJECTS, Results
 from tests.bench.sample import median, ratio
 
 BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
+IDLE_BEGIN, IDLE_END = "<!-- bench:idle -->", "<!-- bench:idle:end -->"
 _NAMES = {"bare": "bare Flask route", "naive": "naive check", "ours": "**ours**"}
 _HEAD = """\
 | connections | | answers/s | p50 ms | p99 ms | CPU ms: server | CPU ms: Postgres | × bare | × naive |
@@ -32,6 +34,8 @@ def render(results: Results) -> str:
         parts.append(_while_cut_off(results.cut_off))
     if results.copying:
         parts.append(_while_copying(results.copying))
+    if results.idle:
+        parts.append(_while_idle(results.idle))
     return "\n".join([*parts, "\n".join(targets(results)) + "\n"])
 
 
@@ -41,6 +45,7 @@ def targets(results: Results) -> list[str]:
         *(_load_targets(results) if results.samples else ()),
         *(_cut_off_targets(results.cut_off) if results.cut_off else ()),
         *(_copying_targets(results.copying) if results.copying else ()),
+        *(_idle_targets(results.idle) if results.idle else ()),
     ]
 
 
@@ -93,15 +98,25 @@ def _copying_targets(found: Copying) -> list[str]:
     ]
 
 
-def write_readme(readme: Path, text: str) -> None:
+def _idle_targets(found: Idle) -> list[str]:
+    most, nodes = max(found.cpu), found.nodes
+    return [
+        _line(found.messages <= 6, f"{nodes} idle nodes send {found.messages:.1f} statements a second (at most 6)"),
+        _line(found.received <= 100e6, f"{found.received / 1e6:.0f} MB a day out of the database (at most 100)"),
+        _line(found.wal <= 40e6, f"{found.wal / 1e6:.0f} MB a day of write-ahead log (at most 40)"),
+        _line(most <= 1, f"{most:.1f} % of a core at the most for each node (at most 1)"),
+    ]
+
+
+def write_between(file: Path, begin: str, end: str, text: str) -> None:
     """Replaces what is between the markers. Raises `ValueError` where they are not there once each, in order."""
-    content = readme.read_text(encoding="utf-8")
+    content = file.read_text(encoding="utf-8")
     replaced, count = re.subn(
-        f"({re.escape(BEGIN)}\n).*?({re.escape(END)})", lambda m: f"{m[1]}{text}{m[2]}", content, flags=re.DOTALL
+        f"({re.escape(begin)}\n).*?({re.escape(end)})", lambda m: f"{m[1]}{text}{m[2]}", content, flags=re.DOTALL
     )
     if count != 1:
-        raise ValueError(f"{readme.name} needs one {BEGIN} and one {END} after it")
-    readme.write_text(replaced, encoding="utf-8")
+        raise ValueError(f"{file.name} needs one {begin} and one {end} after it")
+    file.write_text(replaced, encoding="utf-8")
 
 
 def _rows(results: Results) -> list[str]:
@@ -151,6 +166,18 @@ def _while_copying(found: Copying) -> str:
         f"The copy of {licenses} licenses with a machine each is {found.file_mb:.0f} MB. A check's CPU with {asked} "
         f"licenses {few:.2f} ms, of {asked} among {licenses} {many:.2f} ms, of any of the {licenses}, where it is its "
         f"license's first in a minute, {all:.2f} ms ({found.connections} connections).\n"
+    )
+
+
+def _while_idle(found: Idle) -> str:
+    """Statements are counted as a server's log counts them: one for each message, whatever that sets before it."""
+    most = found.of_messages.most_common(8)
+    what = "\n".join(f"| {count / found.seconds:.2f} | `{text}` |" for text, count in most)
+    return (
+        f"{found.nodes} nodes of two workers with default settings, left alone for {found.seconds:.0f} s: "
+        f"{found.messages:.1f} statements a second ({found.set_and_said:.0f} with the settings that each message "
+        f"begins with), {found.received / 1e6:.0f} MB a day out of the database and {found.sent / 1e6:.0f} MB into it, "
+        f"{found.wal / 1e6:.0f} MB a day of write-ahead log.\n\n| a second | |\n|--:|---|\n{what}\n"
     )
 
 

@@ -14,10 +14,11 @@ from pathlib import Path
 
 import psycopg2
 
-from tests.bench import copying, cut_off, machine
+from tests.bench import copying, cut_off, idle, machine
 from tests.bench.calls import GOOD
 from tests.bench.copying import Copying
 from tests.bench.cut_off import CutOff
+from tests.bench.idle import Idle
 from tests.bench.ledger import events
 from tests.bench.plan import Plan
 from tests.bench.sample import Sample, measure
@@ -25,6 +26,8 @@ from tests.bench.stage import PATH, Stage
 from tests.support.processes import ServerProcess
 
 PARTS = ("load", "isolated", "snapshot")
+#: A part of its own: what nodes cost that nobody asks.
+IDLE = "idle"
 SUBJECTS = {"bare": "/bare", "naive": "/naive", "ours": PATH}
 
 
@@ -43,6 +46,7 @@ class Results:
     logged: int = 0
     cut_off: CutOff | None = None
     copying: Copying | None = None
+    idle: Idle | None = None
 
 
 def run(plan: Plan, parts: Collection[str] = PARTS) -> Results:
@@ -54,6 +58,8 @@ def run(plan: Plan, parts: Collection[str] = PARTS) -> Results:
             _load(stage, plan, results)
         if "isolated" in parts:
             results.cut_off = cut_off.measured(stage, plan)
+        if IDLE in parts:
+            results.idle = idle.measured(stage.postgres, folder, plan.idle_nodes, plan.idle_s)
         if "snapshot" in parts:
             with Stage(plan.many, folder) as large:
                 results.copying = copying.measured(stage, large, plan)

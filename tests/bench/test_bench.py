@@ -7,16 +7,18 @@ from pathlib import Path
 
 import pytest
 
+from tests.bench import plans
 from tests.bench.copying import Copying
 from tests.bench.cut_off import CutOff
+from tests.bench.idle import Idle
 from tests.bench.plan import Plan
-from tests.bench.report import BEGIN, END, render, targets, write_readme
-from tests.bench.run import SUBJECTS, Results, run
+from tests.bench.report import BEGIN, END, render, targets, write_between
+from tests.bench.run import IDLE, SUBJECTS, Results, run
 from tests.bench.sample import Sample
 
 _TINIEST = Plan(
     licenses=10, connections=(1, 4), rounds=1, seconds=0.3, warm_up_s=0.3, starts=1, delay_ms=2.0, syncs=5,
-    backlog=1_500, many=300, look_ups=20,
+    backlog=1_500, many=300, look_ups=20, idle_nodes=1, idle_s=16.0,
 )  # fmt: skip
 
 
@@ -63,6 +65,31 @@ def test_a_copy_of_many_licenses_is_made_while_every_check_is_answered() -> None
     assert found.look_up_us > 0
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("postgres_server")
+def test_an_idle_node_is_measured_on_every_side() -> None:
+    found = run(_TINIEST, [IDLE]).idle
+    assert found is not None
+    assert 0 < found.messages <= found.set_and_said
+    assert found.received > 0
+    assert found.sent > 0
+    assert found.wal > 0
+    assert len(found.cpu) == found.nodes == 1
+    assert any("UPDATE heartbeats" in name for name in found.of_messages)
+
+
+def test_an_idle_cluster_that_costs_too_much_is_said_to_and_a_month_is_computed_from_it() -> None:
+    idle = Idle(3, 60.0, 6.1, 40.0, 100e6, 300e6, 39e6, [0.9, 1.2, 0.8], Counter({"UPDATE heartbeats": 120}))
+    text = render(Results(machine="a machine", idle=idle))
+    assert [line.partition(":")[0] for line in text.splitlines() if "reached:" in line] == [
+        "- NOT reached", "- reached", "- reached", "- NOT reached",
+    ]  # fmt: skip
+    assert "| 2.00 | `UPDATE heartbeats` |" in text
+    table = plans.month(idle)
+    assert "3.0 GB: 60 % of it |" in table
+    assert "3.0 GB for each node: $0.15 of it" in table
+
+
 def test_the_report_has_a_row_for_each_subject_and_a_line_for_each_target() -> None:
     text = render(_made_up(ours=460.0))
     assert text.count("| **ours** |") == 2
@@ -85,8 +112,8 @@ def test_one_event_that_is_not_in_the_ledger_is_a_target_missed() -> None:
 def test_the_readme_keeps_all_but_what_is_between_the_markers(tmp_path: Path) -> None:
     readme = tmp_path / "README.md"
     readme.write_text(f"# Before\n{BEGIN}\nold\n{END}\nafter\n", encoding="utf-8")
-    write_readme(readme, "new \\1\n")
-    write_readme(readme, "newer \\1\n")
+    write_between(readme, BEGIN, END, "new \\1\n")
+    write_between(readme, BEGIN, END, "newer \\1\n")
     assert readme.read_text(encoding="utf-8") == f"# Before\n{BEGIN}\nnewer \\1\n{END}\nafter\n"
 
 
@@ -94,7 +121,7 @@ def test_a_readme_without_markers_is_left_alone(tmp_path: Path) -> None:
     readme = tmp_path / "README.md"
     readme.write_text("# Before\n", encoding="utf-8")
     with pytest.raises(ValueError, match=r"README\.md needs one"):
-        write_readme(readme, "new\n")
+        write_between(readme, BEGIN, END, "new\n")
     assert readme.read_text(encoding="utf-8") == "# Before\n"
 
 

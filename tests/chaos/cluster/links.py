@@ -37,6 +37,7 @@ class _End(asyncio.Protocol):
         self._link.opened(self)
 
     def data_received(self, data: bytes) -> None:
+        self._link.heard(self, self._way, data)
         self._later(data)
 
     def connection_lost(self, _error: Exception | None) -> None:
@@ -80,6 +81,9 @@ class Link:
         self.port, self.target, self._host = port, target, host
         self.held: frozenset[str] = frozenset()
         self.delay_s = 0.0
+        #: Bytes that came in so far on each way, and who else is told of them: with the end where they came in.
+        self.passed = {"up": 0, "down": 0}
+        self.tap: Callable[[object, str, bytes], None] | None = None
         self._network = network
         #: Connections, and those of them that have something to pass on, which may be over by now.
         self.open: set[_End] = set()
@@ -118,6 +122,11 @@ class Link:
     def listen(self) -> None:
         """From now on who comes is taken."""
         self._network.do(self._listen)
+
+    def heard(self, end: _End, way: str, data: bytes) -> None:
+        self.passed[way] += len(data)
+        if self.tap is not None:
+            self.tap(end, way, data)
 
     def opened(self, end: _End) -> None:
         self.open.add(end)

@@ -117,3 +117,14 @@ def test_one_that_was_mended_is_said_no_more(office: Office) -> None:
 def test_having_to_wait_is_no_failure(office: Office, error: Exception) -> None:
     duties = office.duties(Duty("a", 1.0, failing(error)), office.duty("b", 1.0))
     assert office.ticks(duties, 2) == ["b"]
+
+
+def test_while_nothing_is_added_to_the_log_each_rests_for_longer(office: Office) -> None:
+    head = [7]
+    duty = office.duty("a", 1.0, quiet_s=4.0)
+    duties = Duties(office, [duty], lambda: office.time, lambda: head[0])  # type: ignore[arg-type]
+    assert len(office.ticks(duties, 33)) == 3, "in eight seconds"
+    assert office.ticks(duties, 2) == []
+    head[0] += 1
+    assert office.ticks(duties, 4) == ["a"], "the log has moved"
+    assert office.ticks(duties, 8) == [], "and stands still again"

@@ -1,0 +1,170 @@
+"""One message a beat: a process says how it is, and is told how the others are and who has the lease.
+
+A database that is paid by what it sends is told what is known already, and sends no more than what differs. Postgres
+only: what stands in a file of this machine may be read as often as one likes.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from sqlalchemy import text
+
+from failover import sql
+from failover.database import Storage
+from failover.heartbeat import Beat, Report, SqlHeartbeatStore
+from failover.lease import LEASE_NAME
+from failover.model import Identity, Lease
+
+_log = logging.getLogger("protecao.failover")
+#: A beat that is so old by the database's clock is not told one by one any more.
+_SILENT_S = 60.0
+_UNKNOWN = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What came back between two monotonic moments: everybody's last beat, and the lease; None: nobody ever led."""
+
+    beats: Sequence[Beat]
+    lease: Lease | None
+    asked: float
+    answered: float
+
+
+class Exchange(Protocol):
+    """A beat in one message. May raise `StoreUnavailable` or `StoreBusy`."""
+
+    def beat(self, who: Identity, report: Report) -> Heard:
+        """`who` beats, and hears the others."""
+
+
+class Rider(Protocol):
+    """A question of the host's own that travels with each beat."""
+
+    def ask(self) -> tuple[str, dict[str, Any]]:
+        """A scalar expression in SQL that gives JSON, and its parameters."""
+
+    def heard(self, answer: Any, now: float, asked: float, answered: float) -> None:
+        """The answer, decoded, to the question sent at `asked` (monotonic); `now`: the database's time."""
+
+
+class SqlExchange:
+    """Beats of one process in tables `heartbeats` and `lease` on Postgres. For one thread at a time."""
+
+    def __init__(
+        self, storage: Storage, rider: Rider | None = None, monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._storage, self._rider, self._monotonic = storage, rider, monotonic
+        self._known = _Known()
+        self._lease: Lease | None = None
+
+    def beat(self, who: Identity, report: Report) -> Heard:
+        """One message, unless this process has no row yet."""
+        try:
+            heard = self._say(who, report, self._rider)
+        except Exception as error:
+            # What keeps the question from being answered, a lock or a right that is missing, must not stop the beat.
+            if self._rider is None or not _was_answered(error):
+                raise
+            _log.debug("a beat goes without its question", extra={"reason": str(error)})
+            heard = self._say(who, report, None)
+        if all(beat.who.instance != who.instance for beat in heard.beats):
+            SqlHeartbeatStore(self._storage).write(who, report)
+            heard = self._say(who, report, None)
+        return heard
+
+    def _say(self, who: Identity, report: Report, rider: Rider | None) -> Heard:
+        question, parameters = rider.ask() if rider else ("NULL", {})
+        statement = sql.exchange(question)
+        said = {name: getattr(report, name) for name in Report.__dataclass_fields__}
+        values = {"instance": who.instance, "node": who.node, "rank": who.rank, "name": LEASE_NAME, **said}
+        values |= {"digest": self._known.digest, "silent_until": self._known.silent_until} | self._lease_known()
+        asked = self._monotonic()
+        # Each message stands alone there, which is all the transaction that one message needs.
+        with self._storage.reading() as connection:
+            answer = connection.execute(text(statement), values | parameters).scalar_one()
+        answered = self._monotonic()
+        now, beats, lease, more = json.loads(answer)
+        self._known.hear(beats, now)
+        self._lease = self._lease_of(lease, now)
+        if rider is not None:
+            rider.heard(more, now, asked, answered)
+        return Heard(self._known.beats(now), self._lease, asked, answered)
+
+    def _lease_known(self) -> dict[str, Any]:
+        lease = self._lease
+        if lease is None:
+            return {"holder": _UNKNOWN, "epoch": 0, "acquired_at": 0.0}
+        return {"holder": lease.holder.instance, "epoch": lease.epoch, "acquired_at": lease.acquired_at}
+
+    def _lease_of(self, told: list[Any] | None, now: float) -> Lease | None:
+        """`told`: when it ends, and all of it where it is not the one that was known."""
+        if told is None:
+            return None
+        expires_at, *changed = told
+        if changed:
+            holder, node, rank, epoch, acquired_at = changed
+            identity = Identity(holder, node, rank)
+        elif self._lease is not None:
+            identity, epoch, acquired_at = self._lease.holder, self._lease.epoch, self._lease.acquired_at
+        else:
+            return None
+        return Lease(identity, epoch, acquired_at, expires_at - now, expires_at <= sql.RESIGNED, expires_at)
+
+
+def _was_answered(error: BaseException | None) -> bool:
+    """Whether it is the database's own word, and not that of a connection that broke."""
+    while error is not None:
+        if getattr(getattr(error, "orig", error), "pgcode", None) is not None:
+            return True
+        error = error.__cause__
+    return False
+
+
+class _Known:
+    """The rows of `heartbeats` as they were last told, and what the database needs to know of that."""
+
+    def __init__(self) -> None:
+        #: Of the rows as they are, but for the moments of beats after `silent_until`; unknown at first.
+        self.digest = _UNKNOWN
+        self.silent_until = 0.0
+        self._rows: list[dict[str, Any]] = []
+
+    def hear(self, told: list[Any], now: float) -> None:
+        """`told`: a digest and all rows in the order of their instances, or none and the moments that may change."""
+        digest, rows = told
+        if digest is None:
+            moments = iter(rows or ())
+            self._rows = [
+                {**row, "beat_at": next(moments) if row["beat_at"] > self.silent_until else row["beat_at"]}
+                for row in self._rows
+            ]
+            return
+        self._rows = [dict(zip(sql.BEAT_COLUMNS, row, strict=True)) for row in rows or ()]
+        silent = max((row["beat_at"] for row in self._rows if row["beat_at"] < now - _SILENT_S), default=0.0)
+        # The digest is of the rows with the former limit: with another it has to be told once more.
+        self.digest = digest if silent == self.silent_until else _UNKNOWN
+        self.silent_until = silent
+
+    def beats(self, now: float) -> list[Beat]:
+        """Everybody's last beat at `now` (the database's time), by rank, the freshest first."""
+        beats = [_beat(row, now) for row in self._rows]
+        return sorted(beats, key=lambda beat: (beat.who.rank, -beat.beat_at))
+
+
+def _beat(row: dict[str, Any], now: float) -> Beat:
+    oldest_at = row["queue_oldest_at"]
+    said: dict[str, Any] = {name: row.get(name) for name in Report.__dataclass_fields__}
+    return Beat(
+        who=Identity(row["instance"], row["node"], row["rank"]),
+        age_s=now - row["beat_at"],
+        beat_at=row["beat_at"],
+        started_at=row["started_at"],
+        report=Report(**said | {"queue_oldest_s": None if oldest_at is None else now - oldest_at}),
+    )
