@@ -20,7 +20,7 @@ from api.ledger.records import Ask, Batch, Known
 from api.ledger.store import Ledger
 from api.licensing import Act, Call
 from api.node import Node
-from api.recorder import Recorder
+from api.recorder import LicenseHeld, Recorder
 from api.shared_state import SharedState
 from tests.support.nodes import Sold, events_of, opened_ledger, rows, sell
 from tests.support.processes import until
@@ -375,3 +375,40 @@ def test_counts_are_written_in_one_order_whatever_the_order_of_the_calls(faulty:
             draft.check(operation(one, Act.VALIDATE), answer)
         orders.append([(tally.code, tally.count) for tally in draft.batch().tallies])
     assert orders[0] == orders[1] == [("BANNED", 1), ("VALID", 1)]
+
+
+class Doubting:
+    """`Evidence` that doubts every first answer, and while it asks, somebody takes the license for a moment."""
+
+    def __init__(self, other: Ledger, sold: Sold) -> None:
+        self._other, self._sold = other, sold
+        self.held = threading.Event()
+
+    def suspects(self, asks: Sequence[Ask], _known: Sequence[Known], *, seats: bool) -> set[int]:
+        assert seats
+        return set(range(len(asks)))
+
+    def examine(self, _ask: Ask, _known: Known) -> None:
+        threading.Thread(target=self._hold).start()
+        assert self.held.wait(30)
+
+    def _hold(self) -> None:
+        with self._other.transaction([Ask(self._sold.key_hash)]):
+            self.held.set()
+            time.sleep(0.1)  # long enough to be in the way, short of the lock's time-out
+
+
+@pytest.mark.parametrize("lane", ["_flush_writes", "_flush_alone"])
+def test_a_license_that_others_take_while_the_copy_is_heard_is_waited_for_in_the_lane_that_may(
+    postgres_url: str, lane: str
+) -> None:
+    with opened_ledger(postgres_url) as ledger, opened_ledger(postgres_url) as other:
+        sold = sell(ledger.database)
+        evidence: Any = Doubting(other, sold)
+        recorder = Recorder(ledger, Node("n"), Clock(), evidence=evidence, budget_s=2.5)
+        [outcome] = getattr(recorder, lane)([operation(sold, Act.USAGE)])
+        assert type(outcome) is (LicenseHeld if lane == "_flush_writes" else Outcome)
+        told = Told()
+        evidence.held.clear()
+        recorder.begin(operation(sold, Act.USAGE), as_it_is, told)
+        assert told.only().verdict.code == "VALID"
