@@ -12,7 +12,7 @@ from pathlib import Path
 from tests.chaos.cluster.kinds import FAULTS
 from tests.chaos.cluster.run import RATE, run
 
-_FULL, _FULL_PAIRS, _SHORT_PAIRS = 200, 100, 6
+_FULL, _FULL_PAIRS, _SHORT_PAIRS = 200, 100, 8
 
 
 def main() -> int:

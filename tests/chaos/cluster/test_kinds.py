@@ -69,10 +69,10 @@ def test_kinds_of_which_no_two_may_overlap_are_refused() -> None:
 
 @pytest.mark.parametrize("seed", range(20))
 def test_the_short_form_makes_every_kind_once_and_in_pairs_only_what_no_figure_is_made_of(seed: int) -> None:
-    turns = every_kind_once(list(FAULTS), random.Random(seed), 6)
+    turns = every_kind_once(list(FAULTS), random.Random(seed), 8)
     assert sorted(draw.kind.name for turn in turns for draw in turn) == sorted(FAULTS)
     doubled = [turn for turn in turns if len(turn) == 2]
-    assert len(doubled) == 6
+    assert len(doubled) == 8
     assert all(may_overlap(*turn) for turn in doubled)
     assert not any(draw.kind.name in ALONE for turn in doubled for draw in turn)
 
