@@ -206,7 +206,7 @@ def test_calls_at_the_moment_of_the_promotion_are_answered_and_counted_once(
 
         def ask() -> None:
             while not stop.is_set():
-                codes.append(node.call("usage", sold.key).code)
+                codes.append(node.insist("usage", sold.key, request_id=uuid.uuid4().hex).code)
                 time.sleep(0.01)
 
         threads = [threading.Thread(target=ask) for _ in range(4)]
@@ -216,12 +216,12 @@ def test_calls_at_the_moment_of_the_promotion_are_answered_and_counted_once(
         make_read_only(pair.primary)
         pair.promote()
         asked = len(codes)
-        until(lambda: len(codes) > asked + 40, "calls go on")
+        until(lambda: len(codes) > asked + 40, "calls go on", 120)
         stop.set()
         for thread in threads:
             thread.join()
         assert set(codes) == {"VALID"}
-        until(lambda: not node.runtime.state.may_hold_queued, "what was queued is replayed")
+        until(lambda: not node.runtime.state.may_hold_queued, "what was queued is replayed", 120)
         until(lambda: uses_on(pair.standby, sold) == len(codes), f"{len(codes)} uses, on the new primary")
 
 
