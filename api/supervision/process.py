@@ -158,7 +158,7 @@ def supervise(
 
 def resign(settings: Settings, instance: str) -> None:
     """Resigns what a sibling of this instance held and nobody went on with; that it cannot is no error."""
-    leases = LeaseDatabase(settings.database_url)
+    leases = LeaseDatabase(settings.database_url, schema=DEFAULT_SCHEMA)
     try:
         store = SqlLeaseStore(leases)
         held = store.watch()
