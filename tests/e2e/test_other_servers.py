@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import shlex
 import sys
 import threading
@@ -28,6 +29,7 @@ _PATIENCE_S = 90.0
 #: After which a leader that says nothing is another's to follow.
 _TIMEOUT_S = 6.0
 _ADDRESS = "127.0.0.1:5000"
+_SERVES = re.compile(r'"pid": (\d+), "message": "serving"')
 
 
 def documented() -> list[list[str]]:
@@ -80,12 +82,21 @@ def check(server: ServerProcess, sold: Sold) -> str:
     return str(answer.json()["code"])
 
 
-def is_ready(server: ServerProcess) -> ServerProcess:
-    """As soon as every process of it is, and it leads: each connection may be another process's."""
-    assert is_running(server.process), server.output()
-    until(lambda: all(server.answers("/readyz") for _ in range(10)), f"it serves: {server.output()}", _PATIENCE_S)
+def is_ready(server: ServerProcess, processes: int = 1) -> ServerProcess:
+    """As soon as all of its processes serve, and it leads: each connection may be another process's."""
+
+    def serve() -> bool:
+        assert is_running(server.process), server.output()
+        return len(set(_SERVES.findall(server.output()))) >= processes
+
+    until(serve, "all of its processes serve", _PATIENCE_S)
+    until(lambda: all(server.answers("/readyz") for _ in range(10)), "it is ready", _PATIENCE_S)
     until(lambda: part(server)[0] == "primary", "it leads", _PATIENCE_S)
     return server
+
+
+def processes_of(command: list[str]) -> int:
+    return 2 if {"--workers", "--processes"} & set(command) else 1
 
 
 def lease(database: Database) -> dict[str, Any]:
@@ -97,7 +108,7 @@ def lease(database: Database) -> dict[str, Any]:
 def test_a_node_serves_and_leads_under_another_server(command: list[str], postgres_url: str, tmp_path: Path) -> None:
     with serving(command, postgres_url, tmp_path) as server, contextlib.closing(Database(postgres_url)) as database:
         sold = sell(database)
-        assert part(is_ready(server)) == ("primary", 1)
+        assert part(is_ready(server, processes_of(command))) == ("primary", 1)
         assert Counter(check(server, sold) for _ in range(40)) == {"VALID": 40}
         assert len(rows(database, tables.heartbeats)) == 1, "one of them supervises"
         assert server.get("/readyz").json()["troubles"] == []
@@ -112,7 +123,7 @@ def test_a_node_that_nobody_asks_leads_all_the_same(command: list[str], postgres
 @every_forking_server
 def test_the_lease_is_resigned_when_another_server_ends(command: list[str], postgres_url: str, tmp_path: Path) -> None:
     with serving(command, postgres_url, tmp_path) as server, contextlib.closing(Database(postgres_url)) as database:
-        is_ready(server)
+        is_ready(server, processes_of(command))
         assert lease(database)["expires_at"] > time.time()
         began = time.monotonic()
         server.signal()
@@ -131,7 +142,7 @@ def test_workers_that_are_replaced_after_some_requests_leave_no_spell_without_a_
     command = [*_GUNICORN, *replaced, *preload]
     with serving(command, postgres_url, tmp_path) as server, contextlib.closing(Database(postgres_url)) as database:
         sold = sell(database)
-        is_ready(server)
+        is_ready(server, 3)
         codes, stop = Counter[str](), threading.Event()
 
         def ask() -> None:
