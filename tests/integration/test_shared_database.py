@@ -27,6 +27,7 @@ CREATE TABLE alembic_version AS SELECT * FROM protecao_version; DROP TABLE prote
 @pytest.fixture
 def empty(empty_ledger_url: str) -> Iterator[Database]:
     database = Database(empty_ledger_url)
+    database.make_file()
     yield database
     database.close()
 
