@@ -12,7 +12,7 @@ from api.ids import new_id
 from api.licensing import Act, Call, Code, Holding, Machine
 from api.licensing.model import Status
 from api.node import Node
-from api.signing import VERDICT_LIFETIME_S, LeaseClaims, Signer, VerdictClaims, body_claim
+from api.signing import ISSUER, VERDICT_LIFETIME_S, LeaseClaims, Signer, VerdictClaims, body_claim, token_claim
 
 _LEASE_ACTS = frozenset({Act.VALIDATE, Act.ACTIVATE, Act.PING, Act.CHECKOUT})
 _SHORTEST_LEASE_S = 60
@@ -26,6 +26,7 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     call: Call
     key_hash: str
     nonce: str
+    request_id: str | None
     body: bytes
 
 
@@ -72,9 +73,18 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     token: str | None
 
 
-def answer(asked: Asked, outcome: Outcome, node: Node, signer: Signer, now: float) -> bytes:
+class Issuer(msgspec.Struct, frozen=True):
+    """Who answers: this node, the key that it signs with, and the id of the ledger that it speaks for."""
+
+    node: Node
+    signer: Signer
+    ledger_id: str
+
+
+def answer(asked: Asked, outcome: Outcome, issuer: Issuer, now: float) -> bytes:
     """The JSON of one verdict, as UTF-8. `now`: ledger time."""
-    verdict = outcome.verdict
+    verdict, node = outcome.verdict, issuer.node
+    token = _lease(asked, outcome, issuer, now)
     return _encode(
         Answer(
             valid=verdict.valid,
@@ -87,8 +97,8 @@ def answer(asked: Asked, outcome: Outcome, node: Node, signer: Signer, now: floa
             node=NodeView(id=node.id, role=node.role, epoch=node.epoch),
             as_of=int(outcome.as_of),
             durability=outcome.durability,
-            verdict=signer.verdict(_verdict_claims(asked, outcome, node, now)),
-            token=_lease(asked, outcome, node, signer, now),
+            verdict=issuer.signer.verdict(_verdict_claims(asked, outcome, issuer, token, now)),
+            token=token,
         )
     )
 
@@ -117,34 +127,40 @@ def _machine(machine: Machine) -> MachineView:
     return MachineView(id=machine.id, fingerprint=machine.fingerprint, name=machine.name)
 
 
-def _verdict_claims(asked: Asked, outcome: Outcome, node: Node, now: float) -> VerdictClaims:
+def _verdict_claims(
+    asked: Asked, outcome: Outcome, issuer: Issuer, token: str | None, now: float
+) -> VerdictClaims:
     verdict = outcome.verdict
     license = None if verdict.holding is None else verdict.holding.license
     return VerdictClaims(
+        iss=ISSUER,
         iat=int(now),
         exp=int(now) + VERDICT_LIFETIME_S,
         # The first answer names its event in the log; a retry's answer is another token, so it has an id of its own.
         jti=outcome.event_id if outcome.first else new_id(),
         act=asked.call.act,
         nonce=asked.nonce,
+        rid=asked.request_id,
         rh=body_claim(asked.body),
         sub=None if license is None else license.id,
         kh=asked.key_hash,
         fp=asked.call.fingerprint,
         aud=asked.call.product if license is None else license.policy.product,
+        th=None if token is None else token_claim(token),
+        led=issuer.ledger_id,
         code=verdict.code,
         valid=verdict.valid,
         lic_exp=None if license is None else _whole(license.expires_at),
         ent=() if license is None else license.entitlements,
         uses=None if license is None else outcome.uses,
         max_uses=None if license is None else license.max_uses,
-        node=node.id,
-        epoch=node.epoch,
+        node=issuer.node.id,
+        epoch=issuer.node.epoch,
         as_of=int(outcome.as_of),
     )
 
 
-def _lease(asked: Asked, outcome: Outcome, node: Node, signer: Signer, now: float) -> str | None:
+def _lease(asked: Asked, outcome: Outcome, issuer: Issuer, now: float) -> str | None:
     """The offline token, where the call gives one, the machine is active and the policy lets it go offline."""
     verdict = outcome.verdict
     if asked.call.act not in _LEASE_ACTS or not verdict.valid or verdict.machine is None or verdict.holding is None:
@@ -156,6 +172,7 @@ def _lease(asked: Asked, outcome: Outcome, node: Node, signer: Signer, now: floa
     ttl = longest if asked.call.ttl is None else min(longest, max(_SHORTEST_LEASE_S, asked.call.ttl))
     until = license.valid_until
     claims = LeaseClaims(
+        iss=ISSUER,
         iat=int(now),
         nbf=int(now),
         exp=int(now + ttl if until is None else min(now + ttl, until)),
@@ -167,9 +184,10 @@ def _lease(asked: Asked, outcome: Outcome, node: Node, signer: Signer, now: floa
         ent=license.entitlements,
         lic_exp=_whole(license.expires_at),
         grace_until=_whole(until) if license.grace_s else None,
-        epoch=node.epoch,
+        led=issuer.ledger_id,
+        epoch=issuer.node.epoch,
     )
-    return signer.lease(claims)
+    return issuer.signer.lease(claims)
 
 
 def _whole(at: float | None) -> int | None:

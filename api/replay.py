@@ -17,7 +17,7 @@ from api.clock import Clock
 from api.draft import TOUCH_EVERY_S
 from api.evidence import Evidence
 from api.isolated import from_row
-from api.ledger import tables
+from api.ledger import migrate, tables
 from api.ledger.errors import LedgerBusy, LedgerContradicts, LedgerError, LedgerRefused
 from api.ledger.log import Journal
 from api.ledger.records import Ask, Batch, Change, Event, Finding, Known, Tally, Touch
@@ -55,8 +55,7 @@ class LedgerReplay:
 
     def ledger_id(self) -> str:
         """Which ledger this is: the same after a restore from its backup. Raises `LedgerError`."""
-        with self._ledger.database.reading() as connection:
-            return str(connection.execute(select(tables.ledger.c.ledger_id)).scalar_one())
+        return migrate.ledger_id(self._ledger.database)
 
     def note_dead(self, queued: Queued, reason: str) -> None:
         """Keeps, where the vendor sees it, that this event was set aside. Raises `LedgerError`."""

@@ -118,6 +118,8 @@ class Runtime:
         #: Why nothing may be founded in the ledger, at the last try.
         self._objection: str | None = None
         self._signer: Signer | None = None
+        #: Which ledger this node answers from: known as soon as there is a signer.
+        self.ledger_id = ""
         self._polling = threading.Lock()
         self._has_polled = threading.Event()
 
@@ -336,6 +338,7 @@ class Runtime:
             self._say_waiting(f"the ledger ({error}): {reason}")
             return
         self.state.cut_off()
+        self.ledger_id = "" if position is None else position.ledger_id
         self._adopt(permitted_keys.remembered(copy))
 
     def _prepare(self) -> None:
@@ -344,6 +347,7 @@ class Runtime:
         if migrate.upgrade(database):
             _log.info("schema migrated", extra={"revision": migrate.HEAD})
         permitted_keys.found(database, self.settings.signing_keys, self.clock.now())
+        self.ledger_id = migrate.ledger_id(database)
         self._prepared = True
 
     def _require_leave(self, database: Database) -> None:

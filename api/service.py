@@ -8,7 +8,7 @@ from functools import partial
 
 import msgspec
 
-from api.answers import Asked, answer
+from api.answers import Asked, Issuer, answer
 from api.batcher import Done, passed_on
 from api.draft import Operation, Outcome
 from api.ids import new_id, retry_id
@@ -37,12 +37,19 @@ class Check:
     def __init__(self, runtime: Runtime, act: Act, taken: Taken) -> None:
         """Raises the problem `STARTING`."""
         self._runtime = runtime
-        self._signer = runtime.signer
+        self._issuer = Issuer(runtime.node, runtime.signer, runtime.ledger_id)
         body = taken.body
         key_hash = key_claim(body.key)
         # An empty request id names nothing: it must not tie calls together.
-        self._operation = _operation(act, body, key_hash, taken.sent.request_id or None)
-        self._asked = Asked(call=self._operation.call, key_hash=key_hash, nonce=body.nonce, body=taken.sent.raw)
+        request_id = taken.sent.request_id or None
+        self._operation = _operation(act, body, key_hash, request_id)
+        self._asked = Asked(
+            call=self._operation.call,
+            key_hash=key_hash,
+            nonce=body.nonce,
+            request_id=request_id,
+            body=taken.sent.raw,
+        )
 
     def answer(self, before_waiting: Callable[[], None]) -> Answered:
         """Waits for the answer. `before_waiting` is called before an unknown key waits its turn, and raises where this
@@ -83,7 +90,7 @@ class Check:
     def _answered(self, outcome: Outcome) -> Answered:
         unknown_at = outcome.as_of if outcome.verdict.code is Code.NOT_FOUND else None
         runtime = self._runtime
-        return Answered(answer(self._asked, outcome, runtime.node, self._signer, runtime.clock.now()), unknown_at)
+        return Answered(answer(self._asked, outcome, self._issuer, runtime.clock.now()), unknown_at)
 
     def _note(self, given: Answered, place: float | None, changes: int) -> None:
         """Whether the key is known. `place`: the one it took; `changes`: `key_changes` as read before the look-up."""

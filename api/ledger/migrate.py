@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from sqlalchemy import Connection, insert, text
+from sqlalchemy import Connection, insert, select, text
 
 from api.ids import new_id
 from api.ledger import neighbours, tables
@@ -34,6 +34,12 @@ def revision(database: Database) -> str | None:
         return None
     with database.reading() as connection:
         return neighbours.look(connection).revision
+
+
+def ledger_id(database: Database) -> str:
+    """The ledger's id: the same after a restore from its backup. Raises `LedgerError`."""
+    with database.reading() as connection:
+        return str(connection.execute(select(tables.ledger.c.ledger_id)).scalar_one())
 
 
 def upgrade(database: Database) -> bool:

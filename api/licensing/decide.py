@@ -68,14 +68,17 @@ def decide(call: Call, holding: Holding | None, now: float, *, watch: Watch = AL
 
 
 def retried(call: Call, holding: Holding, first: Verdict, first_at: float, now: float) -> tuple[Verdict, float]:
-    """What a retry is told: the `first` outcome, unless the license has since been banned, suspended or expired.
+    """The outcome of a retry: the `first` one, unless today's state denies it.
 
+    That is so where the license has since been banned, suspended or expired, and where a machine that was activated
+    holds no seat any more: else one request id, sent again by a relay, would seat any number of machines in turn.
     Nothing is done again. A deactivation is never judged by the license's state, so neither is its retry. The second
     value is the moment that justifies the verdict: a denial of `first_at` may by now have lost its cause.
     """
     case = Case(call, holding, now, ALWAYS)
     if call.act is not Act.DEACTIVATE:
-        finding = _first((_banned, _suspended, _expired), case)
+        seated = call.act is Act.ACTIVATE and first.valid
+        finding = _first((_banned, _suspended, _expired, *((_machine_scope,) if seated else ())), case)
         if finding is not None:
             return _verdict(case, finding), now
     return _verdict(case, Finding(first.code, first.valid, first.detail)), now if first.valid else first_at

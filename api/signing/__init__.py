@@ -23,6 +23,7 @@ from api.signing.tokens import (
     VerdictClaims,
     body_claim,
     key_claim,
+    token_claim,
 )
 from api.signing.verify import CLOCK_LEEWAY_S, Reason, TokenInvalid, Verifier
 
@@ -54,4 +55,5 @@ __all__ = [
     "load_public_jwk",
     "parse_signing_keys",
     "public_jwk",
+    "token_claim",
 ]

@@ -25,42 +25,47 @@ VERDICT_LIFETIME_S = 300
 _encode = msgspec.json.Encoder().encode
 
 
-class VerdictClaims(msgspec.Struct, frozen=True, kw_only=True):
+class VerdictClaims(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One answer to one call (contract, section 3). Times are Unix seconds in ledger time, whole numbers.
 
-    `rh`, `kh`: see `body_claim` and `key_claim`; `fp`: the fingerprint that was sent; `aud`: the license's product,
-    else the one sent; `sub`: the license's id; `exp`: `iat` + `VERDICT_LIFETIME_S`.
+    `rid`: the call's `X-Request-Id`; `rh`, `kh`: see `body_claim` and `key_claim`; `th`: see `token_claim`; `led`: the
+    ledger's id; `fp`: the fingerprint that was sent; `aud`: the license's product, else the one sent; `sub`: the
+    license's id; `exp`: `iat` + `VERDICT_LIFETIME_S`. A claim without a value is left out of the token: RFC 7519 knows
+    no null.
     """
 
-    iss: str = ISSUER
+    iss: str
     iat: int
     exp: int
     jti: str
     act: str
     nonce: str
+    rid: str | None = None
     rh: str
-    sub: str | None
+    sub: str | None = None
     kh: str
-    fp: str | None
-    aud: str | None
+    fp: str | None = None
+    aud: str | None = None
+    th: str | None = None
+    led: str
     code: str
     valid: bool
-    lic_exp: int | None
+    lic_exp: int | None = None
     ent: tuple[str, ...]
-    uses: int | None
-    max_uses: int | None
+    uses: int | None = None
+    max_uses: int | None = None
     node: str
     epoch: int
     as_of: int
 
 
-class LeaseClaims(msgspec.Struct, frozen=True, kw_only=True):
-    """The offline token: this key runs on this machine from `nbf` until `exp`. Times as in `VerdictClaims`.
+class LeaseClaims(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The offline token: this key runs on this machine from `nbf` until `exp`. Times and `led` as in `VerdictClaims`.
 
-    `lic_exp`: the license's expiry, `grace_until`: the end of its grace; null where there is none.
+    `lic_exp`: the license's expiry, `grace_until`: the end of its grace; left out where there is none.
     """
 
-    iss: str = ISSUER
+    iss: str
     iat: int
     nbf: int
     exp: int
@@ -70,8 +75,9 @@ class LeaseClaims(msgspec.Struct, frozen=True, kw_only=True):
     fp: str
     aud: str
     ent: tuple[str, ...]
-    lic_exp: int | None
-    grace_until: int | None
+    lic_exp: int | None = None
+    grace_until: int | None = None
+    led: str
     epoch: int
 
 
@@ -107,6 +113,11 @@ def key_claim(key: str) -> str:
 def body_claim(body: bytes) -> str:
     """`rh`: base64url SHA-256 of a request's raw body."""
     return b64url(sha256(body).digest())
+
+
+def token_claim(token: str) -> str:
+    """`th`: base64url SHA-256 of the offline token that a verdict comes with."""
+    return b64url(sha256(token.encode("ascii")).digest())
 
 
 def _head(kid: str, typ: str) -> str:

@@ -6,7 +6,7 @@ The steps, in this order; the first that fails names the reason, and `tests/vect
 2. the header: `alg`, no `crit`, `typ`, a `kid` that is pinned   header, duplicate_member, alg, crit, typ, kid
 3. 64 bytes that sign the first two parts                        signature_length, signature
 4. the claims: all there, each of its type, whole numbers        claims, duplicate_member, number, times
-5. made by us for this very call                                 iss, aud, act, nonce, rh, kh, fp
+5. made by us for this very call                                 iss, aud, act, nonce, rid, rh, kh, fp
 6. the clock, where it counts                                    clock_tampered, not_yet_valid, expired
 """
 
@@ -61,6 +61,7 @@ class Reason(StrEnum):
     AUD = "aud"
     ACT = "act"
     NONCE = "nonce"
+    RID = "rid"
     RH = "rh"
     KH = "kh"
     FP = "fp"
@@ -92,13 +93,17 @@ class Verifier:
         *,
         act: str,
         nonce: str,
+        request_id: str | None,
         body: bytes,
         key: str,
         fingerprint: str | None,
         product: str,
         now: int | None = None,
     ) -> VerdictClaims:
-        """The claims of an answer to exactly this call. `body`: the raw bytes that were sent. Raises `TokenInvalid`.
+        """The claims of an answer to exactly this call. Raises `TokenInvalid`.
+
+        `request_id`: the `X-Request-Id` that was sent, None where none was; `body`: the raw bytes that were sent. A
+        token beside the verdict is its own only where `token_claim` of it is the claim `th`.
 
         Freshness is the nonce. `now` (Unix seconds) is for callers whose own clock can be trusted; clients of
         customers leave it out, and then the token's times are held against no clock.
@@ -109,6 +114,7 @@ class Verifier:
         _require(Reason.AUD, claims.aud == product)
         _require(Reason.ACT, claims.act == act)
         _require(Reason.NONCE, claims.nonce == nonce)
+        _require(Reason.RID, claims.rid == request_id)
         _require(Reason.RH, claims.rh == body_claim(body))
         _require(Reason.KH, claims.kh == key_claim(key))
         _require(Reason.FP, claims.fp == fingerprint)
@@ -240,12 +246,12 @@ def _check_signature(public: ec.EllipticCurvePublicKey, signature: bytes, signed
 
 
 def _typed(members: dict[str, Any], kind: type[Claims]) -> Claims:
-    """The claims as their struct: every one present and of its type. Members that are not known are ignored."""
+    """The claims as their struct: each of its type, none null. Members that are not known are ignored."""
     names = kind.__struct_fields__
-    _require(Reason.CLAIMS, all(name in members for name in names))
-    for name in _NUMBERS.intersection(names):
+    _require(Reason.CLAIMS, all(members.get(name, "left out") is not None for name in names))
+    for name in _NUMBERS.intersection(names) & members.keys():
         value = members[name]
-        _require(Reason.NUMBER, value is None or (type(value) is int and abs(value) <= _MAX_INTEGER))
+        _require(Reason.NUMBER, type(value) is int and abs(value) <= _MAX_INTEGER)
     try:
         return msgspec.convert(members, kind)
     except msgspec.ValidationError:

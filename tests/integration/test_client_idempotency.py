@@ -167,6 +167,17 @@ def test_a_retry_after_the_license_was_stopped_gives_todays_denial(
     assert node.call(act, sold.key, request_id="request-1", **_CALLS[act]).code == "VALID"
 
 
+def test_one_request_id_pinned_by_a_relay_seats_one_machine_at_a_time(node: Node) -> None:
+    sold = sell(node.database, {"max_machines": 1})
+    told = []
+    for fingerprint in ("first", "second"):
+        told.append(node.call("activate", sold.key, request_id=f"pinned-{fingerprint}", fingerprint=fingerprint).code)
+        node.call("deactivate", sold.key, fingerprint=fingerprint)
+    node.call("activate", sold.key, fingerprint="third")
+    again = node.call("activate", sold.key, request_id="pinned-first", fingerprint="first")
+    assert (told, again.code, again.lease) == (["VALID", "VALID"], "FINGERPRINT_SCOPE_MISMATCH", None)
+
+
 def test_a_retried_deactivation_does_not_free_the_seat_that_was_taken_again(node: Node) -> None:
     sold = sell(node.database)
     node.call("activate", sold.key, fingerprint="here")

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from api.ledger.migrate import ledger_id
 from api.licensing import DAY, Act, Code
 from api.signing import Reason, TokenInvalid, Verifier
 from tests.support.nodes import (
@@ -176,7 +177,7 @@ def test_an_unknown_key_is_not_found_by_any_call_and_leaves_no_event(node: Node,
     answer = node.call(act, f"nobody-has-this-{act}", **fields)
     assert (answer.status, answer.code, answer.body["license"], answer.lease) == (200, "NOT_FOUND", None, None)
     assert answer.claims is not None
-    assert (answer.claims["sub"], answer.claims["uses"], answer.claims["lic_exp"]) == (None, None, None)
+    assert not answer.claims.keys() & {"sub", "uses", "lic_exp", "th"}
 
 
 # -- the verdict ----------------------------------------------------------------------------------------------------
@@ -193,18 +194,21 @@ def test_a_verdict_binds_key_machine_nonce_call_and_body(node: Node) -> None:
     node.call("activate", sold.key, fingerprint="here", name="Desk")
     node.call("usage", sold.key, increment=2)
     body = json.dumps({"key": sold.key, "nonce": "n" * 16, "fingerprint": "here", "product": PRODUCT}).encode()
-    answer = node.send("validate", body)
+    answer = node.send("validate", body, request_id="the-call-s-id")
     claims = dict(answer.claims or {})
     moving = {name: claims.pop(name) for name in ("iat", "exp", "as_of", "jti")}
     assert claims == {
         "iss": "protecao",
         "act": "validate",
         "nonce": "n" * 16,
+        "rid": "the-call-s-id",
         "rh": digest(body),
         "sub": sold.id,
         "kh": sold.key_hash,
         "fp": "here",
         "aud": PRODUCT,
+        "th": digest(answer.body["token"].encode()),
+        "led": ledger_id(node.database),
         "code": "VALID",
         "valid": True,
         "lic_exp": expires,
@@ -247,6 +251,8 @@ def test_a_verdict_binds_key_machine_nonce_call_and_body(node: Node) -> None:
     [
         ({"act": "activate"}, Reason.ACT),
         ({"nonce": "o" * 16}, Reason.NONCE),
+        ({"request_id": "another-id"}, Reason.RID),
+        ({"request_id": None}, Reason.RID),
         ({"body": b"{}"}, Reason.RH),
         ({"key": "KEY-another"}, Reason.KH),
         ({"fingerprint": "there"}, Reason.FP),
@@ -258,8 +264,9 @@ def test_a_verdict_is_good_for_no_other_call(node: Node, changed: dict[str, Any]
     sold = sell(node.database)
     node.call("activate", sold.key, fingerprint="here")
     body = json.dumps({"key": sold.key, "nonce": "n" * 16, "fingerprint": "here"}).encode()
-    verdict = node.send("validate", body).body["verdict"]
-    call = {"act": "validate", "nonce": "n" * 16, "body": body, "key": sold.key, "fingerprint": "here"}
+    verdict = node.send("validate", body, request_id="the-call-s-id").body["verdict"]
+    about = {"act": "validate", "nonce": "n" * 16, "request_id": "the-call-s-id", "body": body}
+    call = {**about, "key": sold.key, "fingerprint": "here"}
     verifier = Verifier(node.jwks())
     verifier.verify_verdict(verdict, **{"product": PRODUCT, **call})
     with pytest.raises(TokenInvalid) as refused:

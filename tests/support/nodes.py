@@ -89,7 +89,8 @@ class Node:
         body = json.dumps({"key": key, "nonce": nonce, **fields}).encode()
         answer = self.send(act, body, request_id=request_id)
         if answer.claims is not None:
-            call = {"act": act, "nonce": nonce, "body": body, "key": key}
+            sent_id = answer.claims.get("rid") if request_id is None else request_id
+            call = {"act": act, "nonce": nonce, "request_id": sent_id, "body": body, "key": key}
             product = fields.get("product") if answer.body["license"] is None else answer.body["license"]["product"]
             verifier = Verifier(self.jwks())
             verifier.verify_verdict(

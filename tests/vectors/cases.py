@@ -23,6 +23,8 @@ OTHER_KEY = "PROT-0000-1111-2222-3333"
 FINGERPRINT = "5d8f2c61a7e94b03"
 PRODUCT = "notepad-pro"
 NONCE = "n0nce-AAAAAAAAAAAAAAAA_01"
+REQUEST_ID = "req-0123456789"
+LEDGER = "0198c0de-1ed6-7000-8000-000000000001"
 NOW = 1_764_000_000
 LICENSE = "0198c0de-0000-7000-8000-000000000001"
 
@@ -33,8 +35,8 @@ def call(act: str = "validate", **changes: Any) -> Json:
     """What the client sent: the inputs of one verdict's verification."""
     sent = {"key": KEY, "nonce": NONCE, "product": PRODUCT, "fingerprint": FINGERPRINT}
     body = json.dumps(sent, separators=(",", ":"))
-    inputs = {"act": act, "nonce": NONCE, "body": body, "key": KEY, "fingerprint": FINGERPRINT, "product": PRODUCT}
-    return {**inputs, **changes}
+    about = {"act": act, "nonce": NONCE, "request_id": REQUEST_ID, "body": body}
+    return {**about, "key": KEY, "fingerprint": FINGERPRINT, "product": PRODUCT, **changes}
 
 
 def offline(**changes: Any) -> Json:
@@ -43,26 +45,30 @@ def offline(**changes: Any) -> Json:
 
 
 def verdict_claims(inputs: Json | None = None, **changes: Any) -> Json:
-    """The claims a node signs as the answer to `inputs`."""
+    """The claims a node signs as the answer to `inputs`, with `changes`; one that is None is left out."""
     sent = inputs or call()
     claims = {
         "iss": "protecao", "iat": NOW, "exp": NOW + 300, "jti": "0198c0de-aaaa-7000-8000-000000000001",
-        "act": sent["act"], "nonce": sent["nonce"], "rh": jws.digest(sent["body"]), "sub": LICENSE,
-        "kh": jws.digest(sent["key"]), "fp": sent["fingerprint"], "aud": sent["product"], "code": "VALID",
-        "valid": True, "lic_exp": NOW + 86_400 * 30, "ent": ["pro"], "uses": 0, "max_uses": None,
+        "act": sent["act"], "nonce": sent["nonce"], "rid": sent["request_id"], "rh": jws.digest(sent["body"]),
+        "sub": LICENSE, "kh": jws.digest(sent["key"]), "fp": sent["fingerprint"], "aud": sent["product"],
+        "led": LEDGER, "code": "VALID", "valid": True, "lic_exp": NOW + 86_400 * 30, "ent": ["pro"], "uses": 0,
         "node": "railway-1", "epoch": 7, "as_of": NOW,
     }  # fmt: skip
-    return {**claims, **changes}
+    return _with(claims, changes)
 
 
 def lease_claims(**changes: Any) -> Json:
-    """The claims of an offline token for a week from `NOW`."""
+    """The claims of an offline token for a week from `NOW`, with `changes`; one that is None is left out."""
     claims = {
         "iss": "protecao", "iat": NOW, "nbf": NOW, "exp": NOW + 604_800, "jti": "0198c0de-bbbb-7000-8000-000000000001",
         "sub": LICENSE, "kh": jws.digest(KEY), "fp": FINGERPRINT, "aud": PRODUCT, "ent": ["pro"],
-        "lic_exp": NOW + 86_400 * 30, "grace_until": NOW + 86_400 * 37, "epoch": 7,
+        "lic_exp": NOW + 86_400 * 30, "grace_until": NOW + 86_400 * 37, "led": LEDGER, "epoch": 7,
     }  # fmt: skip
-    return {**claims, **changes}
+    return _with(claims, changes)
+
+
+def _with(claims: Json, changes: Json) -> Json:
+    return {name: value for name, value in {**claims, **changes}.items() if value is not None}
 
 
 def verdict_token(claims: Any = None, header: Json | None = None, private: Any = CURRENT) -> str:

@@ -12,7 +12,7 @@ import json
 from pathlib import Path
 
 from tests.vectors import jws
-from tests.vectors.cases import CURRENT, SECOND, STRANGER, Json
+from tests.vectors.cases import CURRENT, NOW, SECOND, STRANGER, Json, lease_claims, lease_token
 from tests.vectors.good_and_bad import lease_cases, token_cases, verdict_cases
 
 FILE = Path(__file__).with_name("vectors.json")
@@ -23,7 +23,7 @@ def build() -> Json:
     """The whole content of the file."""
     return {
         "about": "Test vectors, described in tests/vectors/README.md. Every key and secret in here is public.",
-        "format": 1,
+        "format": 2,
         "jwks": {"keys": [jws.jwk_of(CURRENT), jws.jwk_of(SECOND)]},
         "private_keys_for_tests_only": [
             {"name": name, "kid": jws.jwk_of(key)["kid"], "pem": jws.pem_of(key)}
@@ -33,7 +33,22 @@ def build() -> Json:
         "request_headers": header_cases(),
         "verdicts": verdict_cases() + token_cases("verdict"),
         "leases": lease_cases() + token_cases("lease"),
+        "token_hashes": token_hash_cases(),
     }
+
+
+def token_hash_cases() -> list[Json]:
+    """Whether a token is the one that a verdict with this `th` came with."""
+    given, older = lease_token(), lease_token(lease_claims(iat=NOW - 86_400))
+    rows = [
+        ("the verdict's own token", given, jws.digest(given), "valid"),
+        ("an older token put beside it by a relay", older, jws.digest(given), "invalid"),
+        ("a token beside a verdict that came with none", given, None, "invalid"),
+        ("the hash in other letters", given, jws.digest(given).swapcase(), "invalid"),
+        ("the hash padded", given, jws.digest(given) + "=", "invalid"),
+        ("a token with a line end", given + "\n", jws.digest(given), "invalid"),
+    ]
+    return [{"name": name, "token": token, "th": th, "expect": expect} for name, token, th, expect in rows]
 
 
 def text() -> str:

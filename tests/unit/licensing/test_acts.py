@@ -160,6 +160,25 @@ def test_a_retried_refusal_is_still_a_refusal_though_a_seat_is_free_by_now() -> 
 
 
 @pytest.mark.parametrize(
+    ("floating", "seats", "code"),
+    [(False, 0, Code.NO_MACHINE), (True, 0, Code.NO_MACHINES), (True, 1, Code.FINGERPRINT_SCOPE_MISMATCH)],
+)
+def test_a_retried_activation_of_a_machine_without_its_seat_gets_todays_denial(
+    floating: bool, seats: int, code: Code
+) -> None:
+    scene = flawless().on_policy(floating=floating)
+    first = scene.decide(Act.ACTIVATE)
+    assert first.valid
+    assert _retry(scene.on_holding(seats=seats, machines={}), Act.ACTIVATE, first).code is code
+
+
+def test_a_retried_activation_of_a_machine_that_has_its_seat_is_the_first_outcome() -> None:
+    first = flawless().decide(Act.ACTIVATE)
+    assert first.holding is not None
+    assert _retry(Scene(flawless().call, first.holding), Act.ACTIVATE, first).code is first.code
+
+
+@pytest.mark.parametrize(
     ("before", "today", "as_of"),
     [
         ({}, {}, NOW),
