@@ -127,9 +127,7 @@ def _machine(machine: Machine) -> MachineView:
     return MachineView(id=machine.id, fingerprint=machine.fingerprint, name=machine.name)
 
 
-def _verdict_claims(
-    asked: Asked, outcome: Outcome, issuer: Issuer, token: str | None, now: float
-) -> VerdictClaims:
+def _verdict_claims(asked: Asked, outcome: Outcome, issuer: Issuer, token: str | None, now: float) -> VerdictClaims:
     verdict = outcome.verdict
     license = None if verdict.holding is None else verdict.holding.license
     return VerdictClaims(

@@ -13,6 +13,8 @@ from api.licensing import Act, Call
 #: No control characters, NUL among them. Lone surrogates are no JSON text: the decoder refuses them.
 _PRINTABLE = r"^[^\x00-\x1f\x7f-\x9f]*\Z"
 
+#: The shortest and the longest license key, in characters.
+KEY_LENGTHS = (8, 128)
 Key = Annotated[str, msgspec.Meta(min_length=8, max_length=128, pattern=_PRINTABLE, description="The license key")]
 Nonce = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_-]{16,64}\Z", description="Made anew for each call")]
 Fingerprint = Annotated[str, msgspec.Meta(min_length=1, max_length=128, pattern=_PRINTABLE)]

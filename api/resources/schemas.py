@@ -13,10 +13,11 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
+from api.license_key import canonical_key
 from api.licensing.model import Cull, ExpiryBasis, ExpiryStrategy, Overage
 from api.problems import Malformed
 from api.resources.kinds import Kind
-from api.schemas import Entitlements, FieldError, Fingerprint, Key, ProductCode, Text200, field_error
+from api.schemas import KEY_LENGTHS, Entitlements, FieldError, Fingerprint, ProductCode, Text200, field_error
 
 #: No control characters, NUL among them.
 PRINTABLE = r"^[^\x00-\x1f\x7f-\x9f]*\Z"
@@ -25,6 +26,8 @@ _METADATA_LIMIT = 16 * 1024
 LAST_MOMENT = 253_402_300_799.0
 
 Id = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,36}\Z")]
+#: As it was pasted: `parse` brings it to its one form and then looks at its length.
+PastedKey = Annotated[str, Meta(max_length=1024, description="A license key; of 8 to 128 characters in its one form")]
 Slug = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z", description="Letters, digits, . _ -")]
 Name = Annotated[str, Meta(min_length=1, max_length=200, pattern=PRINTABLE)]
 Email = Annotated[
@@ -90,7 +93,7 @@ class LicenseBody(Body, kw_only=True):
     entitlements: Entitlements | UnsetType | None = UNSET
     metadata: dict[str, Any] | UnsetType | None = UNSET
     external_ref: Name | UnsetType | None = UNSET
-    key: Key | UnsetType | None = UNSET
+    key: PastedKey | UnsetType | None = UNSET
 
 
 class MachineBody(Body, kw_only=True):
@@ -111,7 +114,7 @@ class RenewBody(Body, kw_only=True):
 
 
 class ReissueBody(Body, kw_only=True):
-    key: Key | None = None
+    key: PastedKey | None = None
 
 
 class NodeActionBody(Body, kw_only=True):
@@ -134,7 +137,7 @@ def parse(type: type[B], raw: bytes | Mapping[str, Any] | Body) -> B:
         return raw
     try:
         text = raw if isinstance(raw, bytes) else msgspec.json.encode(raw)
-        body = msgspec.json.decode(text, type=type)
+        body = _with_canonical_key(msgspec.json.decode(text, type=type))
         _check(sent(body))
     except (msgspec.MsgspecError, RecursionError, UnicodeError) as error:
         fault = field_error(error)
@@ -142,6 +145,18 @@ def parse(type: type[B], raw: bytes | Mapping[str, Any] | Body) -> B:
     except FieldError as error:
         raise Malformed(error.field, error.detail) from error
     return body
+
+
+def _with_canonical_key(body: B) -> B:
+    """Raises `FieldError` where the key in its one form is none."""
+    pasted = getattr(body, "key", UNSET)
+    if not isinstance(pasted, str):
+        return body
+    shortest, longest = KEY_LENGTHS
+    key = canonical_key(pasted)
+    if not shortest <= len(key) <= longest:
+        raise FieldError("key", f"must have {shortest} to {longest} characters")
+    return msgspec.structs.replace(body, key=key)
 
 
 def sent(body: Body) -> dict[str, Any]:

@@ -44,21 +44,21 @@ class Case(NamedTuple):
     is_slow: bool = False
 
 
-def good(path: str, body: bytes) -> bytes:
+def good(path: str, body: bytes, headers: Mapping[str, str]) -> bytes:
     return http(200, whole(VALID, path, body))
 
 
-def cut_short(path: str, body: bytes) -> bytes:
+def cut_short(path: str, body: bytes, headers: Mapping[str, str]) -> bytes:
     answer = whole(VALID, path, body)
     return http(200, answer[:-1], length=len(answer))
 
 
-def chunks_cut_off(path: str, body: bytes) -> bytes:
+def chunks_cut_off(path: str, body: bytes, headers: Mapping[str, str]) -> bytes:
     answer = whole(VALID, path, body)
     return b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%s" % (len(answer), answer[:-1])
 
 
-def altered(path: str, body: bytes) -> bytes:
+def altered(path: str, body: bytes, headers: Mapping[str, str]) -> bytes:
     """A denial made of a good verdict, under the good one's signature."""
     header, _, signature = json.loads(whole(VALID, path, body))["verdict"].split(".")
     payload = verdict(path, body, code="BANNED", valid=False).split(".")[1]
@@ -69,7 +69,7 @@ def replays() -> Conduct:
     """The first answer again and again; it was given to somebody else."""
     recorded: list[bytes] = []
 
-    def make(path: str, body: bytes) -> bytes:
+    def make(path: str, body: bytes, headers: Mapping[str, str]) -> bytes:
         if not recorded:
             recorded.append(good(path, json.dumps({**json.loads(body), "nonce": "n" * 16}).encode()))
         return recorded[0]
@@ -77,21 +77,21 @@ def replays() -> Conduct:
     return sends(make)
 
 
-def reset(connection: socket.socket, path: str, body: bytes) -> None:
+def reset(connection: socket.socket, path: str, body: bytes, headers: Mapping[str, str]) -> None:
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
 def cases() -> dict[str, Case]:
-    stranger = sends(lambda path, body: http(200, answered(verdict(path, body, private=STRANGER)).body))
+    stranger = sends(lambda path, body, _: http(200, answered(verdict(path, body, private=STRANGER)).body))
     denied = {"code": "BANNED", "valid": False}
-    other_key = sends(lambda path, body: http(200, answered(verdict(path, body, kh=jws.digest("another"))).body))
+    other_key = sends(lambda path, body, _: http(200, answered(verdict(path, body, kh=jws.digest("another"))).body))
     drip_head, drip_body = Drips(good, 0, 0.1), Drips(good, 120, 0.1)
     return {
         "HTML": Case(sends(lambda *_: http(200, b"<html>valid</html>", "Content-Type: text/html")), "no verdict"),
         "500": Case(sends(lambda *_: http(500, b"<html>oops</html>")), "status 500"),
         "503": Case(sends(lambda *_: http(503, b'{"code": "LEDGER_UNAVAILABLE"}')), "status 503 LEDGER_UNAVAILABLE"),
         "a problem named by HTML": Case(sends(lambda *_: http(400, b'{"code": "<b>"}')), "status 400"),
-        "unsigned": Case(sends(lambda path, body: http(200, good_json(path, body))), "no verdict"),
+        "unsigned": Case(sends(lambda path, body, _: http(200, good_json(path, body, _))), "no verdict"),
         "a stranger's": Case(stranger, "verdict refused: kid"),
         "forged": Case(sends(altered), "verdict refused: signature"),
         "forged denial": Case(
@@ -129,7 +129,7 @@ def all_servers() -> Iterator[dict[str, tuple[Case, Nasty]]]:
 def test_a_nasty_server_alone_neither_denies_nor_validates(is_saved: bool, ahk: Script, tmp_path: Path) -> None:
     """Where a token is saved, the token decides, after each of them: none takes it away."""
     with all_servers() as servers, Nasty(answers(VALID)) as other, Nasty(answers(VALID)) as grantor:
-        redirect = Nasty(sends(lambda path, _: http(307, b"", f"Location: {other.url}{path}")))
+        redirect = Nasty(sends(lambda path, *_: http(307, b"", f"Location: {other.url}{path}")))
         with redirect, refused_url() as refused:
             steps = [new(tmp_path, grantor.url), call("Validate")] if is_saved else []
             for case, nasty in servers.values():

@@ -222,12 +222,12 @@ def test_an_effect_whose_answer_was_lost_is_one_effect(shop: Shop, tmp_path: Pat
     credentials = Credentials(shop.node.env["API_KEY"], shop.node.env["SHARED_SECRET"])
     request_ids: list[str] = []
 
-    def swallow(connection: socket.socket, path: str, body: bytes) -> None:
+    def swallow(connection: socket.socket, path: str, body: bytes, headers: Mapping[str, str]) -> None:
         call = Call(act=path.removeprefix("/v1/"), key=sold.key, fields={}, request_id=request_ids[-1])
         sent = credentials.headers(call, body, int(time.time()))
         answer = requests.post(shop.node.server.url + path, data=body, headers=sent, timeout=30)
         assert answer.status_code == 200
-        silent(connection, path, body)
+        silent(connection, path, body, headers)
 
     with Nasty(swallow) as lossy:
         for act in ("activate", "usage"):

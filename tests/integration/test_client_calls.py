@@ -174,8 +174,8 @@ def test_the_two_kinds_of_token_are_never_taken_for_one_another(node: Node) -> N
     with pytest.raises(TokenInvalid) as refused:
         verifier.verify_lease(answer.body["verdict"], **offline, now=int(time.time()))
     assert refused.value.reason is Reason.TYP
+    about = {"act": "activate", "nonce": "n" * 16, "request_id": "an-id-of-it", "body": body}
     with pytest.raises(TokenInvalid) as refused:
-        about = {"act": "activate", "nonce": "n" * 16, "request_id": "an-id-of-it", "body": body}
         verifier.verify_verdict(answer.body["token"], **about, **offline)
     assert refused.value.reason is Reason.TYP
 

@@ -9,7 +9,7 @@ import struct
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -64,27 +64,27 @@ def client_of(urls: list[str], folder: Path, **changes: Any) -> LicenseClient:
     return LicenseClient(urls, **{**given, **changes})
 
 
-def whole(path: str, body: bytes) -> bytes:
+def whole(path: str, body: bytes, headers: Mapping[str, str]) -> bytes:
     """A good answer on the wire."""
-    return http(200, VALID(path, body, {}).body)
+    return http(200, VALID(path, body, headers).body)
 
 
-def cut_short(path: str, body: bytes) -> bytes:
-    good = VALID(path, body, {}).body
+def cut_short(path: str, body: bytes, headers: Mapping[str, str]) -> bytes:
+    good = VALID(path, body, headers).body
     return http(200, good[:-1], length=len(good))
 
 
-def longer_than_it_says(path: str, body: bytes) -> bytes:
-    good = VALID(path, body, {}).body
+def longer_than_it_says(path: str, body: bytes, headers: Mapping[str, str]) -> bytes:
+    good = VALID(path, body, headers).body
     return http(200, good, length=len(good) - 1)
 
 
-def chunks_cut_off(path: str, body: bytes) -> bytes:
-    good = VALID(path, body, {}).body
+def chunks_cut_off(path: str, body: bytes, headers: Mapping[str, str]) -> bytes:
+    good = VALID(path, body, headers).body
     return b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n" % (len(good) + 9, good)
 
 
-def reset(connection: socket.socket, path: str, body: bytes) -> None:
+def reset(connection: socket.socket, path: str, body: bytes, headers: Mapping[str, str]) -> None:
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
@@ -92,18 +92,18 @@ NASTY: dict[str, Conduct] = {
     "HTML": sends(lambda *_: http(200, b"<html>valid</html>", "Content-Type: text/html")),
     "500": sends(lambda *_: http(500, b"<html>oops</html>")),
     "503": sends(lambda *_: http(503, b'{"code": "LEDGER_UNAVAILABLE"}')),
-    "unsigned": sends(lambda path, body: http(200, good_json(path, body))),
-    "forged": answers(lambda path, body, _: answered(verdict(path, body, private=STRANGER))),
+    "unsigned": sends(lambda path, body, _: http(200, good_json(path, body, _))),
+    "forged": answers(lambda path, body, headers: answered(verdict(path, body, headers, private=STRANGER))),
     "a denial that is forged": answers(
-        lambda path, body, _: answered(verdict(path, body, private=STRANGER, code="BANNED", valid=False))
+        lambda path, body, headers: answered(verdict(path, body, headers, private=STRANGER, code="BANNED", valid=False))
     ),
-    "another key's": answers(lambda path, body, _: answered(verdict(path, body, kh="A" * 43))),
+    "another key's": answers(lambda path, body, headers: answered(verdict(path, body, headers, kh="A" * 43))),
     "short body": sends(cut_short),
     "longer than it says": sends(longer_than_it_says),
     "chunks cut off": sends(chunks_cut_off),
     "cut in the head": sends(lambda *_: b"HTTP/1.1 200 OK\r\nContent-Le"),
     "no HTTP": sends(lambda *_: b"220 mail.example ESMTP\r\n"),
-    "compressed": sends(lambda path, body: http(200, b"\x1f\x8b\x08nonsense", "Content-Encoding: gzip")),
+    "compressed": sends(lambda path, body, _: http(200, b"\x1f\x8b\x08nonsense", "Content-Encoding: gzip")),
     "endless": sends(lambda *_: http(200, b"x" * (MAX_ANSWER + 1))),
     "closed without a word": lambda *_: None,
     "reset": reset,
@@ -153,7 +153,7 @@ def test_the_length_is_checked_and_named(tmp_path: Path) -> None:
 
 def test_a_redirect_is_not_followed_even_to_a_good_server(tmp_path: Path) -> None:
     with server(says()) as good:
-        conduct = sends(lambda path, _: http(307, b"", f"Location: {good.url}{path}"))
+        conduct = sends(lambda path, *_: http(307, b"", f"Location: {good.url}{path}"))
         with Nasty(conduct) as nasty, client_of([nasty.url], tmp_path, budgets=(PATIENT_S,)) as client:
             result = client.validate()
     assert [attempt.reason for attempt in result.attempts] == ["status 307"]
@@ -163,8 +163,8 @@ def test_a_redirect_is_not_followed_even_to_a_good_server(tmp_path: Path) -> Non
 def test_a_verdict_that_is_replayed_is_refused(tmp_path: Path) -> None:
     recorded: list[bytes] = []
 
-    def replay(path: str, body: bytes) -> bytes:
-        recorded.append(whole(path, body))
+    def replay(path: str, body: bytes, headers: Mapping[str, str]) -> bytes:
+        recorded.append(whole(path, body, headers))
         return recorded[0]
 
     with Nasty(sends(replay)) as nasty, client_of([nasty.url], tmp_path, budgets=(PATIENT_S,)) as client:

@@ -1,4 +1,4 @@
-"""Writes `vectors.json`: the same bytes every time, from fixed keys and deterministic ECDSA (RFC 6979).
+"""Writes `vectors.json` and `keys.json`: the same bytes every time, from fixed keys and deterministic ECDSA (RFC 6979).
 
 python -m tests.vectors.generate
 """
@@ -11,11 +11,12 @@ import hmac
 import json
 from pathlib import Path
 
-from tests.vectors import jws
+from tests.vectors import jws, keys
 from tests.vectors.cases import CURRENT, NOW, SECOND, STRANGER, Json, lease_claims, lease_token
 from tests.vectors.good_and_bad import lease_cases, token_cases, verdict_cases
 
 FILE = Path(__file__).with_name("vectors.json")
+KEYS_FILE = Path(__file__).with_name("keys.json")
 SECRET = "test-secret-0123456789abcdef"
 
 
@@ -52,8 +53,18 @@ def token_hash_cases() -> list[Json]:
 
 
 def text() -> str:
-    """The file as it is written: ASCII, so that no reader's idea of an encoding matters."""
-    return json.dumps(build(), indent=1, ensure_ascii=True) + "\n"
+    """`vectors.json` as it is written: ASCII, so that no reader's idea of an encoding matters."""
+    return _ascii(build())
+
+
+def keys_text() -> str:
+    """`keys.json` as it is written."""
+    about = "Pasted license keys and the one form of each, described in tests/vectors/README.md."
+    return _ascii({"about": about, "format": 1, "pairs": keys.pairs()})
+
+
+def _ascii(content: Json) -> str:
+    return json.dumps(content, indent=1, ensure_ascii=True) + "\n"
 
 
 def signature_of(secret: str, signed: str) -> str:
@@ -114,3 +125,4 @@ def header_cases() -> list[Json]:
 
 if __name__ == "__main__":
     FILE.write_text(text(), encoding="ascii", newline="\n")
+    KEYS_FILE.write_text(keys_text(), encoding="ascii", newline="\n")

@@ -10,7 +10,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from http.client import parse_headers
 from pathlib import Path
 from typing import Self
@@ -22,8 +22,10 @@ from cryptography.x509.oid import NameOID
 
 from license_client import Reply
 
-#: What a server does with a connection, once it has read the request: its path and body.
-Conduct = Callable[[socket.socket, str, bytes], None]
+#: What a server does with a connection, once it has read the request: its path, body and headers.
+Conduct = Callable[[socket.socket, str, bytes, Mapping[str, str]], None]
+#: The bytes of an answer to a request's path, body and headers.
+Make = Callable[[str, bytes, Mapping[str, str]], bytes]
 
 
 class Nasty:
@@ -75,18 +77,19 @@ class Nasty:
             stack.enter_context(connection)
             if self._tls is not None:
                 connection = stack.enter_context(self._tls.wrap_socket(connection, server_side=True))
-            path, body = _read(connection) if self._reads else ("", b"")
+            path, body, headers = _read(connection) if self._reads else ("", b"", {})
             self.requests.append((path, body))
-            self._conduct(connection, path, body)
+            self._conduct(connection, path, body, headers)
 
 
-def _read(connection: socket.socket) -> tuple[str, bytes]:
+def _read(connection: socket.socket) -> tuple[str, bytes, Mapping[str, str]]:
     with connection.makefile("rb") as stream:
         line = stream.readline()
         if not line:
             raise ConnectionResetError("no request came")
         path = line.split(b" ")[1].decode()
-        return path, stream.read(int(parse_headers(stream)["Content-Length"]))
+        headers = parse_headers(stream)
+        return path, stream.read(int(headers["Content-Length"])), headers
 
 
 def http(status: int, body: bytes, *headers: str, length: int | None = None) -> bytes:
@@ -95,22 +98,22 @@ def http(status: int, body: bytes, *headers: str, length: int | None = None) -> 
     return "\r\n".join([f"HTTP/1.1 {status} X", declared, *headers, "", ""]).encode() + body
 
 
-def sends(make: Callable[[str, bytes], bytes]) -> Conduct:
+def sends(make: Make) -> Conduct:
     """Answers with what `make` gives for the request's path and body, and closes."""
-    return lambda connection, path, body: connection.sendall(make(path, body))
+    return lambda connection, *request: connection.sendall(make(*request))
 
 
 def answers(behave: Callable[..., Reply]) -> Conduct:
     """As one of the servers without sockets does (tests.unit.clients.support)."""
 
-    def conduct(connection: socket.socket, path: str, body: bytes) -> None:
-        reply = behave(path, body, {})
+    def conduct(connection: socket.socket, path: str, body: bytes, headers: Mapping[str, str]) -> None:
+        reply = behave(path, body, headers)
         connection.sendall(http(reply.status, reply.body))
 
     return conduct
 
 
-def silent(connection: socket.socket, path: str, body: bytes) -> None:
+def silent(connection: socket.socket, path: str, body: bytes, headers: Mapping[str, str]) -> None:
     """Says nothing until the other side gives up."""
     with contextlib.suppress(TimeoutError):
         connection.recv(1)
@@ -120,9 +123,9 @@ def later(number: int, first: Conduct, then: Conduct) -> Conduct:
     """A server that behaves in one way for so many requests, and in another from then on."""
     asked: list[str] = []
 
-    def conduct(connection: socket.socket, path: str, body: bytes) -> None:
+    def conduct(connection: socket.socket, path: str, body: bytes, headers: Mapping[str, str]) -> None:
         asked.append(path)
-        (first if len(asked) <= number else then)(connection, path, body)
+        (first if len(asked) <= number else then)(connection, path, body, headers)
 
     return conduct
 
@@ -130,13 +133,13 @@ def later(number: int, first: Conduct, then: Conduct) -> Conduct:
 class Drips:
     """Sends what `make` gives, one byte each `every` seconds, until the other side is gone. `sent`: bytes so far."""
 
-    def __init__(self, make: Callable[[str, bytes], bytes], at_once: int = 0, every: float = 0.2) -> None:
+    def __init__(self, make: Make, at_once: int = 0, every: float = 0.2) -> None:
         self._make, self._at_once, self._every = make, at_once, every
         self.sent = 0
         self.was_cut = threading.Event()
 
-    def __call__(self, connection: socket.socket, path: str, body: bytes) -> None:
-        answer = self._make(path, body)
+    def __call__(self, connection: socket.socket, path: str, body: bytes, headers: Mapping[str, str]) -> None:
+        answer = self._make(path, body, headers)
         connection.sendall(answer[: self._at_once])
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         try:
@@ -184,6 +187,6 @@ def certificate(folder: Path) -> tuple[ssl.SSLContext, Path]:
     return context, file
 
 
-def good_json(path: str, body: bytes) -> bytes:
+def good_json(path: str, body: bytes, headers: Mapping[str, str]) -> bytes:
     """JSON that would be a fine answer, if it were signed."""
     return json.dumps({"valid": True, "code": "VALID", "nonce": json.loads(body)["nonce"]}).encode()

@@ -14,6 +14,7 @@ KEY = "PROT-7Q2M-4XKD-9WFA-3HTZ"
 PRODUCT = "notepad-pro"
 FINGERPRINT = "5d8f2c61a7e94b03"
 NOW = 1_764_000_000
+LEDGER = "ledger-1"
 VENDOR = jws.key_of("the Python client's tests: the vendor")
 STRANGER = jws.key_of("the Python client's tests: a stranger")
 SERVERS = ("https://one.example", "https://two.example", "https://three.example")
@@ -36,16 +37,26 @@ class Clock:
 # -- what a node answers ----------------------------------------------------------------------------------------------
 
 
-def verdict(path: str, body: bytes, *, at: float = NOW, private: Any = VENDOR, **changes: Any) -> str:
-    """The signed verdict on a request."""
+def verdict(
+    path: str,
+    body: bytes,
+    headers: Mapping[str, str],
+    *,
+    token: str | None = None,
+    at: float = NOW,
+    private: Any = VENDOR,
+    **changes: Any,
+) -> str:
+    """The signed verdict on a request, beside `token`; a claim of `changes` that is None is left out."""
     sent = json.loads(body)
     claims = {
         "iss": "protecao", "iat": int(at), "exp": int(at) + 300, "jti": "1", "act": path.removeprefix("/v1/"),
-        "nonce": sent["nonce"], "rh": jws.digest(body), "sub": "license-1", "kh": jws.digest(sent["key"]),
+        "nonce": sent["nonce"], "rid": headers["X-Request-Id"], "rh": jws.digest(body), "sub": "license-1",
+        "kh": jws.digest(sent["key"]), "th": jws.digest(token) if isinstance(token, str) else None, "led": LEDGER,
         "fp": sent.get("fingerprint"), "aud": PRODUCT, "code": "VALID", "valid": True, "lic_exp": int(at) + 86_400 * 30,
         "ent": ["pro"], "uses": 1, "max_uses": 10, "node": "node-1", "epoch": 3, "as_of": int(at),
     }  # fmt: skip
-    return jws.compact(jws.header_of(private, "verdict+jwt"), {**claims, **changes}, private)
+    return jws.compact(jws.header_of(private, "verdict+jwt"), _with(claims, changes), private)
 
 
 def lease(*, at: float = NOW, ttl: int = 604_800, private: Any = VENDOR, **changes: Any) -> str:
@@ -53,9 +64,13 @@ def lease(*, at: float = NOW, ttl: int = 604_800, private: Any = VENDOR, **chang
     claims = {
         "iss": "protecao", "iat": int(at), "nbf": int(at), "exp": int(at) + ttl, "jti": "2", "sub": "license-1",
         "kh": jws.digest(KEY), "fp": FINGERPRINT, "aud": PRODUCT, "ent": ["pro"], "lic_exp": int(at) + 86_400 * 30,
-        "grace_until": None, "epoch": 3,
+        "led": LEDGER, "epoch": 3,
     }  # fmt: skip
-    return jws.compact(jws.header_of(private, "lease+jwt"), {**claims, **changes}, private)
+    return jws.compact(jws.header_of(private, "lease+jwt"), _with(claims, changes), private)
+
+
+def _with(claims: Json, changes: Json) -> Json:
+    return {name: value for name, value in {**claims, **changes}.items() if value is not None}
 
 
 def answered(verdict: str, token: str | None = None) -> Reply:
@@ -69,7 +84,7 @@ def says(code: str = "VALID", *, valid: bool | None = None, token: str | None = 
     outcome = {"code": code, "valid": code == "VALID" if valid is None else valid}
 
     def behave(path: str, body: bytes, headers: Mapping[str, str]) -> Reply:
-        return answered(verdict(path, body, **{**outcome, **changes}), token)
+        return answered(verdict(path, body, headers, token=token, **{**outcome, **changes}), token)
 
     return behave
 

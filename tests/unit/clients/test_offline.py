@@ -23,12 +23,14 @@ from tests.unit.clients.support import (
     STRANGER,
     Clock,
     Servers,
+    answered,
     client_of,
     denies,
     gone,
     lease,
     lines,
     says,
+    verdict,
 )
 from tests.vectors import jws
 
@@ -139,10 +141,47 @@ def test_every_verdict_raises_the_floor_also_one_without_a_token(scene: Scene) -
     assert scene.client.validate().code == "OFFLINE_VALID"
 
 
-def test_the_floor_is_never_lowered(scene: Scene) -> None:
-    scene.online_again(at=NOW - 5_000)
+def test_a_verdict_that_was_signed_a_little_earlier_does_not_lower_the_floor(scene: Scene) -> None:
+    scene.online_again(at=NOW + 5_000)
     scene.client.validate()
-    assert scene.client.floor == NOW
+    scene.online_again(at=NOW + 4_700)
+    scene.client.validate()
+    assert scene.client.floor == NOW + 5_000
+
+
+def test_a_server_whose_clock_was_wrong_once_does_not_poison_the_floor_for_good(scene: Scene) -> None:
+    ahead = NOW + 2 * 365 * 86_400
+    scene.online_again(at=ahead, token=lease(at=ahead))
+    assert scene.client.validate().code == "VALID"
+    scene.servers.behave[SERVERS[0]] = gone()
+    assert scene.client.validate().code == "CLOCK_TAMPERED"
+    scene.online_again(token=lease(jti="3"))
+    assert (scene.client.validate().code, scene.client.floor) == ("VALID", NOW)
+    scene.servers.behave[SERVERS[0]] = gone()
+    assert scene.client.validate().code == "OFFLINE_VALID"
+
+
+def test_a_clock_set_back_after_the_tokens_end_does_not_revive_it(scene: Scene) -> None:
+    scene.clock.now = NOW + WEEK
+    assert scene.client.validate().code == "OFFLINE_EXPIRED"
+    scene.clock.now = NOW + WEEK - 301
+    assert (scene.client.validate().valid, scene.client.validate().code) == (False, "CLOCK_TAMPERED")
+    assert scene.elsewhere().validate().code == "CLOCK_TAMPERED"
+
+
+def test_a_token_lasts_no_longer_than_it_says_however_often_the_clock_is_set_back(scene: Scene) -> None:
+    scene.clock.now = NOW + WEEK - 1_000
+    assert scene.client.validate().code == "OFFLINE_VALID"
+    scene.clock.now = NOW
+    assert scene.client.validate().code == "CLOCK_TAMPERED"
+
+
+def test_the_local_floor_is_lowered_by_a_verdict_too(scene: Scene) -> None:
+    scene.clock.now = NOW + 10 * WEEK
+    scene.client.validate()
+    scene.clock.now = NOW + 60
+    scene.online_again(at=NOW + 60, token=lease(at=NOW + 60))
+    assert (scene.client.validate().code, scene.client.floor) == ("VALID", NOW + 60)
 
 
 @pytest.mark.parametrize("lost", [0, 1])
@@ -233,6 +272,26 @@ def test_a_token_that_is_not_ours_is_not_saved_over_a_good_one(token: Any, scene
     assert scene.token_file.read_text() == before
 
 
+def test_a_token_that_a_relay_put_beside_the_verdict_is_not_saved(scene: Scene) -> None:
+    before, older = scene.token_file.read_text(), lease(at=NOW - 1_000, ttl=2_000)
+
+    def relay(path: str, body: bytes, headers: Mapping[str, str]) -> Reply:
+        return answered(verdict(path, body, headers, token=lease(jti="3")), older)
+
+    scene.servers.behave[SERVERS[0]] = relay
+    assert scene.client.validate().code == "VALID"
+    assert scene.token_file.read_text() == before
+
+
+def test_an_older_token_of_a_late_answer_is_not_saved_over_a_newer_one(scene: Scene) -> None:
+    scene.online_again(at=NOW + 50, token=lease(at=NOW + 50))
+    scene.client.validate()
+    before = scene.token_file.read_text()
+    scene.online_again(at=NOW + 51, token=lease(at=NOW + 20))
+    assert scene.client.validate().code == "VALID"
+    assert scene.token_file.read_text() == before
+
+
 # -- what deletes it --------------------------------------------------------------------------------------------------
 
 
@@ -288,6 +347,17 @@ def test_a_token_that_has_been_deleted_does_not_come_back_with_a_late_answer(end
     assert scene.client.status().code == "NO_SERVER"
 
 
+@pytest.mark.parametrize("code", ["BANNED", "SUSPENDED", "EXPIRED", "NOT_FOUND"])
+def test_a_denial_of_another_ledger_never_deletes_the_token(code: str, scene: Scene) -> None:
+    before = scene.token_file.read_text()
+    scene.online_again(code=code, led="ledger-2")
+    result = scene.client.validate()
+    assert (result.valid, result.code, result.source) == (False, code, "server")
+    assert scene.token_file.read_text() == before
+    scene.servers.behave[SERVERS[0]] = gone()
+    assert scene.client.validate().code == "OFFLINE_VALID"
+
+
 def test_a_denial_that_comes_with_a_token_grants_nothing(tmp_path: Path) -> None:
     servers = Servers(denies("NO_MACHINES", token=lease()))
     client = client_of(servers, tmp_path)
@@ -305,13 +375,30 @@ def test_the_token_file_is_as_documented(scene: Scene) -> None:
         "format": 1, "product": PRODUCT, "kh": jws.digest(KEY), "fp": FINGERPRINT, "server": SERVERS[0],
         "token": saved["token"],
     }  # fmt: skip
-    assert [json.loads(path.read_text()) for path in scene.floors()] == [{"format": 1, "floor": NOW}] * 2
+    assert [json.loads(path.read_text()) for path in scene.floors()] == [{"format": 1, "floor": NOW, "local": NOW}] * 2
 
 
 @pytest.mark.skipif(os.name != "posix", reason="modes are Posix's")
 def test_the_files_are_their_owners_alone(scene: Scene) -> None:
     for path in (scene.token_file, *scene.floors()):
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no FIFO on this system")
+@pytest.mark.parametrize("read", [False, True], ids=["without a reader", "with a reader"])
+def test_a_fifo_under_a_files_name_holds_nobody_up(read: bool, scene: Scene) -> None:
+    names = ["license_server_used.txt", "license_server_failover.txt", OFFLINE]
+    fifos = [*(scene.folder / name for name in names), scene.token_file, *scene.floors(), scene.folder / "servers.json"]
+    for path in fifos:
+        path.unlink(missing_ok=True)
+        os.mkfifo(path)
+    readers = [os.open(path, os.O_RDONLY | os.O_NONBLOCK) for path in fifos] if read else []
+    scene.servers.behave[SERVERS[0]] = gone()
+    assert scene.client.validate().code == "TOKEN_INVALID"
+    scene.online_again(token=lease())
+    assert scene.client.validate().code == "VALID"
+    for reader in readers:
+        os.close(reader)
 
 
 def test_a_disk_that_refuses_changes_no_verdict(tmp_path: Path) -> None:

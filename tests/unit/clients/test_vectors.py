@@ -9,10 +9,14 @@ import pytest
 
 from license_client import TokenInvalid, Verifier
 from license_client.calls import Call, Credentials, signature
-from tests.vectors import generate
+from license_client.license_key import canonical_key
+from license_client.verify import is_token_of
+from tests.vectors import cases, generate
 
 VECTORS = json.loads(generate.FILE.read_text(encoding="ascii"))
+PAIRS = json.loads(generate.KEYS_FILE.read_text(encoding="ascii"))["pairs"]
 VERIFIER = Verifier([VECTORS["jwks"]])
+CALL = {**cases.call(), "body": cases.call()["body"].encode()}
 
 
 def each(name: str) -> pytest.MarkDecorator:
@@ -31,7 +35,7 @@ def outcome(verify: Any, case: dict[str, Any]) -> str:
 
 
 def test_the_format_is_the_one_described() -> None:
-    assert VECTORS["format"] == 1
+    assert VECTORS["format"] == 2
     assert len(VECTORS["verdicts"]) + len(VECTORS["leases"]) >= 40
 
 
@@ -43,6 +47,17 @@ def test_every_verdict_has_its_outcome(case: dict[str, Any]) -> None:
 @each("leases")
 def test_every_lease_has_its_outcome(case: dict[str, Any]) -> None:
     assert outcome(VERIFIER.verify_lease, case) == case["expect"]
+
+
+@each("token_hashes")
+def test_every_token_beside_a_verdict_is_told_from_its_own(case: dict[str, Any]) -> None:
+    claims = VERIFIER.verify_verdict(cases.verdict_token(cases.verdict_claims(th=case["th"])), **CALL)
+    assert is_token_of(claims, case["token"]) == (case["expect"] == "valid")
+
+
+@pytest.mark.parametrize("pair", PAIRS, ids=[pair["name"] for pair in PAIRS])
+def test_every_pasted_key_has_its_one_form(pair: dict[str, str]) -> None:
+    assert canonical_key(pair["text"]) == pair["key"] == canonical_key(pair["key"])
 
 
 @each("requests")

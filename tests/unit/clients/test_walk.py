@@ -36,15 +36,15 @@ def html(path: str, body: bytes, headers: Any) -> Reply:
 
 
 def forged(path: str, body: bytes, headers: Any) -> Reply:
-    return answered(verdict(path, body, private=STRANGER))
+    return answered(verdict(path, body, headers, private=STRANGER))
 
 
 def of_another_key(path: str, body: bytes, headers: Any) -> Reply:
-    return answered(verdict(path, body, kh="A" * 43))
+    return answered(verdict(path, body, headers, kh="A" * 43))
 
 
 def replayed(path: str, body: bytes, headers: Any) -> Reply:
-    return answered(verdict(path, body, nonce="an-earlier-nonce"))
+    return answered(verdict(path, body, headers, nonce="an-earlier-nonce"))
 
 
 def says_so_unsigned(path: str, body: bytes, headers: Any) -> Reply:

@@ -13,12 +13,14 @@ from cryptography.hazmat.primitives import hashes, hmac
 from joserfc import jws as joserfc_jws
 from joserfc.jwk import KeySet
 
-from api.signing import Reason, TokenInvalid, Verifier, parse_signing_keys
+from api.license_key import canonical_key
+from api.signing import Reason, TokenInvalid, Verifier, parse_signing_keys, token_claim
 from tests.vectors import generate
 
 VECTORS = json.loads(generate.FILE.read_text(encoding="ascii"))
 VERIFIER = Verifier(VECTORS["jwks"])
-LISTS = ("requests", "request_headers", "verdicts", "leases")
+PAIRS = json.loads(generate.KEYS_FILE.read_text(encoding="ascii"))["pairs"]
+LISTS = ("requests", "request_headers", "verdicts", "leases", "token_hashes")
 
 
 def each(name: str) -> pytest.MarkDecorator:
@@ -52,6 +54,16 @@ def signs(secret: str, text: str, signature: str) -> bool:
 @each("verdicts")
 def test_every_verdict_has_its_outcome(case: dict[str, Any]) -> None:
     assert outcome("verdict", case) == case["expect"]
+
+
+@each("token_hashes")
+def test_every_token_beside_a_verdict_is_told_from_its_own(case: dict[str, Any]) -> None:
+    assert (token_claim(case["token"]) == case["th"]) == (case["expect"] == "valid")
+
+
+@pytest.mark.parametrize("pair", PAIRS, ids=[pair["name"] for pair in PAIRS])
+def test_every_pasted_key_has_its_one_form(pair: dict[str, str]) -> None:
+    assert canonical_key(pair["text"]) == pair["key"] == canonical_key(pair["key"])
 
 
 @each("leases")

@@ -12,7 +12,7 @@ from typing import Any
 from license_client.calls import Call, Credentials, new_nonce
 from license_client.errors import TokenInvalid
 from license_client.transport import Reply, Transport, TransportFailed
-from license_client.verify import Verifier
+from license_client.verify import Verifier, is_token_of
 from license_client.walk import Answer, AttemptFailed
 
 _CODE = re.compile(r"[A-Z_]{1,40}", re.ASCII)
@@ -73,6 +73,7 @@ class Asker:
                 verdict,
                 act=call.act,
                 nonce=nonce,
+                request_id=call.request_id,
                 body=call.body(nonce),
                 key=call.key,
                 fingerprint=call.fingerprint,
@@ -80,7 +81,7 @@ class Asker:
             )
         except TokenInvalid as refused:
             raise AttemptFailed(f"verdict refused: {refused.reason}") from refused
-        return Answer(server, claims, token if isinstance(token, str) else None)
+        return Answer(server, claims, token if isinstance(token, str) and is_token_of(claims, token) else None)
 
 
 def _members(reply: Reply) -> dict[str, Any]:

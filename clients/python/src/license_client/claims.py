@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from typing import Any, TypeVar
 
 from license_client.errors import TokenInvalid
@@ -16,7 +16,11 @@ _NUMBERS = frozenset({"iat", "nbf", "exp", "lic_exp", "grace_until", "as_of", "u
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VerdictClaims:
-    """One server's answer to one call (contract, section 3). Times are Unix seconds in the servers' time."""
+    """One server's answer to one call (contract, section 3). Times are Unix seconds in the servers' time.
+
+    `rid`: the call's `X-Request-Id`; `th`: the hash of the offline token beside it; `led`: the id of the ledger that it
+    speaks for. A claim that was left out is None.
+    """
 
     iss: str
     iat: int
@@ -24,17 +28,20 @@ class VerdictClaims:
     jti: str
     act: str
     nonce: str
+    rid: str | None = None
     rh: str
-    sub: str | None
+    sub: str | None = None
     kh: str
-    fp: str | None
-    aud: str | None
+    fp: str | None = None
+    aud: str | None = None
+    th: str | None = None
+    led: str
     code: str
     valid: bool
-    lic_exp: int | None
+    lic_exp: int | None = None
     ent: tuple[str, ...]
-    uses: int | None
-    max_uses: int | None
+    uses: int | None = None
+    max_uses: int | None = None
     node: str
     epoch: int
     as_of: int
@@ -54,18 +61,20 @@ class LeaseClaims:
     fp: str
     aud: str
     ent: tuple[str, ...]
-    lic_exp: int | None
-    grace_until: int | None
+    lic_exp: int | None = None
+    grace_until: int | None = None
+    led: str
     epoch: int
 
 
 Claims = TypeVar("Claims", VerdictClaims, LeaseClaims)
 
+#: A claim that may be left out is never null: RFC 7519 knows no null.
 _IS: dict[str, Callable[[Any], bool]] = {
     "str": lambda value: isinstance(value, str),
-    "str | None": lambda value: value is None or isinstance(value, str),
+    "str | None": lambda value: isinstance(value, str),
     "int": lambda value: type(value) is int,
-    "int | None": lambda value: value is None or type(value) is int,
+    "int | None": lambda value: type(value) is int,
     "bool": lambda value: isinstance(value, bool),
     "tuple[str, ...]": lambda value: isinstance(value, list) and all(isinstance(each, str) for each in value),
 }
@@ -88,13 +97,14 @@ def parse_object(raw: bytes, otherwise: str) -> dict[str, Any]:
 
 
 def typed(members: dict[str, Any], kind: type[Claims]) -> Claims:
-    """The claims: every one there and of its type; members that are not known are ignored. Raises `TokenInvalid`."""
-    types = {field.name: str(field.type) for field in fields(kind)}
-    if not types.keys() <= members.keys():
+    """The claims, each of its type; members that are not known are ignored. Raises `TokenInvalid`."""
+    required = {field.name for field in fields(kind) if field.default is MISSING}
+    types = {field.name: str(field.type) for field in fields(kind) if field.name in members}
+    if not required <= types.keys() or any(members[name] is None for name in types):
         raise TokenInvalid("claims")
     for name in _NUMBERS & types.keys():
         value = members[name]
-        if value is not None and (type(value) is not int or abs(value) > _MAX_INTEGER):
+        if type(value) is not int or abs(value) > _MAX_INTEGER:
             raise TokenInvalid("number")
     if not all(_IS[type_](members[name]) for name, type_ in types.items()):
         raise TokenInvalid("claims")

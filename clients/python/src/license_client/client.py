@@ -16,10 +16,11 @@ from typing import Any, Self
 from license_client import calls, codes, files, offline
 from license_client.asking import Asker, Bound
 from license_client.calls import Call, Credentials
-from license_client.claims import LeaseClaims
+from license_client.claims import LeaseClaims, VerdictClaims
 from license_client.codes import Local
 from license_client.errors import ConfigurationError, KeyMalformed, TokenInvalid
 from license_client.keys import PublicKeys
+from license_client.license_key import canonical_key
 from license_client.result import Attempt, Result, moment
 from license_client.servers import Servers
 from license_client.store import TokenStore
@@ -47,7 +48,8 @@ class LicenseClient:
     """Asks about one license of one product. A context manager; may be used from several threads.
 
     - `servers`: URLs in order of priority; https, or plain http to this machine
-    - `product`: the product's code; `key`: the customer's license key, 8 to 128 characters
+    - `product`: the product's code; `key`: the customer's license key as it was pasted, 8 to 128 characters in its
+      one form
     - `public_keys`: what verdicts are verified with: PEM texts, JWKs or a JWKS. Pin both of the vendor's keys
     - `api_key`, `shared_secret`: as the servers ask for them
     - `fingerprint`: this machine's name, for instance `machine_fingerprint("my-product")`. Without one nothing is
@@ -80,6 +82,7 @@ class LicenseClient:
         transport: Transport | None = None,
     ) -> None:
         _check("product", product, 1, 64)
+        key = canonical_key(key) if isinstance(key, str) else key
         _check("key", key, 8, 128)
         if fingerprint is not None:
             _check("fingerprint", fingerprint, 1, 128)
@@ -168,7 +171,7 @@ class LicenseClient:
 
     @property
     def floor(self) -> int | None:
-        """The highest signed time (Unix seconds) seen so far on this machine."""
+        """The time (Unix seconds) that this machine's clock must not be far below, by signed and by local times."""
         return self._store.floor()
 
     def server_order(self) -> list[str]:
@@ -188,7 +191,9 @@ class LicenseClient:
         about = {"client": {"app": "license-client-python", "version": __version__}}
         call = Call(act=act, key=self._key, fields={**fields, **about}, request_id=calls.request_id_of(request_id))
         endings = self._endings
-        walked = walk(partial(self._asker.ask, call), self._servers, self._logs, self._has_usable_token, self._budgets)
+        ask, saved = partial(self._asker.ask, call), self._saved().claims
+        ledger = None if saved is None else saved.led
+        walked = walk(ask, self._servers, self._logs, self._has_usable_token, self._budgets, ledger)
         if walked.answer is not None:
             with self._keeping:
                 return self._decided(call, walked.answer, walked.attempts, may_save=endings == self._endings)
@@ -201,13 +206,12 @@ class LicenseClient:
         """`may_save`: no token was deleted since the call began; one would come back with a late answer."""
         claims = answer.claims
         self._logs.used(answer.server, f"{call.act} {claims.code}")
-        self._store.raise_floor(claims.iat)
-        seat_is_given_back = call.act == "deactivate" and claims.valid
-        if seat_is_given_back or (not claims.valid and claims.code in codes.FINAL_DENIALS):
+        self._store.settle_floor(claims.iat, int(self._now()))
+        if self._ends_the_token(call, claims):
             self._endings += 1
             self._store.delete()
         elif claims.valid and answer.token is not None and may_save:
-            self._save(answer.token, answer.server)
+            self._save(answer.token, claims, answer.server)
         saved = self._saved()
         return Result(
             valid=claims.valid,
@@ -227,8 +231,16 @@ class LicenseClient:
             attempts=attempts,
         )
 
-    def _save(self, token: str, server: str) -> None:
-        """Keeps a token that is ours and this machine's; what else came along with a verdict is nobody's word."""
+    def _ends_the_token(self, call: Call, claims: VerdictClaims) -> bool:
+        """Whether the seat was given back, or the ledger that gave the saved token denies for good."""
+        if call.act == "deactivate" and claims.valid:
+            return True
+        saved = self._saved().claims
+        is_of_its_ledger = saved is None or saved.led == claims.led
+        return is_of_its_ledger and not claims.valid and claims.code in codes.FINAL_DENIALS
+
+    def _save(self, token: str, verdict: VerdictClaims, server: str) -> None:
+        """Keeps a token that is ours and this machine's, in place of one that is not newer."""
         if self._fingerprint is None:
             return
         bound_to = {"key": self._key, "fingerprint": self._fingerprint, "product": self._product}
@@ -236,8 +248,10 @@ class LicenseClient:
             claims = self._verifier.verify_given_lease(token, **bound_to)
         except TokenInvalid:
             return
-        self._store.save(token, fingerprint=self._fingerprint, server=server)
-        self._store.raise_floor(claims.iat)
+        saved = self._saved().claims
+        # One from the verdict's future was signed by a server whose clock was wrong, and keeps no other out.
+        if saved is None or not claims.iat < saved.iat <= verdict.iat:
+            self._store.save(token, fingerprint=self._fingerprint, server=server)
 
     def _saved(self, entitlements: Sequence[str] = ()) -> offline.Offline:
         return offline.decide(
@@ -255,6 +269,8 @@ class LicenseClient:
 
     def _offline(self, act: str, request_id: str, attempts: tuple[Attempt, ...], entitlements: Sequence[str]) -> Result:
         saved = self._saved(entitlements) if act in _OFFLINE_ACTS else offline.Offline(Local.NO_SERVER)
+        if saved.claims is not None and act != "status":
+            self._store.raise_local_floor(int(self._now()))
         claims = saved.claims
         is_of_another_product = any(attempt.reason == "verdict refused: aud" for attempt in attempts)
         return Result(

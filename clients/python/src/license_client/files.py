@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import re
+import stat
 import sys
 import tempfile
 from pathlib import Path
@@ -42,7 +43,7 @@ def file_name(text: str) -> str:
 def read(path: Path) -> dict[str, Any] | None:
     """The object in a file; None where there is no file. Raises `ValueError` for one that holds anything else."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(_text_of(path))
     except FileNotFoundError:
         return None
     except (OSError, RecursionError) as error:
@@ -50,6 +51,14 @@ def read(path: Path) -> dict[str, Any] | None:
     if not isinstance(value, dict):
         raise ValueError(f"{path.name} holds no object")
     return value
+
+
+def _text_of(path: Path) -> str:
+    """A regular file's text. Raises `OSError` for anything else: a FIFO would hold the program up for ever."""
+    with os.fdopen(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), encoding="utf-8") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(f"{path.name} is no regular file")
+        return file.read()
 
 
 def write(path: Path, value: dict[str, Any]) -> None:

@@ -1,22 +1,38 @@
-"""The saved offline token and the floor of signed time. The format is described in clients/python/TOKEN_STORE.md."""
+"""The saved offline token and the floors of time. The format is described in clients/python/TOKEN_STORE.md."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from license_client import base64url, files
 
 _FORMAT = 1
 _MAX_TIME = 2**53 - 1
 _NAMED_BY = 16
+#: Seconds by which a signed time may lie above a fresh verdict's before the server that signed it counts as wrong.
+_LEEWAY_S = 300
 
 
 class Damaged(Exception):
     """What is saved cannot be read as a token."""
 
 
+@dataclass(frozen=True, slots=True)
+class Floors:
+    """The highest times that were seen, Unix seconds: `signed` by a server, and on this machine's own clock."""
+
+    signed: int | None = None
+    local: int | None = None
+
+    def joined(self, other: Floors) -> Floors:
+        """Of each kind the higher one."""
+        return Floors(_higher(self.signed, other.signed), _higher(self.local, other.local))
+
+
 class TokenStore:
-    """One license's token on this machine, and the highest signed time this product has seen, kept in two places."""
+    """One license's token on this machine, and the highest times this product has seen, kept in two places."""
 
     def __init__(self, state_dir: Path, floor_dir: Path, *, product: str, key: str) -> None:
         self._product = product
@@ -47,21 +63,46 @@ class TokenStore:
         files.remove(self.path)
 
     def floor(self) -> int | None:
-        """The highest signed time (Unix seconds) that either place holds; None where neither holds one."""
-        return max((at for at in map(_floor_in, self._floors) if at is not None), default=None)
+        """The time (Unix seconds) that a clock must not be far below; None where neither place holds one."""
+        floors = self._highest()
+        return _higher(floors.signed, floors.local)
 
-    def raise_floor(self, at: int) -> None:
-        """A signed time was seen. A place that is lost, damaged or behind is brought up to it; none is ever lowered."""
-        highest = max(at, self.floor() or 0)
+    def settle_floor(self, signed: int, local: int) -> None:
+        """A verdict on a call just made was signed at `signed`, while this machine's clock said `local`.
+
+        Its nonce proves that this is the time now: a floor that lies above it came from a clock that was wrong.
+        """
+        before = self._highest().signed
+        keeps = before is not None and signed < before <= signed + _LEEWAY_S
+        self._keep(Floors(before if keeps else signed, local))
+
+    def raise_local_floor(self, local: int) -> None:
+        """The saved token was used at `local`: a clock that is set back later does not prolong it."""
+        self._keep(self._highest().joined(Floors(local=local)))
+
+    def _highest(self) -> Floors:
+        first, second = (_floors_in(path) for path in self._floors)
+        return first.joined(second)
+
+    def _keep(self, floors: Floors) -> None:
+        """Writes both places, where they are lost, damaged or hold anything else."""
         for path in self._floors:
-            if _floor_in(path) != highest:
-                files.write(path, {"format": _FORMAT, "floor": highest})
+            if _floors_in(path) != floors:
+                files.write(path, {"format": _FORMAT, "floor": floors.signed, "local": floors.local})
 
 
-def _floor_in(path: Path) -> int | None:
+def _floors_in(path: Path) -> Floors:
     try:
         kept = files.read(path) or {}
     except ValueError:
-        return None
-    at = kept.get("floor")
+        return Floors()
+    return Floors(_moment_in(kept, "floor"), _moment_in(kept, "local"))
+
+
+def _moment_in(kept: dict[str, Any], name: str) -> int | None:
+    at = kept.get(name)
     return at if type(at) is int and 0 <= at <= _MAX_TIME else None
+
+
+def _higher(one: int | None, other: int | None) -> int | None:
+    return max((at for at in (one, other) if at is not None), default=None)

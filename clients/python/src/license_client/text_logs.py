@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,7 +18,8 @@ OFFLINE = "license_offline_success.txt"
 #: A file that has grown beyond this many bytes is begun anew; the last one stays beside it as `.old`.
 LIMIT = 1_000_000
 
-_FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
+#: Without blocking: a FIFO under a log's name, in a folder that is everybody's, would hold the program up for ever.
+_FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 
 
 class TextLogs:
@@ -47,4 +49,5 @@ class TextLogs:
                 path.replace(path.with_suffix(".old"))
             # The temporary folder is everybody's: a link that another user has laid there is not followed.
             with os.fdopen(os.open(path, _FLAGS, 0o600), "a", encoding="utf-8") as file:
-                file.write(f"{at}\t{server}\t{reason}\n")
+                if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                    file.write(f"{at}\t{server}\t{reason}\n")

@@ -4,7 +4,7 @@
 2. the header: `alg`, no `crit`, `typ`, a `kid` that is pinned   header, duplicate_member, alg, crit, typ, kid
 3. 64 bytes that sign the first two parts                        signature_length, signature
 4. the claims: all there, each of its type, whole numbers        claims, duplicate_member, number, times
-5. made by us for this very call                                 iss, aud, act, nonce, rh, kh, fp
+5. made by us for this very call                                 iss, aud, act, nonce, rid, rh, kh, fp
 6. the clock, where it counts                                    clock_tampered, not_yet_valid, expired
 """
 
@@ -44,7 +44,16 @@ class Verifier:
         self._keys = pinned(public_keys)
 
     def verify_verdict(
-        self, token: str, *, act: str, nonce: str, body: bytes, key: str, fingerprint: str | None, product: str
+        self,
+        token: str,
+        *,
+        act: str,
+        nonce: str,
+        request_id: str | None,
+        body: bytes,
+        key: str,
+        fingerprint: str | None,
+        product: str,
     ) -> VerdictClaims:
         """The claims of an answer to exactly this call; `body`: the bytes that were sent. Raises `TokenInvalid`.
 
@@ -56,6 +65,7 @@ class Verifier:
         _require("aud", claims.aud == product or _is_of_no_product(claims, act))
         _require("act", claims.act == act)
         _require("nonce", claims.nonce == nonce)
+        _require("rid", claims.rid == request_id)
         _require("rh", claims.rh == base64url.digest(body))
         _require("kh", claims.kh == base64url.digest(key.encode()))
         _require("fp", claims.fp == fingerprint)
@@ -104,6 +114,11 @@ class Verifier:
         if public is None:
             raise TokenInvalid("kid")
         return public
+
+
+def is_token_of(claims: VerdictClaims, token: str) -> bool:
+    """Whether `token` is the one that the verdict came with, and not one that a relay put beside it."""
+    return token.isascii() and claims.th == base64url.digest(token.encode())
 
 
 def _require(reason: str, holds: bool) -> None:

@@ -36,9 +36,10 @@ class Answer:
     claims: VerdictClaims
     token: str | None
 
-    @property
-    def is_provisional(self) -> bool:
-        return not self.claims.valid and self.claims.iat - self.claims.as_of > FRESH_S
+    def is_provisional(self, ledger: str | None) -> bool:
+        """Whether it is a denial by old knowledge, or by another ledger than `ledger` (None: any will do)."""
+        is_of_another = ledger is not None and self.claims.led != ledger
+        return not self.claims.valid and (is_of_another or self.claims.iat - self.claims.as_of > FRESH_S)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +55,18 @@ Ask = Callable[[str, float], Answer]
 
 
 def walk(
-    ask: Ask, servers: Servers, logs: TextLogs, may_go_offline: Callable[[], bool], budgets: Sequence[float] = BUDGETS
+    ask: Ask,
+    servers: Servers,
+    logs: TextLogs,
+    may_go_offline: Callable[[], bool],
+    budgets: Sequence[float] = BUDGETS,
+    ledger: str | None = None,
 ) -> Walked:
     """Asks the servers in their order, pass by pass, until one decides.
 
     A provisional denial decides only after every other server has been asked in both short passes; of several, the
-    freshest. The third pass is walked only while `may_go_offline` says that no usable token is saved.
+    freshest. The third pass is walked only while `may_go_offline` says that no usable token is saved. `ledger`: the id
+    of the ledger that gave the saved token; a denial of another one is provisional.
     """
     attempts: list[Attempt] = []
     provisional: dict[str, Answer] = {}
@@ -81,9 +88,11 @@ def walk(
                 give_up(server, failure.reason)
                 continue
             servers.answered(server)
-            if not answer.is_provisional:
+            if not answer.is_provisional(ledger):
                 return Walked(answer, tuple(attempts))
             provisional[server] = answer
             give_up(server, f"provisional {answer.claims.code}")
-    freshest = max(provisional.values(), key=lambda answer: answer.claims.as_of, default=None)
+    freshest = max(
+        provisional.values(), key=lambda answer: (answer.claims.led == ledger, answer.claims.as_of), default=None
+    )
     return Walked(freshest, tuple(attempts))
