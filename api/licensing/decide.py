@@ -20,6 +20,7 @@ from api.licensing.codes import Act, Code
 from api.licensing.model import (
     ALWAYS,
     DAY,
+    MAX_USES,
     MOST_NEVER_CAME,
     Call,
     Holding,
@@ -128,7 +129,7 @@ def _usage(case: Case) -> Verdict:
     if finding is not None:
         return _verdict(case, finding)
     license, uses = case.license, case.license.uses + case.call.increment
-    if license.max_uses is not None and uses > license.max_uses:
+    if uses > (MAX_USES if license.max_uses is None else license.max_uses):
         return _verdict(case, Finding(Code.USES_EXHAUSTED, False, "has no uses left for that"))
     counted = case._replace(holding=replace(case.holding, license=replace(license, uses=uses)))
     return _verdict(counted, _grace(counted))

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from api.licensing.codes import Act, Code
 from api.licensing.decide import Case, absent, leave_seat, never_came, take_seat, with_machine
-from api.licensing.model import ALWAYS, Call, Holding, Machine
+from api.licensing.model import ALWAYS, MAX_USES, Call, Holding, Machine
 
 #: The kinds of conflict: more seats than there are, more uses than there are.
 SEATS, USES = "seats", "uses"
@@ -102,8 +102,9 @@ def _check_in(past: Past, holding: Holding) -> Merged:
 def _usage(past: Past, holding: Holding) -> Merged:
     if not past.valid:
         return Merged(holding)
-    license = replace(holding.license, uses=holding.license.uses + past.call.increment)
-    too_many = license.max_uses is not None and license.uses > license.max_uses
+    uses, limit = holding.license.uses + past.call.increment, holding.license.max_uses
+    license = replace(holding.license, uses=min(uses, MAX_USES))
+    too_many = uses > (MAX_USES if limit is None else limit)
     return Merged(replace(holding, license=license), (USES,) if too_many else ())
 
 

@@ -14,6 +14,8 @@ import msgspec
 from api.licensing.codes import Act, Code
 
 DAY = 86_400.0
+#: The most uses that are counted: what every client's JSON holds exactly.
+MAX_USES = 2**53 - 1
 
 Status = Literal["active", "suspended", "banned"]
 ExpiryBasis = Literal["creation", "first_activation", "first_validation"]

@@ -13,7 +13,7 @@ from api.answers import timestamp
 from api.ledger.errors import LedgerRefused
 from api.ledger.log import Journal
 from api.ledger.tables import licenses, policies
-from api.licensing.model import DAY, Status
+from api.licensing.model import DAY, MAX_USES, Status
 from api.problems import Malformed
 from api.resources.csv_text import unguarded
 from api.resources.license_rows import (
@@ -50,7 +50,7 @@ class ImportedLicense(LicenseBody, kw_only=True):
     """
 
     status: Status | UnsetType = UNSET
-    uses: Annotated[int, Meta(ge=0, le=2**53)] | UnsetType = UNSET
+    uses: Annotated[int, Meta(ge=0, le=MAX_USES)] | UnsetType = UNSET
     created_at: Moment | UnsetType = UNSET
     key_hash: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{43}\Z")] | UnsetType = UNSET
     key_hint: Annotated[str, Meta(min_length=1, max_length=4, pattern=PRINTABLE)] | UnsetType = UNSET

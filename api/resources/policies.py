@@ -27,6 +27,10 @@ _DEFAULT_RULES: dict[str, Any] = {
     if name not in {"id", *_COLUMNS}
 }
 
+#: How many new machines a license with seats may bring in 30 days beyond them: more than customers with new PCs do, and
+#: few enough that a seat is not lent around by activating, taking the offline token, and deactivating.
+_MOVES_PER_SEAT, _MOVES = 2, 3
+
 _FILTERS: dict[str, pages.Filter] = {
     "product": lambda text: policies.c.product == text,
     "policy": lambda text: policies.c.id == text,
@@ -42,9 +46,7 @@ class Policies:
 
     def create(self, body: PolicyBody) -> dict[str, Any]:
         given = require(body)
-        # One seat unless it floats: "unlimited" is a thing to say, not to forget.
-        defaults = {**_DEFAULT_RULES, "max_machines": None if given.get("floating") else 1}
-        row = {"id": new_id(), "created_at": self._journal.now(), **_columns(given, defaults)}
+        row = {"id": new_id(), "created_at": self._journal.now(), **_columns(given, _defaults(given))}
         with self._journal.change() as change:
             _hold_product(change.connection, given["product"])
             change.connection.execute(insert(policies), row)
@@ -84,6 +86,14 @@ class Policies:
                 change.commit(self._journal.event("policy.deleted", id=id))
         except LedgerRefused as error:
             raise Problem("CONFLICT", "licenses are still sold under this policy") from error
+
+
+def _defaults(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The rules of a new policy where `given` does not name them."""
+    # One seat unless it floats: "unlimited" is a thing to say, not to forget.
+    seats = given.get("max_machines", None if given.get("floating") else 1)
+    limited = {} if seats is None else {"require_fingerprint": True, "moves_per_30d": _MOVES_PER_SEAT * seats + _MOVES}
+    return {**_DEFAULT_RULES, "max_machines": seats, **limited}
 
 
 def _hold_product(connection: Connection, code: str) -> None:

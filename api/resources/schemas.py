@@ -14,7 +14,7 @@ from msgspec import UNSET, Meta, UnsetType
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
 from api.license_key import canonical_key
-from api.licensing.model import Cull, ExpiryBasis, ExpiryStrategy, Overage
+from api.licensing.model import MAX_USES, Cull, ExpiryBasis, ExpiryStrategy, Overage
 from api.problems import Malformed
 from api.resources.kinds import Kind
 from api.schemas import KEY_LENGTHS, Entitlements, FieldError, Fingerprint, ProductCode, Text200, field_error
@@ -37,6 +37,7 @@ Versions = Annotated[str, Meta(min_length=1, max_length=200, pattern=PRINTABLE, 
 Days = Annotated[int, Meta(ge=1, le=36_500)]
 DaysOrNone = Annotated[int, Meta(ge=0, le=36_500)]
 Count = Annotated[int, Meta(ge=1, le=1_000_000)]
+Uses = Annotated[int, Meta(ge=1, le=MAX_USES)]
 CountOrNone = Annotated[int, Meta(ge=0, le=1_000_000)]
 Seconds = Annotated[int, Meta(ge=1, le=315_360_000)]
 Moment = Annotated[datetime, Meta(tz=True)]
@@ -72,7 +73,7 @@ class PolicyBody(Body, kw_only=True):
     machine_heartbeat_s: Seconds | UnsetType | None = UNSET
     cull: Cull | UnsetType = UNSET
     check_in_days: Days | UnsetType | None = UNSET
-    max_uses: Count | UnsetType | None = UNSET
+    max_uses: Uses | UnsetType | None = UNSET
     entitlements: Entitlements | UnsetType = UNSET
     versions: Versions | UnsetType | None = UNSET
     offline_ttl_s: Seconds | UnsetType | None = UNSET
@@ -89,7 +90,7 @@ class LicenseBody(Body, kw_only=True):
     email: Email | UnsetType | None = UNSET
     expires_at: Moment | UnsetType | None = UNSET
     max_machines: Count | UnsetType | None = UNSET
-    max_uses: Count | UnsetType | None = UNSET
+    max_uses: Uses | UnsetType | None = UNSET
     entitlements: Entitlements | UnsetType | None = UNSET
     metadata: dict[str, Any] | UnsetType | None = UNSET
     external_ref: Name | UnsetType | None = UNSET

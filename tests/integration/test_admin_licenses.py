@@ -17,6 +17,7 @@ from api.problems import Problem
 from api.resources.licenses import conflicts
 from tests.support.admin import Admin, Json, admin_on
 from tests.support.nodes import rows
+from tests.vectors.generate import KEYS_FILE
 
 NOBODY = "00000000-0000-7000-8000-000000000000"
 
@@ -193,3 +194,23 @@ def test_a_key_in_use_and_a_reference_in_use_are_told_apart(admin: Admin) -> Non
     assert (same_key["code"], same_key["detail"]) == ("CONFLICT", "the key is in use")
     same_ref = admin.problem("POST", "/licenses", {"policy": policy["id"], "external_ref": ref})
     assert (same_ref["code"], same_ref["license"]["id"]) == ("CONFLICT", made["id"])
+
+
+PAIRS = json.loads(KEYS_FILE.read_text(encoding="ascii"))["pairs"]
+
+
+@pytest.mark.parametrize("pair", [pair for pair in PAIRS if len(pair["key"]) >= 8], ids=lambda pair: pair["name"])
+def test_a_pasted_key_is_taken_in_its_one_form(admin: Admin, pair: Json) -> None:
+    made = admin.license(key=pair["text"])
+    assert made["key"] == pair["key"]
+    assert admin.node.call("validate", pair["key"]).code == "VALID"
+    again = admin.problem("POST", f"/licenses/{admin.license()['id']}/actions/reissue", {"key": pair["text"]})
+    assert again["code"] == "CONFLICT"
+    admin.send("DELETE", f"/licenses/{made['id']}")
+
+
+def test_a_key_of_which_nothing_is_left_is_malformed(admin: Admin) -> None:
+    refused = admin.problem(
+        "POST", "/licenses", {"policy": admin.policy()["id"], "key": "  \u200b\u00a0\u201c\u201d  "}
+    )
+    assert (refused["code"], refused["field"]) == ("MALFORMED", "key")

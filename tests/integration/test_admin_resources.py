@@ -63,7 +63,7 @@ def test_a_product_with_policies_keeps_its_code_and_stays(admin: Admin) -> None:
 
 
 def test_a_policy_of_only_a_name_has_the_contracts_defaults(admin: Admin) -> None:
-    made = admin.policy()
+    made = admin.ok("POST", "/policies", {"product": admin.product()["code"], "name": "A policy"})
     assert {name: made[name] for name in made if name not in ("id", "product", "name", "created_at")} == {
         "duration_days": None,
         "expiry_basis": "creation",
@@ -71,7 +71,7 @@ def test_a_policy_of_only_a_name_has_the_contracts_defaults(admin: Admin) -> Non
         "grace_days": 0,
         "max_machines": 1,
         "floating": False,
-        "require_fingerprint": False,
+        "require_fingerprint": True,
         "overage": "none",
         "machine_heartbeat_s": None,
         "cull": "deactivate",
@@ -81,7 +81,7 @@ def test_a_policy_of_only_a_name_has_the_contracts_defaults(admin: Admin) -> Non
         "versions": None,
         "offline_ttl_s": 604800,
         "isolated_activation": True,
-        "moves_per_30d": None,
+        "moves_per_30d": 5,
         "release_stale_days": None,
     }
 
@@ -90,6 +90,10 @@ def test_a_policy_of_only_a_name_has_the_contracts_defaults(admin: Admin) -> Non
     ("rules", "name", "value"),
     [
         ({"floating": True}, "max_machines", None),
+        ({"floating": True}, "moves_per_30d", None),
+        ({"floating": True, "max_machines": 5}, "moves_per_30d", 13),
+        ({"max_machines": 5, "moves_per_30d": None}, "moves_per_30d", None),
+        ({"max_machines": None}, "require_fingerprint", False),
         ({"floating": True, "max_machines": 5}, "max_machines", 5),
         ({"max_machines": None}, "max_machines", None),
         ({"offline_ttl_s": None}, "offline_ttl_s", None),

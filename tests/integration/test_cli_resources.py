@@ -37,7 +37,10 @@ def test_a_shop_is_set_up_from_nothing_and_its_first_license_is_valid(tmp_path: 
     with running_node(
         f"sqlite:///{tmp_path}/new/protecao.db", tmp_path / "new", SIGNING_KEY=secrets["SIGNING_KEY"]
     ) as node:
-        assert node.call("validate", license["key"], product="app", entitlements=["a"]).code == "VALID"
+        here = {"product": "app", "fingerprint": "here"}
+        assert node.call("activate", license["key"], **here).code == "VALID"
+        assert node.call("validate", license["key"], entitlements=["a"], **here).code == "VALID"
+        assert node.call("validate", license["key"], product="app").code == "FINGERPRINT_SCOPE_REQUIRED"
 
 
 def test_the_command_line_works_on_postgres(postgres_url: str, tmp_path: Path) -> None:
