@@ -7,6 +7,7 @@ import socket
 import subprocess
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -101,8 +102,8 @@ def test_its_windows_answer_while_a_server_is_waited_for(how: Json, ahk: Script,
     """In a handshake, before the answer and in the middle of it. Each server goes on when the window has answered."""
     window = Window(tmp_path)
 
-    def in_between(connection: socket.socket, path: str, body: bytes) -> None:
-        answer = http(200, whole(grants(), path, body))
+    def in_between(connection: socket.socket, path: str, body: bytes, headers: Mapping[str, str]) -> None:
+        answer = http(200, whole(grants(), path, body, headers))
         for part in (b"", answer[:10], answer[10:-10]):
             connection.sendall(part)
             window.answers_now()
@@ -157,12 +158,12 @@ def test_a_token_that_has_been_deleted_does_not_come_back_with_a_late_answer(
     denied = ends_by == "a denial"
     ends = answers(denies_now("SUSPENDED") if denied else grants())
 
-    def conduct(connection: socket.socket, path: str, body: bytes) -> None:
+    def conduct(connection: socket.socket, path: str, body: bytes, headers: Mapping[str, str]) -> None:
         if path == "/v1/ping":
             is_over.wait(120)
-            answers(grants())(connection, path, body)
+            answers(grants())(connection, path, body, headers)
         else:
-            ends(connection, path, body)
+            ends(connection, path, body, headers)
 
     with Nasty(conduct) as server:
         steps = [

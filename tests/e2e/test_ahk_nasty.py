@@ -7,9 +7,9 @@ import json
 import socket
 import struct
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -45,23 +45,23 @@ class Case(NamedTuple):
 
 
 def good(path: str, body: bytes, headers: Mapping[str, str]) -> bytes:
-    return http(200, whole(VALID, path, body))
+    return http(200, whole(VALID, path, body, headers))
 
 
 def cut_short(path: str, body: bytes, headers: Mapping[str, str]) -> bytes:
-    answer = whole(VALID, path, body)
+    answer = whole(VALID, path, body, headers)
     return http(200, answer[:-1], length=len(answer))
 
 
 def chunks_cut_off(path: str, body: bytes, headers: Mapping[str, str]) -> bytes:
-    answer = whole(VALID, path, body)
+    answer = whole(VALID, path, body, headers)
     return b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%s" % (len(answer), answer[:-1])
 
 
 def altered(path: str, body: bytes, headers: Mapping[str, str]) -> bytes:
     """A denial made of a good verdict, under the good one's signature."""
-    header, _, signature = json.loads(whole(VALID, path, body))["verdict"].split(".")
-    payload = verdict(path, body, code="BANNED", valid=False).split(".")[1]
+    header, _, signature = json.loads(whole(VALID, path, body, headers))["verdict"].split(".")
+    payload = verdict(path, body, headers, code="BANNED", valid=False).split(".")[1]
     return http(200, json.dumps({"verdict": ".".join((header, payload, signature))}).encode())
 
 
@@ -71,7 +71,7 @@ def replays() -> Conduct:
 
     def make(path: str, body: bytes, headers: Mapping[str, str]) -> bytes:
         if not recorded:
-            recorded.append(good(path, json.dumps({**json.loads(body), "nonce": "n" * 16}).encode()))
+            recorded.append(good(path, json.dumps({**json.loads(body), "nonce": "n" * 16}).encode(), headers))
         return recorded[0]
 
     return sends(make)
@@ -81,24 +81,30 @@ def reset(connection: socket.socket, path: str, body: bytes, headers: Mapping[st
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
+def signed(**changes: Any) -> Conduct:
+    """Answers with a verdict of the vendor's, but for some of its claims, or its signer."""
+    return answers(lambda *call: answered(verdict(*call, **changes)))
+
+
 def cases() -> dict[str, Case]:
-    stranger = sends(lambda path, body, _: http(200, answered(verdict(path, body, private=STRANGER)).body))
     denied = {"code": "BANNED", "valid": False}
-    other_key = sends(lambda path, body, _: http(200, answered(verdict(path, body, kh=jws.digest("another"))).body))
     drip_head, drip_body = Drips(good, 0, 0.1), Drips(good, 120, 0.1)
     return {
         "HTML": Case(sends(lambda *_: http(200, b"<html>valid</html>", "Content-Type: text/html")), "no verdict"),
         "500": Case(sends(lambda *_: http(500, b"<html>oops</html>")), "status 500"),
         "503": Case(sends(lambda *_: http(503, b'{"code": "LEDGER_UNAVAILABLE"}')), "status 503 LEDGER_UNAVAILABLE"),
         "a problem named by HTML": Case(sends(lambda *_: http(400, b'{"code": "<b>"}')), "status 400"),
-        "unsigned": Case(sends(lambda path, body, _: http(200, good_json(path, body, _))), "no verdict"),
-        "a stranger's": Case(stranger, "verdict refused: kid"),
+        "unsigned": Case(sends(lambda *call: http(200, good_json(*call))), "no verdict"),
+        "a stranger's": Case(signed(private=STRANGER), "verdict refused: kid"),
         "forged": Case(sends(altered), "verdict refused: signature"),
         "forged denial": Case(
-            answers(lambda path, body, _: answered(_with_vendors_kid(verdict(path, body, private=STRANGER, **denied)))),
+            answers(lambda *call: answered(_with_vendors_kid(verdict(*call, private=STRANGER, **denied)))),
             "verdict refused: signature",
         ),
-        "another key's": Case(other_key, "verdict refused: kh"),
+        "another key's": Case(signed(kh=jws.digest("another")), "verdict refused: kh"),
+        "another call's": Case(signed(rid="an-earlier-call"), "verdict refused: rid"),
+        "of no call": Case(signed(rid=None), "verdict refused: rid"),
+        "of no ledger": Case(signed(led=None), "verdict refused: claims"),
         "replayed": Case(replays(), "verdict refused: nonce"),
         "short body": Case(sends(cut_short), "short body"),
         "chunks cut off": Case(sends(chunks_cut_off), "no verdict"),
@@ -115,7 +121,7 @@ def cases() -> dict[str, Case]:
 def _with_vendors_kid(token: str) -> str:
     """The header names the pinned key; the signature is still the stranger's."""
     _, payload, signature = token.split(".")
-    ours = verdict("/v1/validate", b'{"key": "", "nonce": ""}', private=VENDOR).split(".")[0]
+    ours = verdict("/v1/validate", b'{"key": "", "nonce": ""}', {"X-Request-Id": ""}, private=VENDOR).split(".")[0]
     return ".".join((ours, payload, signature))
 
 

@@ -89,7 +89,7 @@ def test_a_host_that_wakes_in_the_third_pass_is_waited_for(ahk: Script, tmp_path
 
 @contextlib.contextmanager
 def a_byte_a_second() -> Iterator[str]:
-    with Nasty(Drips(lambda path, body: http(200, whole(grants(), path, body)), every=1.0)) as drips:
+    with Nasty(Drips(lambda *call: http(200, whole(grants(), *call)), every=1.0)) as drips:
         yield drips.url
 
 
@@ -209,7 +209,7 @@ def test_settings_with_which_no_check_could_succeed_are_refused_when_the_program
     wrong = [
         new(tmp_path), new(tmp_path, "http://one.example"), new(tmp_path, "https://one.example/path"),
         new(tmp_path, "ftp://one.example"), new(tmp_path, url, product=""), new(tmp_path, url, key="short"),
-        new(tmp_path, url, key="with\ncontrol characters"), new(tmp_path, url, publicKeys="{}"),
+        new(tmp_path, url, key='"\u200b short\n"'), new(tmp_path, url, publicKeys="{}"),
         new(tmp_path, url, publicKeys=""), new(tmp_path, url, language="fr"), new(tmp_path, url, secret="?"),
         new(tmp_path, url, url + "/"), new(tmp_path, url + ":0"), new(tmp_path, url + ":65536"),
         new(tmp_path, url, version="one"), new(tmp_path, url, version="1.2 final"),

@@ -85,15 +85,20 @@ def grants(ttl: int = 604_800, *, age: int = 0, **changes: Any) -> Behaviour:
         sent, now = json.loads(body), int(time.time())
         bound = {"fp": sent.get("fingerprint"), "kh": jws.digest(sent["key"])}
         token = lease(at=now - age, ttl=ttl, **{**bound, **changes}) if bound["fp"] else None
-        return answered(verdict(path, body, at=now), token)
+        return answered(verdict(path, body, headers, token=token, at=now), token)
 
     return behave
 
 
 def denies_now(code: str, **changes: Any) -> Behaviour:
-    return lambda path, body, headers: answered(verdict(path, body, at=time.time(), code=code, valid=False, **changes))
+    """A server that denies every call; `changes` are claims of its verdict."""
+
+    def behave(path: str, body: bytes, headers: Mapping[str, str]) -> Reply:
+        return answered(verdict(path, body, headers, at=time.time(), code=code, valid=False, **changes))
+
+    return behave
 
 
-def whole(behave: Callable[..., Reply], path: str, body: bytes) -> bytes:
+def whole(behave: Callable[..., Reply], path: str, body: bytes, headers: Mapping[str, str]) -> bytes:
     """The body that a behaviour answers with."""
-    return behave(path, body, {}).body
+    return behave(path, body, headers).body

@@ -58,6 +58,7 @@ class StepDriver {
     DoVerdict(step) {
         bound := this.Bound(step)
         bound.act := this.Text(step, "act"), bound.nonce := this.Text(step, "nonce")
+        bound.requestId := this.Text(step, "request_id")
         bound.bodyHash := LicenseBytes.Base64Url(LicenseCrypto.Sha256(LicenseBytes.Utf8(this.Text(step, "body"))))
         try
             LicenseTokens.Verdict(this.keys, this.Text(step, "token"), bound)
@@ -73,6 +74,17 @@ class StepDriver {
         } catch LicenseRefused as refused
             return '{"reason":"' refused.Message '"}'
         return '{"reason":"valid"}'
+    }
+
+    DoTokenHash(step) {
+        isOwn := LicenseTokens.IsTokenOf({th: this.Text(step, "th")}, this.Text(step, "token"))
+        return '{"reason":"' (isOwn ? "valid" : "invalid") '"}'
+    }
+
+    ; The one form of a key. A text of AutoHotkey ends at a NUL, which the JSON reader gives as U+FFFF.
+    DoKey(step) {
+        text := this.Text(step, "text")
+        return '{"key":' LicenseJson.Quoted(LicenseKey.Canonical(text == "" ? "" : StrSplit(text, Chr(0xFFFF))[1])) "}"
     }
 
     Bound(step) {

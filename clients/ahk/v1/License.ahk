@@ -18,7 +18,7 @@
 ; is changed there.
 ;
 ; Sections: 1 the client, 2 results and texts, 3 the walk over the servers, 4 HTTP, 5 tokens, 6 JSON, 7 cryptography,
-; 8 what is kept, 9 this machine, 10 logs, 11 text and time.
+; 8 what is kept, 9 this machine, 10 logs, 11 text, keys and time.
 
 
 ; == 1. The client =====================================================================================================
@@ -26,7 +26,7 @@
 ; Asks about one license of one product. Options (those with a star are needed):
 ;   servers*       URLs in order of priority: https, or http to this machine; else the global g_LicenseAPI_Servers
 ;   product*       the product's code: sent by Validate and Activate, which alone take one; every verdict has to name it
-;   key*           the customer's license key
+;   key*           the customer's license key, as it was pasted
 ;   publicKeys*    the JWKs to pin, as `flask secrets` or /.well-known/jwks.json prints them, in one text
 ;   apiKey         what the servers ask for       sharedSecret  the same
 ;   version        the program's (PEP 440), checked by Validate and Activate
@@ -45,7 +45,7 @@ class LicenseClient {
                 throw Exception("License: there is no option " . name)
         EnvGet, appData, LOCALAPPDATA
         this.product := LicenseText.Checked("product", this._Option(options, "product"), 1, 64)
-        this.key := LicenseText.Checked("key", Trim(this._Option(options, "key"), " `t`r`n"), 8, 128)
+        this.key := LicenseText.Checked("key", LicenseKey.Canonical(this._Option(options, "key")), 8, 128)
         this.apiKey := LicenseText.Checked("apiKey", this._Option(options, "apiKey"), 0, 1000)
         this.sharedSecret := this._Option(options, "sharedSecret")
         this.programVersion := LicenseText.Version(this._Option(options, "version"))
@@ -251,13 +251,12 @@ class LicenseClient {
     _Decided(walk) {
         answer := walk.answer, claims := answer.claims
         this.logs.Used(this._Clock(), answer.server, walk.call.act . " " . claims.code)
-        this.store.RaiseFloor(claims.iat)
-        isFinal := !claims.valid && LicenseText.IsOneOf(claims.code, ["BANNED", "SUSPENDED", "EXPIRED", "NOT_FOUND"])
-        if (isFinal || (claims.valid && walk.call.act == "deactivate")) {
+        this.store.SettleFloors(claims.iat, this._Clock())
+        if (this._EndsTheToken(walk.call, claims)) {
             this.endings += 1
             this.store.DeleteToken()
         } else if (claims.valid && answer.token != "" && walk.endings = this.endings)
-            this._Save(answer.token, answer.server)
+            this._Save(answer.token, claims, answer.server)
         result := new LicenseResult(walk.call, walk.attempts)
         result.valid := claims.valid, result.code := claims.code, result.source := "server"
         result.server := answer.server, result.detail := LicenseTexts.Of(this.texts, claims.code, claims.valid)
@@ -269,16 +268,28 @@ class LicenseClient {
         return result
     }
 
-    ; Keeps a token that is ours and this machine's; what else came along with a verdict is nobody's word.
-    _Save(token, server) {
+    ; Whether the seat was given back, or the ledger that gave the saved token denies for good.
+    _EndsTheToken(call, claims) {
+        if (call.act == "deactivate" && claims.valid)
+            return true
+        saved := this._Saved([]).claims
+        isOfItsLedger := !saved || LicenseText.Same(saved.led, claims.led)
+        return isOfItsLedger && !claims.valid
+            && LicenseText.IsOneOf(claims.code, ["BANNED", "SUSPENDED", "EXPIRED", "NOT_FOUND"])
+    }
+
+    ; Keeps a token that is ours and this machine's, in place of one that is not newer.
+    _Save(token, verdict, server) {
         try
             claims := LicenseTokens.Lease(this.publicKeys, token, this._Bound())
         catch refused {
             LicenseRefused.Expect(refused)
             return
         }
-        this.store.SaveToken(token, this.fingerprint, server)
-        this.store.RaiseFloor(claims.iat)
+        saved := this._Saved([]).claims
+        ; One from the verdict's future was signed by a server whose clock was wrong, and keeps no other out.
+        if (!saved || claims.iat >= saved.iat || saved.iat > verdict.iat)
+            this.store.SaveToken(token, this.fingerprint, server)
     }
 
     _Bound() {
@@ -309,6 +320,8 @@ class LicenseClient {
     _Offline(call, attempts) {
         standsIn := call.act != "usage" && call.act != "deactivate"
         saved := standsIn ? this._Saved(call.entitlements) : {code: "NO_SERVER", claims: "", reason: ""}
+        if (saved.claims && call.act != "status")
+            this.store.RaiseLocalFloor(this._Clock())
         result := new LicenseResult(call, attempts)
         result.valid := saved.code == "OFFLINE_VALID", result.code := saved.code, result.source := "offline"
         result.detail := LicenseTexts.Of(this.texts, saved.code, result.valid)
@@ -560,6 +573,8 @@ class LicenseWalk {
     static Fresh := 60          ; seconds: a denial from a node whose knowledge is older than this is provisional
 
     __New(client, call) {
+        saved := client._Saved([]).claims
+        this.ledger := saved ? saved.led : ""   ; the one that gave the saved token: another's denial is provisional
         this.client := client, this.call := call, this.answer := "", this.attempts := []
         this.endings := client.endings      ; a token that is deleted meanwhile does not come back with the answer
         this.pass := 0, this.waiting := [], this.provisional := [], this.exchange := "", this.server := ""
@@ -569,7 +584,7 @@ class LicenseWalk {
     Advance() {
         while (!this.isOver) {
             if (!this.exchange && !this._Next())
-                this._Finish(this._Freshest())
+                this._Finish(this._Preferred())
             else if (!this.exchange.Poll())
                 return false
             else
@@ -624,14 +639,16 @@ class LicenseWalk {
             return this._GiveUp("no verdict")
         bound := this.client._Bound()
         bound.act := this.call.act, bound.nonce := this.nonce, bound.fingerprint := this.call.fingerprint
+        bound.requestId := this.call.requestId
         bound.bodyHash := LicenseBytes.Base64Url(LicenseCrypto.Sha256(this.body))
         try
             claims := LicenseTokens.Verdict(this.client.publicKeys, verdict, bound)
         catch refused
             return this._GiveUp("verdict refused: " . LicenseRefused.Expect(refused))
         this.client.servers.Answered(this.server)
-        answer := {server: this.server, claims: claims, token: LicenseJson.TextOf(members, "token")}
-        if (claims.valid || claims.iat - claims.as_of <= LicenseWalk.Fresh)
+        token := LicenseJson.TextOf(members, "token")
+        answer := {server: this.server, claims: claims, token: LicenseTokens.IsTokenOf(claims, token) ? token : ""}
+        if (!this._IsProvisional(claims))
             return this._Finish(answer)
         this.provisional.Push(answer)
         this._Note("provisional " . claims.code)
@@ -665,12 +682,24 @@ class LicenseWalk {
         return false
     }
 
-    _Freshest() {
-        freshest := ""
+    ; Whether it is a denial by old knowledge, or by another ledger than that of the saved token.
+    _IsProvisional(claims) {
+        isOfAnother := this.ledger != "" && !LicenseText.Same(claims.led, this.ledger)
+        return !claims.valid && (isOfAnother || claims.iat - claims.as_of > LicenseWalk.Fresh)
+    }
+
+    ; Of the provisional denials one of the saved token's ledger, and of these the freshest; "" for none.
+    _Preferred() {
+        preferred := ""
         for index, answer in this.provisional
-            if (!freshest || answer.claims.as_of > freshest.claims.as_of)
-                freshest := answer
-        return freshest
+            if (!preferred || this._IsPreferred(answer.claims, preferred.claims))
+                preferred := answer
+        return preferred
+    }
+
+    _IsPreferred(one, other) {
+        isOneOurs := LicenseText.Same(one.led, this.ledger), isOtherOurs := LicenseText.Same(other.led, this.ledger)
+        return isOneOurs = isOtherOurs ? one.as_of > other.as_of : isOneOurs
     }
 
     _Finish(answer) {
@@ -759,8 +788,7 @@ class LicenseHttp {
     _Prepare() {
         if (LicenseHttp._Callback)
             return
-        ; Without this, the library would be unloaded after each call, and its handles with it.
-        DllCall("LoadLibrary", "Str", "winhttp", "Ptr")
+        LicenseLibraries.Load()
         kernel := DllCall("GetModuleHandle", "Str", "kernel32", "Ptr")
         LicenseHttp.SetEvent := DllCall("GetProcAddress", "Ptr", kernel, "AStr", "SetEvent", "Ptr")
         LicenseHttp.Event := DllCall("CreateEvent", "Ptr", 0, "Int", 0, "Int", 0, "Ptr", 0, "Ptr")
@@ -947,14 +975,15 @@ class LicenseTokens {
     static Issuer := "protecao"
     static Leeway := 300        ; seconds by which a customer's clock may be behind before it counts
     static _MaxCharacters := 65536
-    static _Verdict := "iss=text iat=whole exp=whole jti=text act=text nonce=text rh=text sub=text? kh=text fp=text? "
-        . "aud=text? code=text valid=flag lic_exp=whole? ent=texts uses=whole? max_uses=whole? node=text epoch=whole "
-        . "as_of=whole"
+    static _Verdict := "iss=text iat=whole exp=whole jti=text act=text nonce=text rid=text? rh=text sub=text? "
+        . "kh=text fp=text? aud=text? th=text? led=text code=text valid=flag lic_exp=whole? ent=texts uses=whole? "
+        . "max_uses=whole? node=text epoch=whole as_of=whole"
     static _Lease := "iss=text iat=whole nbf=whole exp=whole jti=text sub=text kh=text fp=text aud=text ent=texts "
-        . "lic_exp=whole? grace_until=whole? epoch=whole"
+        . "lic_exp=whole? grace_until=whole? led=text epoch=whole"
 
-    ; The claims of an answer to exactly this call. `bound`: act, nonce, bodyHash, keyHash, fingerprint ("" where none
-    ; was sent), product. Its freshness is its nonce: its times are held against no clock. Throws LicenseRefused.
+    ; The claims of an answer to exactly this call. `bound`: act, nonce, requestId and fingerprint ("" where none was
+    ; sent), bodyHash, keyHash, product. Its freshness is its nonce: its times are held against no clock. Throws
+    ; LicenseRefused.
     Verdict(keys, token, bound) {
         claims := this._Claims(keys, token, "verdict+jwt", this._Verdict)
         this._Require("times", claims.iat.value < claims.exp.value)
@@ -962,11 +991,18 @@ class LicenseTokens {
         this._Require("aud", this._IsText(claims.aud, bound.product) || this._IsOfNoProduct(claims, bound.act))
         this._Require("act", LicenseText.Same(claims.act.value, bound.act))
         this._Require("nonce", LicenseText.Same(claims.nonce.value, bound.nonce))
+        this._Require("rid", this._IsSent(claims.rid, bound.requestId))
         this._Require("rh", LicenseText.Same(claims.rh.value, bound.bodyHash))
         this._Require("kh", LicenseText.Same(claims.kh.value, bound.keyHash))
-        this._Require("fp", bound.fingerprint == "" ? claims.fp.kind == "null"
-            : this._IsText(claims.fp, bound.fingerprint))
+        this._Require("fp", this._IsSent(claims.fp, bound.fingerprint))
         return this._Plain(claims)
+    }
+
+    ; Whether `token` is the one that the verdict came with, and not one that a relay put beside it.
+    IsTokenOf(claims, token) {
+        isAscii := !RegExMatch(token, "[^\x01-\x7F]")
+        return isAscii && LicenseText.Same(claims.th
+            , LicenseBytes.Base64Url(LicenseCrypto.Sha256(LicenseBytes.Utf8(token))))
     }
 
     ; The claims of an offline token for this key, machine and product, at no time in particular.
@@ -1057,30 +1093,35 @@ class LicenseTokens {
         return node
     }
 
-    ; The claims by name: every one present, and of its type.
+    ; The claims by name: every one of its type, and there unless its type ends in "?". None is ever null: RFC 7519
+    ; knows no null.
     _Typed(object, types) {
         claims := {}, wanted := []
         for index, each in StrSplit(types, " ")
             wanted.Push(StrSplit(each, "="))
         for index, each in wanted {
             node := LicenseJson.Find(object, each[1])
-            this._Require("claims", IsObject(node))
+            node := IsObject(node) ? node : {kind: "absent", value: ""}
+            this._Require("claims", node.kind != "null" && this._IsThere(node, each[2]))
             claims[each[1]] := node
         }
         for index, each in wanted
             if (SubStr(each[2], 1, 5) == "whole")
-                this._Require("number", this._IsOf(claims[each[1]], "whole?"))
+                this._Require("number", this._IsOf(claims[each[1]], each[2]))
         for index, each in wanted
             this._Require("claims", this._IsOf(claims[each[1]], each[2]))
         return claims
     }
 
+    ; Whether it is there, or may be left out.
+    _IsThere(node, type) {
+        return node.kind != "absent" || SubStr(type, 0) == "?"
+    }
+
     _IsOf(node, type) {
-        if (SubStr(type, 0) == "?") {
-            if (node.kind == "null")
-                return true
-            type := SubStr(type, 1, -1)
-        }
+        if (node.kind == "absent")
+            return this._IsThere(node, type)
+        type := RTrim(type, "?")
         if (type != "texts")
             return node.kind == type
         if (node.kind != "array")
@@ -1091,7 +1132,7 @@ class LicenseTokens {
         return true
     }
 
-    ; The claims as plain values: null is "", a list an array.
+    ; The claims as plain values: one that was left out is "", a list an array.
     _Plain(claims) {
         plain := {}
         for name, node in claims {
@@ -1108,8 +1149,13 @@ class LicenseTokens {
 
     ; Calls that carry no product, about a key that nobody knows: there is no product to name.
     _IsOfNoProduct(claims, act) {
-        return claims.aud.kind == "null" && claims.sub.kind == "null" && claims.code.value == "NOT_FOUND"
+        return claims.aud.kind == "absent" && claims.sub.kind == "absent" && claims.code.value == "NOT_FOUND"
             && act != "validate" && act != "activate"
+    }
+
+    ; The text that was sent; where none was sent, there is none.
+    _IsSent(node, text) {
+        return text == "" ? node.kind == "absent" : this._IsText(node, text)
     }
 
     _IsText(node, text) {
@@ -1300,7 +1346,6 @@ class LicenseJson {
 ; Windows CNG (bcrypt.dll). Bytes are objects with Ptr and Size, as a LicenseBuffer is.
 class LicenseCrypto {
     static _Providers := {}
-    static _Library := 0
 
     Sha256(bytes) {
         return this._Hashed(this._Provider("SHA256", 0), "", bytes)
@@ -1312,7 +1357,7 @@ class LicenseCrypto {
     }
 
     Random(size) {
-        this._Load()
+        LicenseLibraries.Load()
         bytes := new LicenseBuffer(size)
         this._Check(DllCall("bcrypt\BCryptGenRandom", "Ptr", 0, "Ptr", bytes.Ptr, "UInt", size, "UInt", 2, "UInt"))
         return bytes
@@ -1350,7 +1395,7 @@ class LicenseCrypto {
     }
 
     _Provider(algorithm, flags) {
-        this._Load()
+        LicenseLibraries.Load()
         name := algorithm . " " . flags
         if (!LicenseCrypto._Providers.HasKey(name)) {
             handle := 0
@@ -1361,15 +1406,33 @@ class LicenseCrypto {
         return LicenseCrypto._Providers[name]
     }
 
-    ; Without this, the library would be unloaded after each call, and its handles with it.
-    _Load() {
-        if (!LicenseCrypto._Library)
-            LicenseCrypto._Library := DllCall("LoadLibrary", "Str", "bcrypt", "Ptr")
-    }
-
     _Check(status) {
         if (status)
             throw Exception("License: CNG error " . Format("{:#x}", status))
+    }
+}
+
+; The libraries of Windows that are called by name here, loaded from Windows' own folder before the first call: one of
+; the same name that somebody laid beside the program is never looked for. They stay loaded, and so their handles hold.
+class LicenseLibraries {
+    static _IsLoaded := false
+
+    Load() {
+        if (!LicenseLibraries._IsLoaded)
+            LicenseLibraries._IsLoaded := this._LoadAll()
+    }
+
+    _LoadAll() {
+        folder := new LicenseBuffer(520)
+        DllCall("GetSystemDirectory", "Ptr", folder.Ptr, "UInt", 260)
+        for index, name in ["bcrypt", "crypt32", "winhttp"] {
+            path := StrGet(folder.Ptr + 0, "UTF-16") . "\" . name . ".dll"
+            ; What they load in their turn comes from there too; 8 is for a Windows 7 that does not know 0x800.
+            if (!DllCall("LoadLibraryEx", "Str", path, "Ptr", 0, "UInt", 0x800, "Ptr")
+                && !DllCall("LoadLibraryEx", "Str", path, "Ptr", 0, "UInt", 8, "Ptr"))
+                throw Exception("License: " . name . " cannot be loaded, error " . A_LastError)
+        }
+        return true
     }
 }
 
@@ -1415,6 +1478,7 @@ class LicenseBytes {
     }
 
     Base64(bytes) {
+        LicenseLibraries.Load()
         size := 0
         DllCall("crypt32\CryptBinaryToString", "Ptr", bytes.Ptr, "UInt", bytes.Size, "UInt", 0x40000001, "Ptr", 0
             , "UInt*", size)
@@ -1443,6 +1507,7 @@ class LicenseBytes {
 
     ; The bytes of a base64 text, in a buffer that is large enough; "" for a text that is none.
     FromBase64(text, bytes) {
+        LicenseLibraries.Load()
         size := bytes.Size
         padded := text . SubStr("===", 1, Mod(4 - Mod(StrLen(text), 4), 4))
         if (!DllCall("crypt32\CryptStringToBinary", "Str", padded, "UInt", 0, "UInt", 1, "Ptr", bytes.Ptr
@@ -1456,8 +1521,9 @@ class LicenseBytes {
 
 ; == 8. What is kept ===================================================================================================
 
-; The offline token, this machine's name and the floor: the highest signed time that was seen, in two places. All of it
-; under DPAPI, which only this user can open. clients/ahk/README.md describes the formats.
+; The offline token, this machine's name and the floors: the highest times that were seen, `signed` by a server and on
+; this machine's own clock, in two places. All of it under DPAPI, which only this user can open. clients/ahk/README.md
+; describes the formats. What is kept is a hint: it is believed only as far as it can be verified.
 class LicenseStore {
     __New(folder, registry, product, keyHash) {
         name := RegExReplace(product, "[^A-Za-z0-9._-]", "_")
@@ -1483,29 +1549,27 @@ class LicenseStore {
     }
 
     DeleteToken() {
-        path := this.tokenFile
-        try FileDelete, % path
+        DllCall("DeleteFile", "Str", this.tokenFile)
     }
 
-    ; The higher of the two; "" where neither place holds one.
+    ; The time that a clock must not be far below: the higher of the two floors; "" where neither place holds one.
     Floor() {
-        inFile := this._FloorInFile(), inRegistry := this._FloorInRegistry()
-        if (inFile == "" || inRegistry == "")
-            return inFile == "" ? inRegistry : inFile
-        return inFile > inRegistry ? inFile : inRegistry
+        floors := this._Floors()
+        return this._Higher(floors.signed, floors.clock)
     }
 
-    ; A signed time was seen. A place that is lost, damaged or behind is brought up to it; none is ever lowered.
-    RaiseFloor(at) {
-        floor := this.Floor()
-        highest := floor != "" && floor > at ? floor : at
-        json := "{""format"":1,""floor"":" . highest . "}"
-        if (this._FloorInFile() != highest)
-            this._Write(this.floorFile, json)
-        if (this._FloorInRegistry() = highest)
-            return
-        sealed := this._Dpapi("CryptProtectData", LicenseBytes.Utf8(json))
-        LicenseRegistry.Write(this.floorKey, "floor", LicenseBytes.Base64(sealed))
+    ; A verdict on a call just made was signed at `signed`, while this machine's clock said `clock`. Its nonce proves
+    ; that this is the time now: a floor that lies above it came from a clock that was wrong.
+    SettleFloors(signed, clock) {
+        before := this._Floors().signed
+        keeps := before != "" && signed < before && before <= signed + LicenseTokens.Leeway
+        this._KeepFloors({signed: keeps ? before : signed, clock: clock})
+    }
+
+    ; The saved token was used at `clock`: a clock that is set back later does not prolong it.
+    RaiseLocalFloor(clock) {
+        floors := this._Floors()
+        this._KeepFloors({signed: floors.signed, clock: this._Higher(floors.clock, clock)})
     }
 
     ; The parts of this machine as they were when it got its name: {fingerprint, parts}, or "".
@@ -1520,29 +1584,52 @@ class LicenseStore {
         this._Write(this.machineFile, "{""format"":1,""fp"":""" . fingerprint . """,""parts"":""" . list . """}")
     }
 
-    _FloorInFile() {
-        return LicenseJson.NumberOf(this._Read(this.floorFile), "floor")
+    ; Of each kind the higher one of the two places; "" for none.
+    _Floors() {
+        one := this._FloorsInFile(), two := this._FloorsInRegistry()
+        return {signed: this._Higher(one.signed, two.signed), clock: this._Higher(one.clock, two.clock)}
     }
 
-    _FloorInRegistry() {
+    ; Writes both places, where they are lost, damaged or hold anything else.
+    _KeepFloors(floors) {
+        json := this._JsonOf(floors)
+        if (!LicenseText.Same(this._JsonOf(this._FloorsInFile()), json))
+            this._Write(this.floorFile, json)
+        if (LicenseText.Same(this._JsonOf(this._FloorsInRegistry()), json))
+            return
+        sealed := this._Dpapi("CryptProtectData", LicenseBytes.Utf8(json))
+        LicenseRegistry.Write(this.floorKey, "floor", LicenseBytes.Base64(sealed))
+    }
+
+    _JsonOf(floors) {
+        return "{""format"":1,""floor"":" . (floors.signed == "" ? "null" : floors.signed) . ",""local"":"
+            . (floors.clock == "" ? "null" : floors.clock) . "}"
+    }
+
+    _FloorsInFile() {
+        return this._FloorsIn(this._Read(this.floorFile))
+    }
+
+    _FloorsInRegistry() {
         text := LicenseRegistry.Read(this.floorKey, "floor")
         sealed := text == "" ? "" : LicenseBytes.FromBase64(text, new LicenseBuffer(StrLen(text)))
-        if (!sealed)
-            return ""
-        return LicenseJson.NumberOf(LicenseJson.Members(this._Dpapi("CryptUnprotectData", sealed)), "floor")
+        opened := this._Dpapi("CryptUnprotectData", sealed ? sealed : new LicenseBuffer(0))
+        return this._FloorsIn(LicenseJson.Members(opened))
+    }
+
+    _FloorsIn(members) {
+        signed := LicenseJson.NumberOf(members, "floor"), clock := LicenseJson.NumberOf(members, "local")
+        return {signed: signed != "" && signed >= 0 ? signed : "", clock: clock != "" && clock >= 0 ? clock : ""}
+    }
+
+    ; "" is lower than any number.
+    _Higher(one, two) {
+        return one == "" ? two : two == "" ? one : one > two ? one : two
     }
 
     ; The object in a file; an empty one where there is none.
     _Read(path) {
-        sealed := new LicenseBuffer(0), file := ""
-        try file := FileOpen(path, "r")
-        if (file) {
-            file.Pos := 0       ; before a byte order mark, or what looks like one
-            sealed := new LicenseBuffer(file.Length)
-            file.RawRead(sealed.Ptr + 0, sealed.Size)
-            file.Close()
-        }
-        return LicenseJson.Members(this._Dpapi("CryptUnprotectData", sealed))
+        return LicenseJson.Members(this._Dpapi("CryptUnprotectData", LicenseFiles.Read(path)))
     }
 
     ; Replaces the file, whole or not at all. A disk that refuses changes no verdict. Two copies of a script keep the
@@ -1550,21 +1637,15 @@ class LicenseStore {
     _Write(path, json) {
         sealed := this._Dpapi("CryptProtectData", LicenseBytes.Utf8(json))
         made := path . "." . DllCall("GetCurrentProcessId", "UInt") . ".new"
-        folder := this.folder, file := ""
+        folder := this.folder
         try FileCreateDir, % folder
-        try file := FileOpen(made, "w")
-        if (!file)
-            return
-        isWhole := file.RawWrite(sealed.Ptr + 0, sealed.Size) = sealed.Size && sealed.Size
-        file.Close()
-        if (isWhole)
-            try FileMove, % made, % path, 1
-        if FileExist(made)
-            try FileDelete, % made
+        if (!sealed.Size || !LicenseFiles.Write(made, sealed) || !LicenseFiles.Move(made, path))
+            DllCall("DeleteFile", "Str", made)
     }
 
     ; No bytes where DPAPI refuses.
     _Dpapi(function, bytes) {
+        LicenseLibraries.Load()
         given := new LicenseBuffer(2 * A_PtrSize), made := new LicenseBuffer(2 * A_PtrSize)
         NumPut(bytes.Size, given.Ptr + 0, 0, "UInt")
         NumPut(bytes.Ptr, given.Ptr + 0, A_PtrSize, "Ptr")
@@ -1576,6 +1657,69 @@ class LicenseStore {
         DllCall("RtlMoveMemory", "Ptr", out.Ptr, "Ptr", address, "Ptr", out.Size)
         DllCall("LocalFree", "Ptr", address)
         return out
+    }
+}
+
+; Files that hold nobody up: only a regular one is opened, never a pipe, a device, a directory or the target of a link
+; that somebody laid under its name. Of any other, and of one that another program keeps to itself, nothing is read, and
+; nothing is written to it.
+class LicenseFiles {
+    static _MaxSize := 1000000
+    static _Denied := 0x410     ; attributes: a directory, a reparse point
+
+    ; The bytes of a file; none where it cannot be read.
+    Read(path) {
+        handle := this._Open(path, 0x80000000, 3)           ; to read what is there
+        if (!handle)
+            return new LicenseBuffer(0)
+        size := 0, count := 0
+        DllCall("GetFileSizeEx", "Ptr", handle, "Int64*", size)
+        bytes := new LicenseBuffer(size <= this._MaxSize ? size : 0)
+        if (bytes.Size)
+            DllCall("ReadFile", "Ptr", handle, "Ptr", bytes.Ptr, "UInt", bytes.Size, "UInt*", count, "Ptr", 0)
+        DllCall("CloseHandle", "Ptr", handle)
+        return count = bytes.Size ? bytes : new LicenseBuffer(0)
+    }
+
+    ; Makes a file anew. Whether it is whole.
+    Write(path, bytes) {
+        DllCall("DeleteFile", "Str", path)
+        return this._Put(this._Open(path, 0x40000000, 1), bytes)    ; to write what was not there
+    }
+
+    ; Writes at the end of a file that may be there. Whether all of it was written.
+    Append(path, bytes) {
+        return this._Put(this._Open(path, 4, 4), bytes)
+    }
+
+    ; In place of what is under the new name, unless that is a directory. Whether it was done.
+    Move(path, to) {
+        return DllCall("MoveFileEx", "Str", path, "Str", to, "UInt", 1)
+    }
+
+    ; A handle, or 0. Others may read, write and delete the file meanwhile. 0x300000: a link is opened itself, not what
+    ; it leads to, and a pipe does not learn who opens it.
+    _Open(path, access, how) {
+        handle := DllCall("CreateFile", "Str", path, "UInt", access, "UInt", 7, "Ptr", 0, "UInt", how
+            , "UInt", 0x300000, "Ptr", 0, "Ptr")
+        if (handle = -1)
+            return 0
+        about := new LicenseBuffer(52)
+        if (DllCall("GetFileType", "Ptr", handle, "UInt") = 1
+            && DllCall("GetFileInformationByHandle", "Ptr", handle, "Ptr", about.Ptr)
+            && !(NumGet(about.Ptr + 0, 0, "UInt") & this._Denied))
+            return handle
+        DllCall("CloseHandle", "Ptr", handle)
+        return 0
+    }
+
+    _Put(handle, bytes) {
+        if (!handle)
+            return false
+        count := 0
+        DllCall("WriteFile", "Ptr", handle, "Ptr", bytes.Ptr, "UInt", bytes.Size, "UInt*", count, "Ptr", 0)
+        DllCall("CloseHandle", "Ptr", handle)
+        return count = bytes.Size
     }
 }
 
@@ -1601,20 +1745,28 @@ class LicenseRegistry {
 ; == 9. This machine ===================================================================================================
 
 ; A name for this machine: the hash of three stable parts (the id of the Windows installation, the system volume, the
-; board). The name is kept: a new system volume or a new board, one at a time, does not change it. Another installation
-; of Windows does, and so do both others at once. Network cards, users and this script's folder are no part of it.
+; board) as they were when it got its name. It keeps it while the installation and one of the other two are the same: a
+; new volume or a new board does not change it. Another installation of Windows does, and so do both others, at once or
+; one after the other. Network cards, users and this script's folder are no part of it.
 class LicenseMachine {
+    ; What is kept is believed only where it follows from parts that this machine has now; else it is made anew.
     Fingerprint(product, store) {
         parts := this._Parts(product)
         kept := store.Machine()
-        same := [false, false, false]
-        for index, part in parts
-            same[index] := kept && LicenseText.Same(kept.parts[index], part)
-        isSame := same[1] && (same[2] || same[3])
-        fingerprint := isSame ? kept.fingerprint : this._Hash(parts[1] . parts[2] . parts[3])
-        if (!isSame || !same[2] || !same[3])
-            store.SaveMachine(fingerprint, parts)
+        if (kept && LicenseText.Same(kept.fingerprint, this._Name(kept.parts)) && this._IsSame(kept.parts, parts))
+            return kept.fingerprint
+        fingerprint := this._Name(parts)
+        store.SaveMachine(fingerprint, parts)
         return fingerprint
+    }
+
+    _Name(parts) {
+        return this._Hash(parts[1] . parts[2] . parts[3])
+    }
+
+    _IsSame(kept, parts) {
+        return LicenseText.Same(kept[1], parts[1])
+            && (LicenseText.Same(kept[2], parts[2]) || LicenseText.Same(kept[3], parts[3]))
     }
 
     ; Hashed together with the product, so that two vendors cannot compare their customers.
@@ -1671,13 +1823,14 @@ class LicenseLogs {
         size := 0
         try FileGetSize, size, % path . ".txt"
         if (size > LicenseLogs.Limit)
-            try FileMove, % path . ".txt", % path . ".old", 1
-        try FileAppend, % LicenseTime.Iso(now) . "`t" . server . "`t" . reason . "`n", % path . ".txt", UTF-8-RAW
+            LicenseFiles.Move(path . ".txt", path . ".old")
+        line := LicenseTime.Iso(now) . "`t" . server . "`t" . reason . "`n"
+        LicenseFiles.Append(path . ".txt", LicenseBytes.Utf8(line))
     }
 }
 
 
-; == 11. Text and time =================================================================================================
+; == 11. Text, keys and time ===========================================================================================
 
 class LicenseText {
     ; Exactly the same, capitals too. The x keeps two texts that look like numbers from being compared as numbers.
@@ -1705,6 +1858,59 @@ class LicenseText {
             . "(-\d+|[-_.]?(post|rev|r)[-_.]?\d*)?([-_.]?dev[-_.]?\d*)?(\+[a-z0-9]+([-_.][a-z0-9]+)*)?\z"))
             throw Exception("License: version must be like 1.2 or 1.2.3rc1 (PEP 440)")
         return text
+    }
+}
+
+; The one form of a license key, whatever mail, chat and word processors made of what is pasted. clients/ahk/README.md
+; says what it does; tests/vectors/keys.json has examples. The characters are hexadecimal, one or a range each.
+class LicenseKey {
+    ; Control characters, line and paragraph breaks, soft hyphens, zero-width and direction marks.
+    static _Invisible := "1-1F 7F-9F AD 61C 180E 200B-200F 2028-202E 2060-2069 FEFF"
+    static _Spaces := "20 A0 1680 2000-200A 202F 205F 3000"
+    static _Quotes := "22 27 60 AB B4 BB 2018-201F 2039-203A 300C-300F 301D-301F FF02 FF07 FF40"
+    static _Dashes := "2010-2015 2212 FE58 FE63 FF0D"
+
+    ; The license key that is meant by `text`. A key of the servers' own making is found in any letters, spacing and
+    ; dashes; any other keeps its own.
+    Canonical(text) {
+        spaces := this._Characters(this._Spaces), quotes := this._Characters(this._Quotes)
+        shown := Trim(this._Shown(text), spaces . quotes)
+        plain := Trim(this._Plain(shown, spaces), " ")
+        compact := RegExReplace(plain, "[ -]")
+        if (!RegExMatch(compact, "^[0-9A-Za-z]{30}\z"))     ; no capital of another alphabet's letter is one of ours
+            return plain
+        StringUpper, ours, compact
+        ours := StrReplace(StrReplace(StrReplace(ours, "O", "0"), "I", "1"), "L", "1")
+        return InStr(ours, "U") ? plain : RTrim(RegExReplace(ours, ".{6}", "$0-"), "-")
+    }
+
+    _Shown(text) {
+        shown := "", invisible := this._Characters(this._Invisible)
+        Loop, Parse, text
+            shown .= InStr(invisible, A_LoopField, true) ? "" : A_LoopField
+        return shown
+    }
+
+    ; Full-width forms, dashes and spaces as their ASCII characters.
+    _Plain(text, spaces) {
+        plain := "", dashes := this._Characters(this._Dashes)
+        Loop, Parse, text
+        {
+            code := Ord(A_LoopField)
+            plain .= InStr(dashes, A_LoopField, true) ? "-" : InStr(spaces, A_LoopField, true) ? " "
+                : code >= 0xFF01 && code <= 0xFF5E ? Chr(code - 0xFEE0) : A_LoopField
+        }
+        return plain
+    }
+
+    _Characters(codes) {
+        characters := ""
+        for index, each in StrSplit(codes, " ") {
+            ends := StrSplit(each, "-"), first := "0x" . ends[1], last := "0x" . ends[ends.Length()]
+            Loop % last - first + 1
+                characters .= Chr(first + A_Index - 1)
+        }
+        return characters
     }
 }
 

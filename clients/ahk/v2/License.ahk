@@ -12,7 +12,7 @@
 ; the language of AutoHotkey 1.1, section by section: what is changed here is changed there.
 ;
 ; Sections: 1 the client, 2 results and texts, 3 the walk over the servers, 4 HTTP, 5 tokens, 6 JSON, 7 cryptography,
-; 8 what is kept, 9 this machine, 10 logs, 11 text and time.
+; 8 what is kept, 9 this machine, 10 logs, 11 text, keys and time.
 
 #Requires AutoHotkey v2.0
 
@@ -22,7 +22,7 @@
 ; Asks about one license of one product. Options (those with a star are needed):
 ;   servers*       URLs in order of priority: https, or http to this machine; else the global g_LicenseAPI_Servers
 ;   product*       the product's code: sent by Validate and Activate, which alone take one; every verdict has to name it
-;   key*           the customer's license key
+;   key*           the customer's license key, as it was pasted
 ;   publicKeys*    the JWKs to pin, as `flask secrets` or /.well-known/jwks.json prints them, in one text
 ;   apiKey         what the servers ask for       sharedSecret  the same
 ;   version        the program's (PEP 440), checked by Validate and Activate
@@ -40,7 +40,7 @@ class LicenseClient {
             if !LicenseText.IsOneOf(name, LicenseClient._Options)
                 throw ValueError("License: there is no option " name)
         this.product := LicenseText.Checked("product", LicenseClient._Option(options, "product"), 1, 64)
-        this.key := LicenseText.Checked("key", Trim(LicenseClient._Option(options, "key"), " `t`r`n"), 8, 128)
+        this.key := LicenseText.Checked("key", LicenseKey.Canonical(LicenseClient._Option(options, "key")), 8, 128)
         this.apiKey := LicenseText.Checked("apiKey", LicenseClient._Option(options, "apiKey"), 0, 1000)
         this.sharedSecret := LicenseClient._Option(options, "sharedSecret")
         this.programVersion := LicenseText.Version(LicenseClient._Option(options, "version"))
@@ -221,12 +221,11 @@ class LicenseClient {
     _Decided(walk) {
         answer := walk.answer, claims := answer.claims
         this.logs.Used(this._Clock(), answer.server, walk.call.act " " claims.code)
-        this.store.RaiseFloor(claims.iat)
-        isFinal := !claims.valid && LicenseText.IsOneOf(claims.code, ["BANNED", "SUSPENDED", "EXPIRED", "NOT_FOUND"])
-        if isFinal || (claims.valid && walk.call.act == "deactivate")
+        this.store.SettleFloors(claims.iat, this._Clock())
+        if this._EndsTheToken(walk.call, claims)
             this.endings++, this.store.DeleteToken()
         else if claims.valid && answer.token != "" && walk.endings = this.endings
-            this._Save(answer.token, answer.server)
+            this._Save(answer.token, claims, answer.server)
         result := LicenseResult(walk.call, walk.attempts)
         result.valid := claims.valid, result.code := claims.code, result.source := "server"
         result.server := answer.server, result.detail := LicenseTexts.Of(this.texts, claims.code, claims.valid)
@@ -238,14 +237,26 @@ class LicenseClient {
         return result
     }
 
-    ; Keeps a token that is ours and this machine's; what else came along with a verdict is nobody's word.
-    _Save(token, server) {
+    ; Whether the seat was given back, or the ledger that gave the saved token denies for good.
+    _EndsTheToken(call, claims) {
+        if call.act == "deactivate" && claims.valid
+            return true
+        saved := this._Saved([]).claims
+        isOfItsLedger := !saved || LicenseText.Same(saved.led, claims.led)
+        return isOfItsLedger && !claims.valid
+            && LicenseText.IsOneOf(claims.code, ["BANNED", "SUSPENDED", "EXPIRED", "NOT_FOUND"])
+    }
+
+    ; Keeps a token that is ours and this machine's, in place of one that is not newer.
+    _Save(token, verdict, server) {
         try
             claims := LicenseTokens.Lease(this.publicKeys, token, this._Bound())
         catch LicenseRefused
             return
-        this.store.SaveToken(token, this.fingerprint, server)
-        this.store.RaiseFloor(claims.iat)
+        saved := this._Saved([]).claims
+        ; One from the verdict's future was signed by a server whose clock was wrong, and keeps no other out.
+        if !saved || claims.iat >= saved.iat || saved.iat > verdict.iat
+            this.store.SaveToken(token, this.fingerprint, server)
     }
 
     _Bound() {
@@ -276,6 +287,8 @@ class LicenseClient {
     _Offline(call, attempts) {
         standsIn := call.act != "usage" && call.act != "deactivate"
         saved := standsIn ? this._Saved(call.entitlements) : {code: "NO_SERVER", claims: "", reason: ""}
+        if saved.claims && call.act != "status"
+            this.store.RaiseLocalFloor(this._Clock())
         result := LicenseResult(call, attempts)
         result.valid := saved.code == "OFFLINE_VALID", result.code := saved.code, result.source := "offline"
         result.detail := LicenseTexts.Of(this.texts, saved.code, result.valid)
@@ -528,6 +541,8 @@ class LicenseWalk {
     static Fresh := 60          ; seconds: a denial from a node whose knowledge is older than this is provisional
 
     __New(client, call) {
+        saved := client._Saved([]).claims
+        this.ledger := saved ? saved.led : ""   ; the one that gave the saved token: another's denial is provisional
         this.client := client, this.call := call, this.answer := "", this.attempts := []
         this.endings := client.endings      ; a token that is deleted meanwhile does not come back with the answer
         this.pass := 0, this.waiting := [], this.provisional := [], this.exchange := "", this.server := ""
@@ -537,7 +552,7 @@ class LicenseWalk {
     Advance() {
         while !this.isOver {
             if !this.exchange && !this._Next()
-                this._Finish(this._Freshest())
+                this._Finish(this._Preferred())
             else if !this.exchange.Poll()
                 return false
             else
@@ -591,14 +606,16 @@ class LicenseWalk {
             return this._GiveUp("no verdict")
         bound := this.client._Bound()
         bound.act := this.call.act, bound.nonce := this.nonce, bound.fingerprint := this.call.fingerprint
+        bound.requestId := this.call.requestId
         bound.bodyHash := LicenseBytes.Base64Url(LicenseCrypto.Sha256(this.body))
         try
             claims := LicenseTokens.Verdict(this.client.publicKeys, verdict, bound)
         catch LicenseRefused as refused
             return this._GiveUp("verdict refused: " refused.Message)
         this.client.servers.Answered(this.server)
-        answer := {server: this.server, claims: claims, token: LicenseJson.TextOf(members, "token")}
-        if claims.valid || claims.iat - claims.as_of <= LicenseWalk.Fresh
+        token := LicenseJson.TextOf(members, "token")
+        answer := {server: this.server, claims: claims, token: LicenseTokens.IsTokenOf(claims, token) ? token : ""}
+        if !this._IsProvisional(claims)
             return this._Finish(answer)
         this.provisional.Push(answer)
         this._Note("provisional " claims.code)
@@ -632,12 +649,24 @@ class LicenseWalk {
         return false
     }
 
-    _Freshest() {
-        freshest := ""
+    ; Whether it is a denial by old knowledge, or by another ledger than that of the saved token.
+    _IsProvisional(claims) {
+        isOfAnother := this.ledger != "" && !LicenseText.Same(claims.led, this.ledger)
+        return !claims.valid && (isOfAnother || claims.iat - claims.as_of > LicenseWalk.Fresh)
+    }
+
+    ; Of the provisional denials one of the saved token's ledger, and of these the freshest; "" for none.
+    _Preferred() {
+        preferred := ""
         for answer in this.provisional
-            if !freshest || answer.claims.as_of > freshest.claims.as_of
-                freshest := answer
-        return freshest
+            if !preferred || this._IsPreferred(answer.claims, preferred.claims)
+                preferred := answer
+        return preferred
+    }
+
+    _IsPreferred(one, other) {
+        isOneOurs := LicenseText.Same(one.led, this.ledger), isOtherOurs := LicenseText.Same(other.led, this.ledger)
+        return isOneOurs = isOtherOurs ? one.as_of > other.as_of : isOneOurs
     }
 
     _Finish(answer) {
@@ -727,8 +756,7 @@ class LicenseHttp {
     static _Prepare() {
         if LicenseHttp._Callback
             return
-        ; Without this, the library would be unloaded after each call, and its handles with it.
-        DllCall("LoadLibrary", "Str", "winhttp", "Ptr")
+        LicenseLibraries.Load()
         kernel := DllCall("GetModuleHandle", "Str", "kernel32", "Ptr")
         LicenseHttp.SetEvent := DllCall("GetProcAddress", "Ptr", kernel, "AStr", "SetEvent", "Ptr")
         LicenseHttp.Event := DllCall("CreateEvent", "Ptr", 0, "Int", 0, "Int", 0, "Ptr", 0, "Ptr")
@@ -899,14 +927,15 @@ class LicenseTokens {
     static Issuer := "protecao"
     static Leeway := 300        ; seconds by which a customer's clock may be behind before it counts
     static _MaxCharacters := 65536
-    static _Verdict := "iss=text iat=whole exp=whole jti=text act=text nonce=text rh=text sub=text? kh=text fp=text? "
-        . "aud=text? code=text valid=flag lic_exp=whole? ent=texts uses=whole? max_uses=whole? node=text epoch=whole "
-        . "as_of=whole"
+    static _Verdict := "iss=text iat=whole exp=whole jti=text act=text nonce=text rid=text? rh=text sub=text? "
+        . "kh=text fp=text? aud=text? th=text? led=text code=text valid=flag lic_exp=whole? ent=texts uses=whole? "
+        . "max_uses=whole? node=text epoch=whole as_of=whole"
     static _Lease := "iss=text iat=whole nbf=whole exp=whole jti=text sub=text kh=text fp=text aud=text ent=texts "
-        . "lic_exp=whole? grace_until=whole? epoch=whole"
+        . "lic_exp=whole? grace_until=whole? led=text epoch=whole"
 
-    ; The claims of an answer to exactly this call. `bound`: act, nonce, bodyHash, keyHash, fingerprint ("" where none
-    ; was sent), product. Its freshness is its nonce: its times are held against no clock. Throws LicenseRefused.
+    ; The claims of an answer to exactly this call. `bound`: act, nonce, requestId and fingerprint ("" where none was
+    ; sent), bodyHash, keyHash, product. Its freshness is its nonce: its times are held against no clock. Throws
+    ; LicenseRefused.
     static Verdict(keys, token, bound) {
         claims := LicenseTokens._Claims(keys, token, "verdict+jwt", LicenseTokens._Verdict)
         LicenseTokens._Require("times", claims.iat.value < claims.exp.value)
@@ -915,11 +944,18 @@ class LicenseTokens {
             || LicenseTokens._IsOfNoProduct(claims, bound.act))
         LicenseTokens._Require("act", LicenseText.Same(claims.act.value, bound.act))
         LicenseTokens._Require("nonce", LicenseText.Same(claims.nonce.value, bound.nonce))
+        LicenseTokens._Require("rid", LicenseTokens._IsSent(claims.rid, bound.requestId))
         LicenseTokens._Require("rh", LicenseText.Same(claims.rh.value, bound.bodyHash))
         LicenseTokens._Require("kh", LicenseText.Same(claims.kh.value, bound.keyHash))
-        LicenseTokens._Require("fp", bound.fingerprint == "" ? claims.fp.kind == "null"
-            : LicenseTokens._IsText(claims.fp, bound.fingerprint))
+        LicenseTokens._Require("fp", LicenseTokens._IsSent(claims.fp, bound.fingerprint))
         return LicenseTokens._Plain(claims)
+    }
+
+    ; Whether `token` is the one that the verdict came with, and not one that a relay put beside it.
+    static IsTokenOf(claims, token) {
+        isAscii := !RegExMatch(token, "[^\x01-\x7F]")
+        return isAscii && LicenseText.Same(claims.th,
+            LicenseBytes.Base64Url(LicenseCrypto.Sha256(LicenseBytes.Utf8(token))))
     }
 
     ; The claims of an offline token for this key, machine and product, at no time in particular.
@@ -1009,30 +1045,34 @@ class LicenseTokens {
         return node
     }
 
-    ; The claims by name: every one present, and of its type.
+    ; The claims by name: every one of its type, and there unless its type ends in "?". None is ever null: RFC 7519
+    ; knows no null.
     static _Typed(object, types) {
         claims := {}, wanted := []
         for each in StrSplit(types, " ")
             wanted.Push(StrSplit(each, "="))
         for each in wanted {
-            node := LicenseJson.Find(object, each[1])
-            LicenseTokens._Require("claims", node)
+            node := LicenseJson.Find(object, each[1]) || {kind: "absent", value: ""}
+            LicenseTokens._Require("claims", node.kind != "null" && LicenseTokens._IsThere(node, each[2]))
             claims.%each[1]% := node
         }
         for each in wanted
             if SubStr(each[2], 1, 5) == "whole"
-                LicenseTokens._Require("number", LicenseTokens._IsOf(claims.%each[1]%, "whole?"))
+                LicenseTokens._Require("number", LicenseTokens._IsOf(claims.%each[1]%, each[2]))
         for each in wanted
             LicenseTokens._Require("claims", LicenseTokens._IsOf(claims.%each[1]%, each[2]))
         return claims
     }
 
+    ; Whether it is there, or may be left out.
+    static _IsThere(node, type) {
+        return node.kind != "absent" || SubStr(type, -1) == "?"
+    }
+
     static _IsOf(node, type) {
-        if SubStr(type, -1) == "?" {
-            if node.kind == "null"
-                return true
-            type := SubStr(type, 1, -1)
-        }
+        if node.kind == "absent"
+            return LicenseTokens._IsThere(node, type)
+        type := RTrim(type, "?")
         if type != "texts"
             return node.kind == type
         if node.kind != "array"
@@ -1043,7 +1083,7 @@ class LicenseTokens {
         return true
     }
 
-    ; The claims as plain values: null is "", a list an array.
+    ; The claims as plain values: one that was left out is "", a list an array.
     static _Plain(claims) {
         plain := {}
         for name, node in claims.OwnProps() {
@@ -1060,8 +1100,13 @@ class LicenseTokens {
 
     ; Calls that carry no product, about a key that nobody knows: there is no product to name.
     static _IsOfNoProduct(claims, act) {
-        return claims.aud.kind == "null" && claims.sub.kind == "null" && claims.code.value == "NOT_FOUND"
+        return claims.aud.kind == "absent" && claims.sub.kind == "absent" && claims.code.value == "NOT_FOUND"
             && act !== "validate" && act !== "activate"
+    }
+
+    ; The text that was sent; where none was sent, there is none.
+    static _IsSent(node, text) {
+        return text == "" ? node.kind == "absent" : LicenseTokens._IsText(node, text)
     }
 
     static _IsText(node, text) {
@@ -1258,7 +1303,7 @@ class LicenseCrypto {
     }
 
     static Random(size) {
-        LicenseCrypto._Load()
+        LicenseLibraries.Load()
         bytes := Buffer(size)
         LicenseCrypto._Check(DllCall("bcrypt\BCryptGenRandom", "Ptr", 0, "Ptr", bytes, "UInt", size, "UInt", 2, "UInt"))
         return bytes
@@ -1294,7 +1339,7 @@ class LicenseCrypto {
     }
 
     static _Provider(algorithm, flags) {
-        LicenseCrypto._Load()
+        LicenseLibraries.Load()
         name := algorithm " " flags
         if !LicenseCrypto._Providers.Has(name) {
             handle := 0
@@ -1305,14 +1350,30 @@ class LicenseCrypto {
         return LicenseCrypto._Providers[name]
     }
 
-    ; Without this, the library would be unloaded after each call, and its handles with it.
-    static _Load() {
-        static library := DllCall("LoadLibrary", "Str", "bcrypt", "Ptr")
-    }
-
     static _Check(status) {
         if status
             throw OSError(status, -2, "License: CNG")
+    }
+}
+
+; The libraries of Windows that are called by name here, loaded from Windows' own folder before the first call: one of
+; the same name that somebody laid beside the program is never looked for. They stay loaded, and so their handles hold.
+class LicenseLibraries {
+    static Load() {
+        static isLoaded := LicenseLibraries._LoadAll()
+    }
+
+    static _LoadAll() {
+        folder := Buffer(520, 0)
+        DllCall("GetSystemDirectory", "Ptr", folder, "UInt", 260)
+        for name in ["bcrypt", "crypt32", "winhttp"] {
+            path := StrGet(folder, "UTF-16") "\" name ".dll"
+            ; What they load in their turn comes from there too; 8 is for a Windows 7 that does not know 0x800.
+            if !DllCall("LoadLibraryEx", "Str", path, "Ptr", 0, "UInt", 0x800, "Ptr")
+                && !DllCall("LoadLibraryEx", "Str", path, "Ptr", 0, "UInt", 8, "Ptr")
+                throw OSError(A_LastError, -1, "License: " name)
+        }
+        return true
     }
 }
 
@@ -1347,6 +1408,7 @@ class LicenseBytes {
     }
 
     static Base64(bytes) {
+        LicenseLibraries.Load()
         size := 0
         DllCall("crypt32\CryptBinaryToString", "Ptr", bytes, "UInt", bytes.Size, "UInt", 0x40000001, "Ptr", 0,
             "UInt*", &size)
@@ -1373,6 +1435,7 @@ class LicenseBytes {
 
     ; The bytes of a base64 text, in a Buffer that is large enough; "" for a text that is none.
     static FromBase64(text, bytes) {
+        LicenseLibraries.Load()
         size := bytes.Size
         padded := text SubStr("===", 1, Mod(4 - Mod(StrLen(text), 4), 4))
         if !DllCall("crypt32\CryptStringToBinary", "Str", padded, "UInt", 0, "UInt", 1, "Ptr", bytes, "UInt*", &size,
@@ -1386,8 +1449,9 @@ class LicenseBytes {
 
 ; == 8. What is kept ===================================================================================================
 
-; The offline token, this machine's name and the floor: the highest signed time that was seen, in two places. All of it
-; under DPAPI, which only this user can open. clients/ahk/README.md describes the formats.
+; The offline token, this machine's name and the floors: the highest times that were seen, `signed` by a server and on
+; this machine's own clock, in two places. All of it under DPAPI, which only this user can open. clients/ahk/README.md
+; describes the formats. What is kept is a hint: it is believed only as far as it can be verified.
 class LicenseStore {
     __New(folder, registry, product, keyHash) {
         name := RegExReplace(product, "[^A-Za-z0-9._-]", "_")
@@ -1412,30 +1476,27 @@ class LicenseStore {
     }
 
     DeleteToken() {
-        try
-            FileDelete(this.tokenFile)
+        DllCall("DeleteFile", "Str", this.tokenFile)
     }
 
-    ; The higher of the two; "" where neither place holds one.
+    ; The time that a clock must not be far below: the higher of the two floors; "" where neither place holds one.
     Floor() {
-        inFile := this._FloorInFile(), inRegistry := this._FloorInRegistry()
-        if inFile == "" || inRegistry == ""
-            return inFile == "" ? inRegistry : inFile
-        return Max(inFile, inRegistry)
+        floors := this._Floors()
+        return LicenseStore._Higher(floors.signed, floors.clock)
     }
 
-    ; A signed time was seen. A place that is lost, damaged or behind is brought up to it; none is ever lowered.
-    RaiseFloor(at) {
-        floor := this.Floor()
-        highest := floor == "" ? at : Max(at, floor)
-        json := '{"format":1,"floor":' highest "}"
-        if this._FloorInFile() !== highest
-            this._Write(this.floorFile, json)
-        if this._FloorInRegistry() == highest
-            return
-        sealed := LicenseStore._Sealed(LicenseBytes.Utf8(json))
-        try
-            RegWrite(LicenseBytes.Base64(sealed), "REG_SZ", this.floorKey, "floor")
+    ; A verdict on a call just made was signed at `signed`, while this machine's clock said `clock`. Its nonce proves
+    ; that this is the time now: a floor that lies above it came from a clock that was wrong.
+    SettleFloors(signed, clock) {
+        before := this._Floors().signed
+        keeps := before != "" && signed < before && before <= signed + LicenseTokens.Leeway
+        this._KeepFloors({signed: keeps ? before : signed, clock: clock})
+    }
+
+    ; The saved token was used at `clock`: a clock that is set back later does not prolong it.
+    RaiseLocalFloor(clock) {
+        floors := this._Floors()
+        this._KeepFloors({signed: floors.signed, clock: LicenseStore._Higher(floors.clock, clock)})
     }
 
     ; The parts of this machine as they were when it got its name: {fingerprint, parts}, or "".
@@ -1450,23 +1511,52 @@ class LicenseStore {
         this._Write(this.machineFile, '{"format":1,"fp":"' fingerprint '","parts":"' list '"}')
     }
 
-    _FloorInFile() {
-        return LicenseJson.NumberOf(this._Read(this.floorFile), "floor")
+    ; Of each kind the higher one of the two places; "" for none.
+    _Floors() {
+        one := this._FloorsInFile(), two := this._FloorsInRegistry()
+        return {signed: LicenseStore._Higher(one.signed, two.signed), clock: LicenseStore._Higher(one.clock, two.clock)}
     }
 
-    _FloorInRegistry() {
+    ; Writes both places, where they are lost, damaged or hold anything else.
+    _KeepFloors(floors) {
+        json := LicenseStore._JsonOf(floors)
+        if !LicenseText.Same(LicenseStore._JsonOf(this._FloorsInFile()), json)
+            this._Write(this.floorFile, json)
+        if LicenseText.Same(LicenseStore._JsonOf(this._FloorsInRegistry()), json)
+            return
+        sealed := LicenseStore._Sealed(LicenseBytes.Utf8(json))
+        try
+            RegWrite(LicenseBytes.Base64(sealed), "REG_SZ", this.floorKey, "floor")
+    }
+
+    static _JsonOf(floors) {
+        return '{"format":1,"floor":' (floors.signed == "" ? "null" : floors.signed) ',"local":'
+            . (floors.clock == "" ? "null" : floors.clock) "}"
+    }
+
+    _FloorsInFile() {
+        return LicenseStore._FloorsIn(this._Read(this.floorFile))
+    }
+
+    _FloorsInRegistry() {
         text := RegRead(this.floorKey, "floor", "")
         sealed := text == "" ? "" : LicenseBytes.FromBase64(text, Buffer(StrLen(text)))
-        return sealed ? LicenseJson.NumberOf(LicenseJson.Members(LicenseStore._Opened(sealed)), "floor") : ""
+        return LicenseStore._FloorsIn(LicenseJson.Members(sealed ? LicenseStore._Opened(sealed) : Buffer(0)))
+    }
+
+    static _FloorsIn(members) {
+        signed := LicenseJson.NumberOf(members, "floor"), clock := LicenseJson.NumberOf(members, "local")
+        return {signed: signed != "" && signed >= 0 ? signed : "", clock: clock != "" && clock >= 0 ? clock : ""}
+    }
+
+    ; "" is lower than any number.
+    static _Higher(one, two) {
+        return one == "" ? two : two == "" ? one : Max(one, two)
     }
 
     ; The object in a file; an empty one where there is none.
     _Read(path) {
-        try
-            sealed := FileRead(path, "RAW")
-        catch OSError
-            sealed := Buffer(0)
-        return LicenseJson.Members(LicenseStore._Opened(sealed))
+        return LicenseJson.Members(LicenseStore._Opened(LicenseFiles.Read(path)))
     }
 
     ; Replaces the file, whole or not at all. A disk that refuses changes no verdict. Two copies of a script keep the
@@ -1474,17 +1564,9 @@ class LicenseStore {
     _Write(path, json) {
         sealed := LicenseStore._Sealed(LicenseBytes.Utf8(json))
         made := path "." DllCall("GetCurrentProcessId", "UInt") ".new"
-        try {
-            DirCreate(this.folder)
-            file := FileOpen(made, "w")
-            isWhole := file.RawWrite(sealed) = sealed.Size && sealed.Size
-            file.Close()
-            if isWhole
-                FileMove(made, path, true)
-        } catch Error {     ; FileMove's is no OSError
-        }
-        if FileExist(made)
-            try FileDelete(made)
+        try DirCreate(this.folder)
+        if !sealed.Size || !LicenseFiles.Write(made, sealed) || !LicenseFiles.Move(made, path)
+            DllCall("DeleteFile", "Str", made)
     }
 
     static _Sealed(bytes) {
@@ -1497,6 +1579,7 @@ class LicenseStore {
 
     ; An empty Buffer where DPAPI refuses.
     static _Dpapi(function, bytes) {
+        LicenseLibraries.Load()
         given := Buffer(2 * A_PtrSize, 0), made := Buffer(2 * A_PtrSize, 0)
         NumPut("UInt", bytes.Size, given), NumPut("Ptr", bytes.Ptr, given, A_PtrSize)
         if !bytes.Size || !DllCall("crypt32\" function, "Ptr", given, "Ptr", 0, "Ptr", 0, "Ptr", 0, "Ptr", 0, "UInt", 1,
@@ -1510,24 +1593,96 @@ class LicenseStore {
     }
 }
 
+; Files that hold nobody up: only a regular one is opened, never a pipe, a device, a directory or the target of a link
+; that somebody laid under its name. Of any other, and of one that another program keeps to itself, nothing is read, and
+; nothing is written to it.
+class LicenseFiles {
+    static _MaxSize := 1000000
+    static _Denied := 0x410     ; attributes: a directory, a reparse point
+
+    ; The bytes of a file; none where it cannot be read.
+    static Read(path) {
+        handle := LicenseFiles._Open(path, 0x80000000, 3)           ; to read what is there
+        if !handle
+            return Buffer(0)
+        size := 0, count := 0
+        DllCall("GetFileSizeEx", "Ptr", handle, "Int64*", &size)
+        bytes := Buffer(size <= LicenseFiles._MaxSize ? size : 0)
+        if bytes.Size
+            DllCall("ReadFile", "Ptr", handle, "Ptr", bytes, "UInt", bytes.Size, "UInt*", &count, "Ptr", 0)
+        DllCall("CloseHandle", "Ptr", handle)
+        return count = bytes.Size ? bytes : Buffer(0)
+    }
+
+    ; Makes a file anew. Whether it is whole.
+    static Write(path, bytes) {
+        DllCall("DeleteFile", "Str", path)
+        return LicenseFiles._Put(LicenseFiles._Open(path, 0x40000000, 1), bytes)    ; to write what was not there
+    }
+
+    ; Writes at the end of a file that may be there. Whether all of it was written.
+    static Append(path, bytes) {
+        return LicenseFiles._Put(LicenseFiles._Open(path, 4, 4), bytes)
+    }
+
+    ; In place of what is under the new name, unless that is a directory. Whether it was done.
+    static Move(path, to) {
+        return DllCall("MoveFileEx", "Str", path, "Str", to, "UInt", 1)
+    }
+
+    ; A handle, or 0. Others may read, write and delete the file meanwhile. 0x300000: a link is opened itself, not what
+    ; it leads to, and a pipe does not learn who opens it.
+    static _Open(path, access, how) {
+        handle := DllCall("CreateFile", "Str", path, "UInt", access, "UInt", 7, "Ptr", 0, "UInt", how,
+            "UInt", 0x300000, "Ptr", 0, "Ptr")
+        if handle = -1
+            return 0
+        about := Buffer(52, 0)
+        if DllCall("GetFileType", "Ptr", handle, "UInt") = 1
+            && DllCall("GetFileInformationByHandle", "Ptr", handle, "Ptr", about)
+            && !(NumGet(about, 0, "UInt") & LicenseFiles._Denied)
+            return handle
+        DllCall("CloseHandle", "Ptr", handle)
+        return 0
+    }
+
+    static _Put(handle, bytes) {
+        if !handle
+            return false
+        count := 0
+        DllCall("WriteFile", "Ptr", handle, "Ptr", bytes, "UInt", bytes.Size, "UInt*", &count, "Ptr", 0)
+        DllCall("CloseHandle", "Ptr", handle)
+        return count = bytes.Size
+    }
+}
+
 
 ; == 9. This machine ===================================================================================================
 
 ; A name for this machine: the hash of three stable parts (the id of the Windows installation, the system volume, the
-; board). The name is kept: a new system volume or a new board, one at a time, does not change it. Another installation
-; of Windows does, and so do both others at once. Network cards, users and this script's folder are no part of it.
+; board) as they were when it got its name. It keeps it while the installation and one of the other two are the same: a
+; new volume or a new board does not change it. Another installation of Windows does, and so do both others, at once or
+; one after the other. Network cards, users and this script's folder are no part of it.
 class LicenseMachine {
+    ; What is kept is believed only where it follows from parts that this machine has now; else it is made anew.
     static Fingerprint(product, store) {
         parts := LicenseMachine._Parts(product)
         kept := store.Machine()
-        same := [false, false, false]
-        for part in parts
-            same[A_Index] := kept && LicenseText.Same(kept.parts[A_Index], part)
-        isSame := same[1] && (same[2] || same[3])
-        fingerprint := isSame ? kept.fingerprint : LicenseMachine._Hash(parts[1] parts[2] parts[3])
-        if !isSame || !same[2] || !same[3]
-            store.SaveMachine(fingerprint, parts)
+        if kept && LicenseText.Same(kept.fingerprint, LicenseMachine._Name(kept.parts))
+            && LicenseMachine._IsSame(kept.parts, parts)
+            return kept.fingerprint
+        fingerprint := LicenseMachine._Name(parts)
+        store.SaveMachine(fingerprint, parts)
         return fingerprint
+    }
+
+    static _Name(parts) {
+        return LicenseMachine._Hash(parts[1] parts[2] parts[3])
+    }
+
+    static _IsSame(kept, parts) {
+        return LicenseText.Same(kept[1], parts[1])
+            && (LicenseText.Same(kept[2], parts[2]) || LicenseText.Same(kept[3], parts[3]))
     }
 
     ; Hashed together with the product, so that two vendors cannot compare their customers.
@@ -1584,15 +1739,14 @@ class LicenseLogs {
         path := this.folder "\" name
         try {
             if FileExist(path ".txt") && FileGetSize(path ".txt") > LicenseLogs.Limit
-                FileMove(path ".txt", path ".old", true)
-            FileAppend(LicenseTime.Iso(now) "`t" server "`t" reason "`n", path ".txt", "`n UTF-8-RAW")
-        } catch Error {     ; FileMove's is no OSError
+                LicenseFiles.Move(path ".txt", path ".old")
         }
+        LicenseFiles.Append(path ".txt", LicenseBytes.Utf8(LicenseTime.Iso(now) "`t" server "`t" reason "`n"))
     }
 }
 
 
-; == 11. Text and time =================================================================================================
+; == 11. Text, keys and time ===========================================================================================
 
 class LicenseText {
     ; Exactly the same, capitals too. The x keeps two texts that look like numbers from being compared as numbers.
@@ -1620,6 +1774,57 @@ class LicenseText {
             . "(-\d+|[-_.]?(post|rev|r)[-_.]?\d*)?([-_.]?dev[-_.]?\d*)?(\+[a-z0-9]+([-_.][a-z0-9]+)*)?\z")
             throw ValueError("License: version must be like 1.2 or 1.2.3rc1 (PEP 440)")
         return text
+    }
+}
+
+; The one form of a license key, whatever mail, chat and word processors made of what is pasted. clients/ahk/README.md
+; says what it does; tests/vectors/keys.json has examples. The characters are hexadecimal, one or a range each.
+class LicenseKey {
+    ; Control characters, line and paragraph breaks, soft hyphens, zero-width and direction marks.
+    static _Invisible := "1-1F 7F-9F AD 61C 180E 200B-200F 2028-202E 2060-2069 FEFF"
+    static _Spaces := "20 A0 1680 2000-200A 202F 205F 3000"
+    static _Quotes := "22 27 60 AB B4 BB 2018-201F 2039-203A 300C-300F 301D-301F FF02 FF07 FF40"
+    static _Dashes := "2010-2015 2212 FE58 FE63 FF0D"
+
+    ; The license key that is meant by `text`. A key of the servers' own making is found in any letters, spacing and
+    ; dashes; any other keeps its own.
+    static Canonical(text) {
+        spaces := LicenseKey._Characters(LicenseKey._Spaces), quotes := LicenseKey._Characters(LicenseKey._Quotes)
+        shown := Trim(LicenseKey._Shown(text), spaces quotes)
+        plain := Trim(LicenseKey._Plain(shown, spaces), " ")
+        compact := RegExReplace(plain, "[ -]")
+        if !RegExMatch(compact, "^[0-9A-Za-z]{30}\z")      ; no capital of another alphabet's letter is one of ours
+            return plain
+        ours := StrReplace(StrReplace(StrReplace(StrUpper(compact), "O", "0"), "I", "1"), "L", "1")
+        return InStr(ours, "U") ? plain : RTrim(RegExReplace(ours, ".{6}", "$0-"), "-")
+    }
+
+    static _Shown(text) {
+        shown := "", invisible := LicenseKey._Characters(LicenseKey._Invisible)
+        loop parse text
+            shown .= InStr(invisible, A_LoopField, true) ? "" : A_LoopField
+        return shown
+    }
+
+    ; Full-width forms, dashes and spaces as their ASCII characters.
+    static _Plain(text, spaces) {
+        plain := "", dashes := LicenseKey._Characters(LicenseKey._Dashes)
+        loop parse text {
+            code := Ord(A_LoopField)
+            plain .= InStr(dashes, A_LoopField, true) ? "-" : InStr(spaces, A_LoopField, true) ? " "
+                : code >= 0xFF01 && code <= 0xFF5E ? Chr(code - 0xFEE0) : A_LoopField
+        }
+        return plain
+    }
+
+    static _Characters(codes) {
+        characters := ""
+        for each in StrSplit(codes, " ") {
+            ends := StrSplit(each, "-"), first := Integer("0x" ends[1])
+            loop Integer("0x" ends[ends.Length]) - first + 1
+                characters .= Chr(first + A_Index - 1)
+        }
+        return characters
     }
 }
 
