@@ -6,7 +6,7 @@ import contextlib
 import json
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -198,15 +198,16 @@ def test_wrong_clocks_and_wrong_secrets_deny_nobody(ahk: Script, shop: Shop, tmp
 
 
 def passes_on(shop: Shop, request_id: str | None = None, *, swallows: bool = False) -> Conduct:
-    """A front of the node that signs for itself, as the client cannot be overheard; it may keep the answer."""
+    """A front of the node that signs each call again, under `request_id` if one is given; it may keep the answer."""
 
-    def conduct(connection: socket.socket, path: str, body: bytes) -> None:
-        headers = signed("POST", path, body, secrets=(shop.node.env["SHARED_SECRET"],), request_id=request_id)
-        headers["X-API-Key"] = shop.node.env["API_KEY"]
-        answer = requests.post(shop.node.server.url + path, data=body, headers=headers, timeout=60)
+    def conduct(connection: socket.socket, path: str, body: bytes, headers: Mapping[str, str]) -> None:
+        named = request_id or headers["X-Request-Id"]
+        sent = signed("POST", path, body, secrets=(shop.node.env["SHARED_SECRET"],), request_id=named)
+        sent["X-API-Key"] = shop.node.env["API_KEY"]
+        answer = requests.post(shop.node.server.url + path, data=body, headers=sent, timeout=60)
         if swallows:
             assert answer.status_code == 200
-            silent(connection, path, body)
+            silent(connection, path, body, headers)
         else:
             connection.sendall(http(answer.status_code, answer.content))
 
@@ -223,13 +224,23 @@ def test_a_node_behind_tls_is_asked_by_its_name(ahk: Script, shop: Shop, tmp_pat
     assert [(outcome(answer), answer["server"]) for answer in told] == [(VALID, url)] * 2, told
 
 
+def test_a_relay_that_gives_every_call_one_id_gains_nothing(ahk: Script, shop: Shop, tmp_path: Path) -> None:
+    """The node counts the calls as one and answers each: none of the answers is to the call that was made."""
+    sold = shop.sell(max_machines=1, max_uses=10)
+    with Nasty(passes_on(shop, "one-id-for-all-of-them")) as relay:
+        made = client_of(shop.node, sold, tmp_path, relay.url, budgets=(60_000,))
+        told = results(ahk.run([made, call("Activate"), *[call("Usage", 1)] * 3, call("Status")]))
+    assert [answer["code"] for answer in told] == ["NO_SERVER"] * 5
+    assert {why for answer in told for _, why in answer["attempts"]} == {"verdict refused: rid"}
+
+
 def test_an_effect_whose_answer_was_lost_is_one_effect(ahk: Script, shop: Shop, tmp_path: Path) -> None:
     """The first server passes the call on to the node and keeps the answer: the second is asked the same."""
     sold = shop.sell(max_uses=10)
     budgets = (3_000, 60_000)
     with (
-        Nasty(passes_on(shop, "request-of-activate", swallows=True)) as one,
-        Nasty(passes_on(shop, "request-of-usage", swallows=True)) as two,
+        Nasty(passes_on(shop, swallows=True)) as one,
+        Nasty(passes_on(shop, swallows=True)) as two,
     ):
         told = ahk.run(
             [client_of(shop.node, sold, tmp_path, one.url, shop.node.server.url, budgets=budgets),

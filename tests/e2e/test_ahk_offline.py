@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import os
+import shutil
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
-from tests.support.wine import Script
+from license_client import Reply
+from tests.support.wine import LOGS, Script, program_of
 from tests.support.wine_client import (
     anew,
     call,
@@ -24,9 +29,11 @@ from tests.support.wine_client import (
     outcome,
     remove,
     results,
+    seal,
 )
 from tests.unit.clients.sockets import Nasty, answers, refused_url
 from tests.unit.clients.support import KEY, PRODUCT, says
+from tests.vectors import jws
 
 WEEK = 604_800
 OFFLINE = (True, "OFFLINE_VALID", "offline")
@@ -48,23 +55,46 @@ def refused(code: str) -> tuple[bool, str, str]:
     return False, code, "offline"
 
 
-def test_the_token_lasts_as_long_as_it_says_and_the_clock_may_not_go_back(
+def test_the_token_lasts_once_as_long_as_it_says_and_the_clock_may_not_go_back(
     ahk: Script, online: str, gone: str, tmp_path: Path
 ) -> None:
-    moments = [0, WEEK - 300, WEEK + 300, -100, -400, 0]
-    steps = [new(tmp_path, online), call("Validate"), new(tmp_path, gone)]
+    tampered, expired = refused("CLOCK_TAMPERED"), refused("OFFLINE_EXPIRED")
+    moments = {0: OFFLINE, -700: tampered, WEEK - 1_000: OFFLINE, WEEK - 1_200: OFFLINE, WEEK - 1_400: tampered,
+               WEEK + 600: expired, WEEK + 200: tampered, WEEK - 999: tampered, 1: tampered}  # fmt: skip
+    since = time.time()
+    steps = [new(tmp_path, online), clock(0, since), call("Validate"), new(tmp_path, gone)]
     for by in moments:
-        steps += [clock(by), call("Validate")]
-    steps += [new(tmp_path, online), clock(-400), call("Validate")]
-    told = ahk.run(steps)
-    assert outcome(told[1]) == (True, "VALID", "server")
-    assert abs(_unix(told[1]["offlineUntil"]) - time.time() - WEEK) < 600
-    assert [outcome(answer) for answer in told[4:15:2]] == [
-        OFFLINE, OFFLINE, refused("OFFLINE_EXPIRED"), OFFLINE, refused("CLOCK_TAMPERED"), OFFLINE,
-    ]  # fmt: skip
-    assert told[4]["offlineUntil"] == told[1]["offlineUntil"]
-    # A customer's wrong clock is no reason to refuse while a server answers.
-    assert outcome(told[-1]) == (True, "VALID", "server")
+        steps += [clock(by, since), call("Validate")]
+    # A customer's wrong clock is no reason to refuse while a server answers, which also says what the time is.
+    steps += [new(tmp_path, online), clock(-700, since), call("Validate"), clock(2, since), call("Validate")]
+    steps += [new(tmp_path, gone), clock(3, since), call("Validate")]
+    first, *told, wrong, right, saved = results(ahk.run(steps))
+    assert outcome(first) == (True, "VALID", "server")
+    assert abs(_unix(first["offlineUntil"]) - time.time() - WEEK) < 600
+    assert [outcome(answer) for answer in told] == list(moments.values())
+    assert told[0]["offlineUntil"] == first["offlineUntil"]
+    assert [outcome(answer) for answer in (wrong, right, saved)] == [(True, "VALID", "server")] * 2 + [OFFLINE]
+
+
+def test_a_server_whose_clock_was_wrong_once_does_not_poison_the_floor_for_good(
+    ahk: Script, online: str, gone: str, tmp_path: Path
+) -> None:
+    """Nor does the token that it signed keep the next one out."""
+    with Nasty(answers(grants(WEEK, ahead=2 * 365 * 86_400))) as ahead:
+        told = ahk.run(
+            [step for url in (ahead.url, gone, online, gone) for step in (new(tmp_path, url), call("Validate"))]
+        )
+    valid = (True, "VALID", "server")
+    assert [outcome(answer) for answer in results(told)] == [valid, refused("CLOCK_TAMPERED"), valid, OFFLINE]
+
+
+def test_asking_for_the_status_changes_nothing(ahk: Script, online: str, tmp_path: Path) -> None:
+    since, kept = time.time(), tmp_path / "kept"
+    told = ahk.run(
+        [new(kept, online), clock(0, since), call("Validate"), clock(WEEK + 300, since), call("Status"),
+         clock(0, since), call("Status")]
+    )  # fmt: skip
+    assert [outcome(answer) for answer in results(told)[1:]] == [refused("OFFLINE_EXPIRED"), OFFLINE]
 
 
 def test_the_floor_is_kept_in_two_places(ahk: Script, gone: str, tmp_path: Path) -> None:
@@ -77,11 +107,12 @@ def test_the_floor_is_kept_in_two_places(ahk: Script, gone: str, tmp_path: Path)
         online = [new(tmp_path, server.url, registry=registry), call("Validate")]
         told = ahk.run(
             [*online, *offline, remove(floor), *offline, *online, forget(registry), *offline, copy(junk, floor),
-             *offline, *online, *offline]
+             *offline, forget(registry), copy(junk, floor), *offline, *online, *offline]
         )  # fmt: skip
     tampered, valid = refused("CLOCK_TAMPERED"), (True, "VALID", "server")
+    # A place that is lost is written again from the other one.
     assert [outcome(answer) for answer in results(told)] == [
-        valid, tampered, tampered, valid, tampered, OFFLINE, valid, tampered,
+        valid, tampered, tampered, valid, tampered, tampered, OFFLINE, valid, tampered,
     ]  # fmt: skip
 
 
@@ -133,13 +164,113 @@ def test_a_token_copied_to_another_machine_is_refused_until_a_server_answers(
     assert [outcome(answer) for answer in there[1::2]] == [refused("TOKEN_INVALID"), (True, "VALID", "server")]
 
 
-def test_a_new_disk_or_a_new_board_costs_no_seat_but_both_at_once_do(ahk: Script, online: str, tmp_path: Path) -> None:
-    made = [("guid", "disk", "board"), ("guid", "disk-2", "board"), ("guid", "disk-2", "board-2"),
-            ("guid", "disk-3", "board-3"), ("guid-2", "disk-3", "board-3")]  # fmt: skip
-    told = ahk.run([step for parts in made for step in (machine(*parts), new(tmp_path, online))])[1::2]
-    first, second, third, fourth, fifth = [answer["fingerprint"] for answer in told]
-    assert first == second == third
-    assert len({third, fourth, fifth}) == 3
+def test_a_new_disk_or_a_new_board_costs_no_seat_but_both_do(ahk: Script, online: str, tmp_path: Path) -> None:
+    """At once, or one after the other: what is kept is the machine as it got its name."""
+    same = [("guid", "disk", "board"), ("guid", "disk-2", "board"), ("guid", "disk", "board-2"),
+            ("guid", "disk-3", "board")]  # fmt: skip
+    others = [("guid", "disk-3", "board-3"), ("guid", "disk-4", "board-4"), ("guid-2", "disk-4", "board-4")]
+    told = ahk.run([step for parts in same + others for step in (machine(*parts), new(tmp_path, online))])[1::2]
+    names = [answer["fingerprint"] for answer in told]
+    assert len(set(names[: len(same)])) == 1
+    assert len(set(names)) == 1 + len(others)
+
+
+def test_a_name_that_does_not_follow_from_this_machines_parts_is_made_anew(
+    ahk: Script, online: str, tmp_path: Path
+) -> None:
+    """Where the file was believed, an empty name gave VALID without a seat, and another machine's ran on any."""
+    here, other, both = [("guid", "disk", "board"), ("guid-2", "disk", "board"), ("guid", "disk-2", "board-2")]
+    made = ahk.run(
+        [step for parts in (other, both, here) for step in (machine(*parts), new(tmp_path / parts[0], online))]
+    )[1::2]
+    others, moved, mine = [answer["fingerprint"] for answer in made]
+    file = tmp_path / "guid" / f"{PRODUCT}.machine"
+    forged = [
+        {"fp": "", "parts": " ".join(here)}, {"fp": others, "parts": " ".join(here)}, {"parts": " ".join(here)},
+        {"fp": others, "parts": " ".join(other)}, {"fp": moved, "parts": " ".join(both)}, {"fp": mine}, {},
+        {"fp": mine, "parts": "guid disk"}, {"fp": 7, "parts": [*here]}, {"fp": others, "parts": "  "},
+        {"fp": "", "parts": ""}, {"fp": mine.lower(), "parts": " ".join(here)},
+    ]  # fmt: skip
+    with Nasty(answers(grants(WEEK))) as server:
+        client = new(tmp_path / "guid", server.url)
+        steps = [step for content in forged for step in (seal(file, content), client, call("Validate"))]
+        told = ahk.run([machine(*here), client, *steps])
+        sent = [json.loads(body).get("fingerprint") for _, body in server.requests]
+    assert sent == [mine] * len(forged)
+    assert {answer["fingerprint"] for answer in told if "fingerprint" in answer} == {mine}
+
+
+def test_a_token_that_a_relay_put_beside_the_verdict_and_an_older_one_are_not_saved(
+    ahk: Script, online: str, gone: str, tmp_path: Path
+) -> None:
+    def relay(path: str, body: bytes, headers: Mapping[str, str]) -> Reply:
+        good, shorter = (json.loads(grants(ttl)(path, body, headers).body) for ttl in (2 * WEEK, 60))
+        return Reply(200, json.dumps({**good, "token": shorter["token"]}).encode())
+
+    (first,) = results(ahk.run([new(tmp_path, online), call("Validate")]))
+    (file,) = tmp_path.glob("*.token")
+    before = file.read_bytes()
+    with Nasty(answers(relay)) as one, Nasty(answers(grants(WEEK, age=3_600))) as two:
+        told = results(ahk.run([step for each in (one, two) for step in (new(tmp_path, each.url), call("Validate"))]))
+    assert [outcome(answer) for answer in told] == [(True, "VALID", "server")] * 2
+    assert {answer["offlineUntil"] for answer in told} == {first["offlineUntil"]}
+    assert file.read_bytes() == before
+
+
+@pytest.mark.parametrize("kind", ["a FIFO", "a FIFO with a reader", "a link to a FIFO", "a device", "a directory"])
+def test_what_is_no_regular_file_holds_nobody_up(
+    kind: str, ahk: Script, online: str, gone: str, tmp_path: Path
+) -> None:
+    """Under the name of each log and of each file that is kept."""
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    names = [f"{PRODUCT}-{jws.digest(KEY)[:16]}.token", f"{PRODUCT}.floor", f"{PRODUCT}.machine"]
+    paths = [*(ahk.wine.temp / log for log in LOGS), *(kept / name for name in names)]
+    with contextlib.ExitStack() as stack:
+        readers = [stack.enter_context(laid(kind, path)) for path in paths]
+        told = results(ahk.run([new(kept, online), call("Validate"), new(kept, gone), call("Validate"), call("Usage")]))
+        assert all(reader is None or not reader.read() for reader in readers)
+    assert outcome(told[0]) == (True, "VALID", "server")
+    assert [answer["code"] for answer in told[1:]] == [
+        "TOKEN_INVALID" if kind == "a directory" else "NO_SERVER",
+        "NO_SERVER",
+    ]
+    assert told[0]["offlineUntil"] == ""
+
+
+@contextlib.contextmanager
+def laid(kind: str, path: Path) -> Iterator[BinaryIO | None]:
+    """Something that is no regular file under this name; what reads from it without waiting, if anything does."""
+    fifo = path.with_name(f"{path.name}.fifo") if kind == "a link to a FIFO" else path
+    if kind == "a directory":
+        path.mkdir()
+    elif kind == "a device":
+        path.symlink_to("/dev/null")
+    else:
+        os.mkfifo(fifo)
+    if fifo != path:
+        path.symlink_to(fifo)
+    try:
+        if kind == "a FIFO with a reader":
+            with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as reader:
+                yield reader
+        else:
+            yield None
+    finally:
+        path.rmdir() if kind == "a directory" else path.unlink()
+        fifo.unlink(missing_ok=True)
+
+
+def test_libraries_of_windows_are_not_looked_for_beside_the_program(ahk: Script, online: str, tmp_path: Path) -> None:
+    beside, system = tmp_path / "program", ahk.wine.prefix / "drive_c" / "windows" / "system32"
+    beside.mkdir()
+    ahk.program = beside / "AutoHotkey.exe"
+    shutil.copy(program_of(ahk.version), ahk.program)
+    for name in ("bcrypt", "crypt32", "winhttp"):
+        shutil.copy(system / f"{name}.dll", beside)
+    *_, told, loaded = ahk.run([new(tmp_path, online), call("Validate"), {"do": "libraries"}])
+    assert told["valid"]
+    assert {path.lower().rpartition("\\")[0] for path in loaded["paths"]} == {r"c:\windows\system32"}
 
 
 def test_a_decided_denial_deletes_the_token_and_others_do_not(

@@ -158,6 +158,37 @@ def test_a_stale_approval_and_a_fresh_denial_decide_at_once(ahk: Script, tmp_pat
     assert [outcome(answer) for answer in results(told)] == [VALID, (False, "SUSPENDED", "server")]
 
 
+def test_a_denial_of_another_ledger_is_provisional_and_takes_no_token(ahk: Script, tmp_path: Path) -> None:
+    final, now = ["BANNED", "SUSPENDED", "EXPIRED", "NOT_FOUND"], int(time.time())
+    stale = denies_now("OVERDUE", as_of=now - 3_600)
+    with contextlib.ExitStack() as stack:
+        grantor, old = (stack.enter_context(Nasty(answers(behave))) for behave in (grants(), stale))
+        steps = [new(tmp_path, grantor.url), call("Validate")]
+        for code in final:
+            other = stack.enter_context(Nasty(answers(denies_now(code, led="ledger-2"))))
+            for urls in ([other.url], [other.url, old.url], [other.url, grantor.url]):
+                steps += [new(tmp_path, *urls), call("Validate"), call("Status")]
+        _, *told = results(ahk.run(steps))
+    for code, (alone, kept, ours, _, confirmed, after) in zip(final, _sixes(told), strict=True):
+        assert (outcome(alone), reasons(alone)) == ((False, code, "server"), [f"provisional {code}"])
+        # Of two that are provisional, that of the token's own ledger decides, however stale.
+        assert outcome(ours) == (False, "OVERDUE", "server")
+        assert (outcome(confirmed), reasons(confirmed)) == (VALID, [f"provisional {code}"])
+        assert {outcome(status) for status in (kept, after)} == {(True, "OFFLINE_VALID", "offline")}
+
+
+def test_without_a_token_the_ledger_is_any(ahk: Script, tmp_path: Path) -> None:
+    denies = denies_now("SUSPENDED", led="ledger-2")
+    with Nasty(answers(denies)) as one, Nasty(answers(grants())) as two:
+        (told,) = results(ahk.run([new(tmp_path, one.url, two.url), call("Validate")]))
+        assert two.connections == 0
+    assert (outcome(told), reasons(told)) == ((False, "SUSPENDED", "server"), [])
+
+
+def _sixes(told: list[Json]) -> list[list[Json]]:
+    return [told[at : at + 6] for at in range(0, len(told), 6)]
+
+
 # -- clocks and what is sent ------------------------------------------------------------------------------------------
 
 
@@ -247,6 +278,14 @@ def test_a_result_is_made_of_the_claims(ahk: Script, tmp_path: Path) -> None:
     assert denied["detail"] == "This license has not checked in for too long."
     assert denied["maxUses"] is None
     assert len({granted["requestId"], denied["requestId"]}) == 2
+
+
+def test_the_key_is_sent_in_its_one_form(ahk: Script, tmp_path: Path) -> None:
+    pasted = " \u201c7q2m4x\u2013kd9wfa\u20133htzo b\r\ncdefgh lkmnpq\u200b\u201d\u00a0\n"
+    with Nasty(answers(grants())) as server:
+        ahk.run([new(tmp_path, server.url, key=pasted), call("Validate")])
+        sent = [json.loads(body)["key"] for _, body in server.requests]
+    assert sent == ["7Q2M4X-KD9WFA-3HTZ0B-CDEFGH-1KMNPQ"]
 
 
 # -- texts and logs ---------------------------------------------------------------------------------------------------

@@ -98,14 +98,17 @@ class Wine:
 
     # -- running ------------------------------------------------------------------------------------------------------
 
-    def start(self, version: str, script: Path, *arguments: str) -> subprocess.Popen[str]:
-        """A script, just started; what it says on its standard output and error is text."""
-        command = [*self._command(version, script), *arguments]
+    def start(self, version: str, script: Path, *arguments: str, program: Path | None = None) -> subprocess.Popen[str]:
+        """A script, just started; what it says on its standard output and error is text.
+
+        `program`: a copy of AutoHotkey to run it with.
+        """
+        command = [*self._command(version, script, program), *arguments]
         return subprocess.Popen(command, env=self._env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
     @staticmethod
-    def _command(version: str, script: Path) -> list[str]:
-        return ["wine", str(_program(version)), "/ErrorStdOut", windows_path(script)]
+    def _command(version: str, script: Path, program: Path | None = None) -> list[str]:
+        return ["wine", str(program or program_of(version)), "/ErrorStdOut", windows_path(script)]
 
     def finish(self, running: subprocess.Popen[str]) -> str:
         """What it said. AssertionError for one that fails or does not end."""
@@ -150,8 +153,8 @@ class Wine:
         self.finish(self.start("v2", _SCRIPTS / "wine_trust.ahk", windows_path(certificate)))
 
 
-def _program(version: str) -> Path:
-    """Where pip has put it."""
+def program_of(version: str) -> Path:
+    """Where pip has put AutoHotkey."""
     named = _PROGRAMS[version]
     found = (file for file in importlib.metadata.files("ahk-binary") or () if file.name == named)
     return Path(str(next(found).locate())).resolve()
@@ -166,6 +169,8 @@ class Script:
 
     def __init__(self, wine: Wine, version: str, folder: Path) -> None:
         self.wine, self.version = wine, version
+        #: A copy of AutoHotkey to run it with, in a folder of its own.
+        self.program: Path | None = None
         self._folder = folder
         self._runs = 0
 
@@ -179,7 +184,9 @@ class Script:
         # ASCII, so that no idea of an encoding matters.
         given.write_text("".join(json.dumps(step) + "\n" for step in steps), encoding="ascii")
         driver = _SCRIPTS / f"wine_driver_{self.version}.ahk"
-        process = self.wine.start(self.version, driver, windows_path(given), windows_path(answered))
+        process = self.wine.start(
+            self.version, driver, windows_path(given), windows_path(answered), program=self.program
+        )
         return Running(self.wine, process, answered, len(steps))
 
 

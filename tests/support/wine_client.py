@@ -55,6 +55,11 @@ def copy(source: Path, target: Path) -> Json:
     return {"do": "copy", "from": windows_path(source), "to": windows_path(target)}
 
 
+def seal(path: Path, content: Mapping[str, Any]) -> Json:
+    """A file of the client's own with something else in it."""
+    return {"do": "seal", "path": windows_path(path), "text": json.dumps(content)}
+
+
 def remove(path: Path) -> Json:
     return {"do": "remove", "path": windows_path(path)}
 
@@ -78,11 +83,14 @@ def reasons(answer: Mapping[str, Any]) -> list[str]:
     return [reason for _, reason in answer["attempts"]]
 
 
-def grants(ttl: int = 604_800, *, age: int = 0, **changes: Any) -> Behaviour:
-    """A server that answers every call VALID, with a token of this machine that was made `age` seconds ago."""
+def grants(ttl: int = 604_800, *, age: int = 0, ahead: int = 0, **changes: Any) -> Behaviour:
+    """A server that answers every call VALID, with a token of this machine that was made `age` seconds ago.
+
+    `ahead`: by how many seconds its clock is wrong; `changes` are claims of the token.
+    """
 
     def behave(path: str, body: bytes, headers: Mapping[str, str]) -> Reply:
-        sent, now = json.loads(body), int(time.time())
+        sent, now = json.loads(body), int(time.time()) + ahead
         bound = {"fp": sent.get("fingerprint"), "kh": jws.digest(sent["key"])}
         token = lease(at=now - age, ttl=ttl, **{**bound, **changes}) if bound["fp"] else None
         return answered(verdict(path, body, headers, token=token, at=now), token)

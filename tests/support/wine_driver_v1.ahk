@@ -128,6 +128,23 @@ class StepDriver {
         return "{}"
     }
 
+    ; A file of the client's own, with this text in it.
+    DoSeal(step) {
+        this.client.store._Write(this.Text(step, "path"), this.Text(step, "text"))
+        return "{}"
+    }
+
+    ; Where Windows' libraries were loaded from.
+    DoLibraries(step) {
+        paths := []
+        for index, name in ["bcrypt", "crypt32", "winhttp"] {
+            path := new LicenseBuffer(2000)
+            DllCall("GetModuleFileName", "Ptr", DllCall("GetModuleHandle", "Str", name, "Ptr"), "Ptr", path.Ptr, "UInt", 1000)
+            paths.Push(LicenseJson.Quoted(StrGet(path.Ptr + 0, "UTF-16")))
+        }
+        return "{""paths"":[" . this.Listed(paths) . "]}"
+    }
+
     DoCopy(step) {
         FileCopy, % this.Text(step, "from"), % this.Text(step, "to"), 1
         return "{}"

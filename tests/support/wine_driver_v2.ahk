@@ -119,6 +119,23 @@ class StepDriver {
         return "{}"
     }
 
+    ; A file of the client's own, with this text in it.
+    DoSeal(step) {
+        this.client.store._Write(this.Text(step, "path"), this.Text(step, "text"))
+        return "{}"
+    }
+
+    ; Where Windows' libraries were loaded from.
+    DoLibraries(step) {
+        paths := []
+        for name in ["bcrypt", "crypt32", "winhttp"] {
+            path := Buffer(2000, 0)
+            DllCall("GetModuleFileName", "Ptr", DllCall("GetModuleHandle", "Str", name, "Ptr"), "Ptr", path, "UInt", 1000)
+            paths.Push(LicenseJson.Quoted(StrGet(path, "UTF-16")))
+        }
+        return '{"paths":[' this.Listed(paths) "]}"
+    }
+
     DoCopy(step) {
         FileCopy(this.Text(step, "from"), this.Text(step, "to"), true)
         return "{}"
