@@ -185,7 +185,7 @@ def test_a_key_that_nobody_knows_is_denied(ahk: Script, shop: Shop, tmp_path: Pa
 def test_wrong_clocks_and_wrong_secrets_deny_nobody(ahk: Script, shop: Shop, tmp_path: Path) -> None:
     sold = shop.sell()
     right = client_of(shop.node, sold, tmp_path)
-    clocks = [step for by in (-86_400, 86_400) for step in (right, clock(by), call("Validate"))]
+    clocks = [step for by in (86_400, -86_400) for step in (right, clock(by), call("Validate"))]
     wrong = [client_of(shop.node, sold, tmp_path, **{name: "wrong"}) for name in ("apiKey", "sharedSecret")]
     told = results(ahk.run([right, call("Activate"), *clocks, wrong[0], call("Validate"), wrong[1], call("Validate")]))
     assert [outcome(answer) for answer in told] == [VALID] * 3 + [(True, "OFFLINE_VALID", "offline")] * 2
