@@ -165,9 +165,9 @@ class LookUps:
             self._count(asks)
             return list(look_up(asks))
 
-        def counted_transaction(asks: Sequence[Ask]) -> Any:
+        def counted_transaction(asks: Sequence[Ask], **how: Any) -> Any:
             self._count(asks)
-            return transaction(asks)
+            return transaction(asks, **how)
 
         monkeypatch.setattr(ledger, "look_up", counted_look_up)
         monkeypatch.setattr(ledger, "transaction", counted_transaction)

@@ -75,7 +75,7 @@ POLICY, LICENSE, PRODUCT, MACHINE = Kind.POLICY, Kind.LICENSE, Kind.PRODUCT, Kin
         (LICENSE, "external_ref", "x" * 201),
         (LICENSE, "key", "short"),
         (LICENSE, "key", "x" * 129),
-        (LICENSE, "key", "12345678\n"),
+        (LICENSE, "key", "1234567\n"),
         (LICENSE, "status", "active"),
         (MACHINE, "fingerprint", ""),
         (MACHINE, "fingerprint", "x" * 129),
