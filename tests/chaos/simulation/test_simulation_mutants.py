@@ -95,7 +95,7 @@ OWN = [
     ),
     Mutant(
         "a usage that is replayed counts as one, whatever it was",
-        (("api/licensing/merge.py", "license.uses + past.call.increment)", "license.uses + 1)"),),
+        (("api/licensing/merge.py", "license.uses + past.call.increment,", "license.uses + 1,"),),
         ("merged as designed",),
     ),
     Mutant(
