@@ -360,7 +360,8 @@ def test_one_key_with_twenty_thousand_machines_that_left_costs_its_own_calls_onl
         connection.execute(
             text(
                 "INSERT INTO machines (id, license_id, fingerprint, active, created_at, seat_at) SELECT "
-                "gen_random_uuid()::text, :license, 'dead-' || i, false, 0, 1 FROM generate_series(1, 20000) i"
+                "gen_random_uuid()::text, :license, 'dead-' || i, false, 0, extract(epoch FROM clock_timestamp()) "
+                "FROM generate_series(1, 20000) i"
             ),
             {"license": attacked["id"]},
         )
