@@ -92,16 +92,14 @@ def supervise(
     """Waits to be the node's only supervisor, then leads or follows until `stop` is set, upon which it resigns.
 
     Then it waits for `workers_ended`, if that is given, takes what they left in the queue to the ledger, and ends.
-    `begun` is set as soon as it is the only one. Where `passed_on` is set before `stop`, it does not resign: another
-    process of this instance goes on with the lease.
+    `begun` is set once it is the only one and about to look at the lease; one that ends before that resigns nothing.
+    Where `passed_on` is set before `stop`, it does not resign: another process of this instance goes on with the lease.
     """
     # Under other servers, losing the lock to another worker is how it should be.
     patience_s = math.inf if workers_ended is None else config_of(settings).deploy_overlap
     with _alone(settings.data_dir, stop, patience_s) as alone:
         if not alone:
             return
-        if begun is not None:
-            begun.set()
         pools = Pools()
         rest = Database(settings.database_url, pool_size=1, pools=pools)
         is_there = _await_schema(rest, stop)
@@ -134,6 +132,8 @@ def supervise(
         proof = duties.run_on(jobs, settings, rest, supervisor, clock, lambda: copy.head_seen)
         jobs.every(_FORGET_EVERY_S, "forget machines", lambda: copy.forget_machines(clock.now()))
         saying = _Saying(published, supervisor, copy, jobs, queueing, clock, proof)
+        if begun is not None:
+            begun.set()
         supervisor.start()
         jobs.start()
         try:
