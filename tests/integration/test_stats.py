@@ -353,6 +353,9 @@ def test_a_busy_connection_is_no_ledger_that_is_away(
     with node_on("postgres", request, tmp_path, WEB_CONCURRENCY="3") as node:
         runtime = node.runtime
         runtime.jobs.stop()
+        # Its supervisor has never said anything: this process asks the ledger itself.
+        monkeypatch.setattr(runtime.node_state, "read", lambda: None)
+        monkeypatch.setattr(runtime, "_told_at", float("-inf"))
         with node.database.reading(), pytest.raises(NoConnection):
             runtime.poll()
         monkeypatch.setattr(node.database, "answered_at", runtime.clock.monotonic() - 8)
