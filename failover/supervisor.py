@@ -133,7 +133,8 @@ class Supervisor:
         self._thread.start()
         self._jobs.every(self.config.heartbeat_interval, "beat", self.beat)
         if self._replay is not None:
-            self._jobs.every(self.config.poll, "replay", self.replay)
+            # Sooner where there is something to send on.
+            self._jobs.every(self.config.heartbeat_interval, "replay", self.replay)
         if self._queue is not None:
             self._jobs.every(60.0, "trim", self._trim)
         self._jobs.every(3600.0, "forget", self._forget)
@@ -358,6 +359,8 @@ class Supervisor:
             ended, before = self._ended.is_set(), self.state
             try:
                 self._decision = self.elector.tick(has_news=has_news)
+                if Action.REPLAY in self._decision.actions:
+                    self._jobs.soon("replay")
                 if (before is State.STARTING) != (self.state is State.STARTING):
                     self._jobs.soon("beat")  # whether the lease may be handed to it hangs on that
             except Exception:

@@ -31,7 +31,7 @@ from failover.jobs import Jobs
 
 _log = logs.get("duties")
 
-_TICK_S = 0.5
+_TICK_S = 1.0
 #: How long a duty goes on with its chunks: the others wait.
 _TURN_S = 1.0
 #: After each turn a duty rests for at least so many times what it took.
@@ -169,7 +169,7 @@ def run_on(
     def epoch() -> int | None:
         return supervisor.elector.trust.epoch if supervisor.is_leader() else None
 
-    tick_s = min(_TICK_S, settings.heartbeat_interval / 2)
+    tick_s = min(_TICK_S, settings.heartbeat_interval)
     proof = Proof()
     duties = [*duties_of(settings), Duty("counts", 3600.0, proof)]
     jobs.every(tick_s, "duties", Duties(Term(journal, me, epoch), duties, head=head).tick)

@@ -18,10 +18,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 from msgspec.structs import replace
-from sqlalchemy import Connection, literal, select, true, update
+from sqlalchemy import Connection, select, update
 
 from api.duties.pace import Pace
 from api.duties.rows import put
@@ -34,6 +35,13 @@ from failover import State
 _IN_FLIGHT_S = 3.0
 #: How far two nodes may be apart that go by their own time while the ledger's clock is wrong.
 _APART_S = 1.0
+_BEFORE_AND_SAID = """
+SELECT json_build_array(
+    (SELECT json_build_array(since, until, looked_at) FROM watch),
+    (SELECT coalesce(json_agg(json_build_array(node, started_at, beat_at, state, queue, queue_oldest_at)), '[]')
+    FROM heartbeats)
+)::text AS seen
+"""
 
 
 class Said(msgspec.Struct, frozen=True, kw_only=True):
@@ -154,15 +162,17 @@ def _last(connection: Connection) -> Look | None:
 
 def _before_and_said(connection: Connection, database_ahead: float) -> tuple[Look | None, list[Said]]:
     """The last look and, in ledger time, what every process said at its last beat: in one message."""
-    watch, beats, one = tables.watch, tables.heartbeats.c, select(literal(1).label("id")).subquery()
-    looked = (watch.c.since, watch.c.until, watch.c.looked_at)
-    said = (beats.node, beats.started_at, beats.beat_at, beats.state, beats.queue, beats.queue_oldest_at)
-    both = one.outerjoin(watch, watch.c.id == one.c.id).outerjoin(tables.heartbeats, true())
-    rows = connection.execute(select(*looked, *said).select_from(both)).all()
-    before = None if rows[0].until is None else Look(*rows[0][:3])
-    names = [column.name for column in said]
-    beaten = [Said(**dict(zip(names, row[3:], strict=True))) for row in rows if row.node is not None]
-    return before, [_by_ledger_time(one, database_ahead) for one in beaten]
+    beats = tables.heartbeats.c
+    columns = (beats.node, beats.started_at, beats.beat_at, beats.state, beats.queue, beats.queue_oldest_at)
+    if connection.dialect.name == "sqlite":
+        before = _last(connection)
+        rows: Sequence[Any] = connection.execute(select(*columns)).all()
+    else:
+        # One value of JSON: of rows each column would be described anew every time.
+        found, rows = msgspec.json.decode(connection.exec_driver_sql(_BEFORE_AND_SAID).scalar_one())
+        before = None if found is None else Look(found[0], float(found[1]), found[2])  # JSON has no infinity
+    said = [Said(**dict(zip([column.name for column in columns], row, strict=True))) for row in rows]
+    return before, [_by_ledger_time(one, database_ahead) for one in said]
 
 
 def _by_ledger_time(said: Said, database_ahead: float) -> Said:

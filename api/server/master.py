@@ -52,6 +52,10 @@ def serve(options: ServerOptions, factory: WorkerFactory, companions: Sequence[C
         return Master(options, listener, factory, companions).run()
 
 
+#: How often the workers are counted: to look each of them up costs more than all else that is done at a tick.
+_COUNT_EVERY_S = 1.0
+
+
 class Master:
     """Keeps Granian and the companions running. One instance per process."""
 
@@ -71,7 +75,7 @@ class Master:
         self._companions = [Child(companion.name, _apart(companion.run, listener)) for companion in companions]
         self._children = [self._granian, *self._companions]
         self._ending = False
-        self._mustered = time.monotonic()
+        self._mustered, self._counted = time.monotonic(), float("-inf")
         self._wake, self._waker = os.pipe()
 
     def run(self) -> int:
@@ -102,8 +106,10 @@ class Master:
 
     def _watch_workers(self, now: float) -> None:
         self._pulse.heard(self._pipe.receive(), now)
-        if self._pulse.keep(self._is_worker) >= self._options.workers:
-            self._mustered = now
+        if now - self._counted >= _COUNT_EVERY_S:
+            self._counted = now
+            if self._pulse.keep(self._is_worker) >= self._options.workers:
+                self._mustered = now
         for pid in self._pulse.hung(now):
             self._kill_worker(pid)
         if now - self._mustered > MUSTER_S:

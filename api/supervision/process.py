@@ -50,8 +50,8 @@ _log = logs.get("supervision")
 
 _PUBLISH_EVERY_S = 0.2
 #: The same where nobody asks and nothing changes: what hangs on it are ages.
-_REPEAT_S = 1.0
-_FOLLOW_EVERY_S = 1.0
+_REPEAT_S = 3.0
+_FOLLOW_EVERY_S = 2.0
 #: How often what `/stats` says is put by, for the time in which the ledger cannot be asked.
 _REMEMBER_EVERY_S = 15.0
 _FORGET_EVERY_S = 3600.0

@@ -12,7 +12,7 @@ from pathlib import Path
 from tests.bench import plans
 from tests.bench.plan import QUICK, Plan
 from tests.bench.report import BEGIN, END, IDLE_BEGIN, IDLE_END, render, write_between
-from tests.bench.run import IDLE, PARTS, run
+from tests.bench.run import PARTS, run, run_idle
 
 _ROOT = Path(__file__).resolve().parents[2]
 _README, _OPERATIONS = _ROOT / "README.md", _ROOT / "docs" / "operations.md"
@@ -32,7 +32,7 @@ def main() -> int:
         parser.error("--write is for --idle")
     plan = QUICK if options.quick else Plan()
     if options.idle:
-        results = run(plan, [IDLE])
+        results = run_idle(plan)
         text = render(results) + "\n" + plans.month(results.idle)
     else:
         text = render(run(plan, [options.only] if options.only else PARTS))

@@ -1,7 +1,7 @@
 """What nodes cost that nobody asks: three with default settings on one Postgres, each by way of a link that counts.
 
-A message is what goes over the wire at once; it may hold several statements. A day of write-ahead log is a day of what
-is written between two checkpoints, and for each checkpoint of a day the pages that are written whole after it.
+A message is what goes over the wire at once; it may hold several statements. The log is measured from one checkpoint
+on, after which every page is written whole once: for five minutes, by default, as long as it is to the next.
 """
 
 from __future__ import annotations
@@ -23,9 +23,6 @@ from tests.support.processes import until
 from tests.support.wire import Message, Overheard
 
 _DAY_S = 86_400.0
-#: How soon after a checkpoint every page that is written at all has been written whole.
-_PAGES_S = 15.0
-_CHECKPOINTS_A_DAY = 288
 #: A node that has just started looks around, workers' idle threads end, and autovacuum comes once a minute.
 _SETTLE_S = 75.0
 _WORKERS = "2"
@@ -86,14 +83,13 @@ def _measure(url: str, links: list[Link], members: list[Member], overheard: list
     with closing(psycopg2.connect(url)) as connection:
         connection.autocommit = True
         with connection.cursor() as cursor:
-            log = [_log(connection)]  # before it: pages that are written while it is under way are written whole
+            log = _log(connection)  # before it: pages that are written while it is under way are written whole
             cursor.execute("CHECKPOINT")
         began = time.monotonic()
         passed, cpu = [dict(link.passed) for link in links], [tree.cpu_s() for tree in trees]
-        for moment in (began + _PAGES_S, began + found.seconds):
-            time.sleep(max(0.0, moment - time.monotonic()))
-            log.append(_log(connection))
+        time.sleep(found.seconds)
         took = time.monotonic() - began
+        found.wal = _DAY_S / took * (_log(connection) - log)
         found.cpu = [100 * (tree.cpu_s() - before) / took for tree, before in zip(trees, cpu, strict=True)]
         grown = [{way: link.passed[way] - was[way] for way in was} for link, was in zip(links, passed, strict=True)]
         found.received, found.sent = (_DAY_S / took * sum(each[way] for each in grown) for way in ("down", "up"))
@@ -102,7 +98,6 @@ def _measure(url: str, links: list[Link], members: list[Member], overheard: list
     found.set_and_said = sum(len(message.statements) for message in asked) / took
     for message in asked:
         found.of_messages[_named(message)] += 1
-    found.wal = _a_day_of_log(log, took)
 
 
 def _named(message: Message) -> str:
@@ -117,9 +112,3 @@ def _log(connection: psycopg2.extensions.connection) -> int:
         cursor.execute("SELECT pg_current_wal_lsn() - '0/0'::pg_lsn")
         (position,) = cursor.fetchone() or (0,)
     return int(position)
-
-
-def _a_day_of_log(log: list[int], took: float) -> float:
-    begun, whole_pages, end = log
-    rate = (end - whole_pages) / max(1.0, took - _PAGES_S)
-    return rate * _DAY_S + _CHECKPOINTS_A_DAY * max(0.0, whole_pages - begun - rate * _PAGES_S)

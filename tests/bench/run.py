@@ -23,11 +23,10 @@ from tests.bench.ledger import events
 from tests.bench.plan import Plan
 from tests.bench.sample import Sample, measure
 from tests.bench.stage import PATH, Stage
+from tests.support.postgres import PostgresServer
 from tests.support.processes import ServerProcess
 
 PARTS = ("load", "isolated", "snapshot")
-#: A part of its own: what nodes cost that nobody asks.
-IDLE = "idle"
 SUBJECTS = {"bare": "/bare", "naive": "/naive", "ours": PATH}
 
 
@@ -53,16 +52,23 @@ def run(plan: Plan, parts: Collection[str] = PARTS) -> Results:
     """Starts everything, measures, and ends everything."""
     results = Results(machine=machine.describe())
     with tempfile.TemporaryDirectory() as name, Stage(plan.licenses, folder := Path(name)) as stage:
-        _describe(stage, plan, results)
+        _describe(stage.postgres, stage.url, plan, results)
         if "load" in parts:
             _load(stage, plan, results)
         if "isolated" in parts:
             results.cut_off = cut_off.measured(stage, plan)
-        if IDLE in parts:
-            results.idle = idle.measured(stage.postgres, folder, plan.idle_nodes, plan.idle_s)
         if "snapshot" in parts:
             with Stage(plan.many, folder) as large:
                 results.copying = copying.measured(stage, large, plan)
+    return results
+
+
+def run_idle(plan: Plan) -> Results:
+    """What idle nodes cost, on a Postgres that keeps nothing else: whatever is vacuumed is in its log."""
+    results = Results(machine=machine.describe())
+    with tempfile.TemporaryDirectory() as name, PostgresServer() as postgres:
+        _describe(postgres, postgres.url(), plan, results)
+        results.idle = idle.measured(postgres, Path(name), plan.idle_nodes, plan.idle_s)
     return results
 
 
@@ -73,9 +79,9 @@ def _load(stage: Stage, plan: Plan, results: Results) -> None:
     results.logged = events(stage.url)
 
 
-def _describe(stage: Stage, plan: Plan, results: Results) -> None:
-    results.fsync_ms = machine.fsync_ms(stage.postgres.data, plan.syncs)
-    with psycopg2.connect(stage.url) as connection:
+def _describe(postgres: PostgresServer, url: str, plan: Plan, results: Results) -> None:
+    results.fsync_ms = machine.fsync_ms(postgres.data, plan.syncs)
+    with psycopg2.connect(url) as connection:
         version = connection.server_version
     results.machine += f", Postgres {version // 10_000}.{version % 10_000}"
 

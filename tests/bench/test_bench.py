@@ -13,7 +13,7 @@ from tests.bench.cut_off import CutOff
 from tests.bench.idle import Idle
 from tests.bench.plan import Plan
 from tests.bench.report import BEGIN, END, render, targets, write_between
-from tests.bench.run import IDLE, SUBJECTS, Results, run
+from tests.bench.run import SUBJECTS, Results, run, run_idle
 from tests.bench.sample import Sample
 
 _TINIEST = Plan(
@@ -68,7 +68,7 @@ def test_a_copy_of_many_licenses_is_made_while_every_check_is_answered() -> None
 @pytest.mark.slow
 @pytest.mark.usefixtures("postgres_server")
 def test_an_idle_node_is_measured_on_every_side() -> None:
-    found = run(_TINIEST, [IDLE]).idle
+    found = run_idle(_TINIEST).idle
     assert found is not None
     assert 0 < found.messages <= found.set_and_said
     assert found.received > 0
