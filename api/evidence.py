@@ -38,16 +38,13 @@ class Evidence:
         self._database = database
         self._state = state
 
-    def suspects(self, asks: Sequence[Ask], known: Sequence[Known], *, seats: bool) -> set[int]:
-        """The places of the asks to which the ledger showed less than the copy holds. Asks nobody.
-
-        `seats`: whether seats were counted from the machines that the ledger showed.
-        """
+    def suspects(self, asks: Sequence[Ask], known: Sequence[Known]) -> set[int]:
+        """The places of the asks to which the ledger showed less than the copy holds. Asks nobody."""
         held = self._reader.held(asks) or [Known(None)] * len(asks)
         return {
             i
             for i, (ask, before, now) in enumerate(zip(asks, held, known, strict=True))
-            if now.orphan is not None or self._shows_less(ask, before, now, seats)
+            if now.orphan is not None or self._shows_less(ask, before, now)
         }
 
     def examine(self, ask: Ask, known: Known) -> LedgerContradicts | None:
@@ -72,7 +69,7 @@ class Evidence:
                 return
         raise self._contradiction(f"{table.name} {id} is not shown")
 
-    def _shows_less(self, ask: Ask, before: Known, now: Known, seats: bool) -> bool:
+    def _shows_less(self, ask: Ask, before: Known, now: Known) -> bool:
         if before.holding is None:
             return False
         if now.holding is None:
@@ -81,7 +78,6 @@ class Evidence:
         if license_id != now.holding.license.id:
             return False  # the key changed hands
         less = before.holding.active(ask.fingerprint) is not None and ask.fingerprint not in now.holding.machines
-        less = less or (seats and now.holding.seats < before.holding.seats)
         # What this node queued is in its copy before it is in the ledger.
         return less and not self._reader.is_own(license_id)
 

@@ -227,7 +227,7 @@ class Recorder:
         """By their places: the asks to which the ledger showed less than this node's copy holds, without a reason."""
         if self._evidence is None:
             return {}
-        suspects = self._evidence.suspects(asks, known, seats=False)
+        suspects = self._evidence.suspects(asks, known)
         found = {at: self._evidence.examine(asks[at], known[at]) for at in suspects}
         return {at: contradiction for at, contradiction in found.items() if contradiction is not None}
 
@@ -357,7 +357,7 @@ class Recorder:
     def _suspects(self, asks: list[Ask], known: list[Known]) -> set[int]:
         if self._evidence is None:
             return set()
-        return {i for i in self._evidence.suspects(asks, known, seats=True) if not known[i].busy}
+        return {i for i in self._evidence.suspects(asks, known) if not known[i].busy}
 
     def _examined(self, ask: Ask, known: Known) -> LedgerContradicts | None:
         """Outside the transaction, whose connection may be this process's only one."""

@@ -384,7 +384,7 @@ class Doubting:
         self._other, self._sold = other, sold
         self.held = threading.Event()
 
-    def suspects(self, asks: Sequence[Ask], _known: Sequence[Known], *, seats: bool) -> set[int]:
+    def suspects(self, asks: Sequence[Ask], _known: Sequence[Known]) -> set[int]:
         assert seats
         return set(range(len(asks)))
 
