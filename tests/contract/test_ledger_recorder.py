@@ -383,13 +383,14 @@ class Doubting:
     def __init__(self, other: Ledger, sold: Sold) -> None:
         self._other, self._sold = other, sold
         self.held = threading.Event()
+        self.holders: list[threading.Thread] = []
 
     def suspects(self, asks: Sequence[Ask], _known: Sequence[Known]) -> set[int]:
-        assert seats
         return set(range(len(asks)))
 
     def examine(self, _ask: Ask, _known: Known) -> None:
-        threading.Thread(target=self._hold).start()
+        self.holders.append(threading.Thread(target=self._hold))
+        self.holders[-1].start()
         assert self.held.wait(30)
 
     def _hold(self) -> None:
@@ -412,3 +413,5 @@ def test_a_license_that_others_take_while_the_copy_is_heard_is_waited_for_in_the
         evidence.held.clear()
         recorder.begin(operation(sold, Act.USAGE), as_it_is, told)
         assert told.only().verdict.code == "VALID"
+        for holder in evidence.holders:
+            holder.join(30)
