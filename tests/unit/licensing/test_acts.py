@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from api.licensing import DAY, Act, Code, Holding, Machine, Verdict, machine_id, retried
+from api.licensing import DAY, MOST_NEVER_CAME, Act, Code, Holding, Machine, Verdict, machine_id, retried
 from tests.unit.licensing.scenes import HERE, NOW, Scene, flawless
 
 
@@ -136,6 +136,15 @@ def test_a_denial_does_not_start_the_clock(basis: str, act: Act) -> None:
 
 def test_a_perpetual_policy_has_no_clock_to_start() -> None:
     assert _after(_unstarted("first_validation", None).decide(Act.VALIDATE)).license.expires_at is None
+
+
+@pytest.mark.parametrize(("known", "is_kept"), [(MOST_NEVER_CAME - 1, True), (MOST_NEVER_CAME, False)])
+def test_only_so_many_machines_that_were_never_heard_of_are_kept_as_gone(known: int, is_kept: bool) -> None:
+    verdict = flawless().on_call(fingerprint="a newcomer").on_holding(never_came=known).decide(Act.DEACTIVATE)
+    assert (verdict.code, verdict.valid) == (Code.VALID, True)
+    assert verdict.holding is not None
+    assert ("a newcomer" in verdict.holding.machines) is is_kept
+    assert verdict.holding.never_came == MOST_NEVER_CAME
 
 
 # -- retries ---------------------------------------------------------------------------------------------------------
