@@ -59,7 +59,7 @@ def measured(postgres: PostgresServer, folder: Path, nodes: int, seconds: float)
             link.tap = each
         members = [_started(site, url, link, rank) for rank, link in enumerate(links, start=1)]
         until(lambda: len(members[0].stats()["nodes"]) == nodes, "all nodes beat", 60)
-        _settle(url, min(_SETTLE_S, seconds))
+        _settle(postgres, min(_SETTLE_S, seconds))
         _measure(url, links, members, overheard, found)
     return found
 
@@ -69,12 +69,14 @@ def _started(site: Site, url: str, link: Link, rank: int) -> Member:
     return site.node(rank, DATABASE_URL=by_link, FAILBACK_DELAY="30", WEB_CONCURRENCY=_WORKERS).ready()
 
 
-def _settle(url: str, seconds: float) -> None:
-    """A catalog that was made a minute ago is vacuumed and analyzed, which is no part of any day to come."""
-    with closing(psycopg2.connect(url)) as connection:
-        connection.autocommit = True
-        with connection.cursor() as cursor:
-            cursor.execute("VACUUM ANALYZE")
+def _settle(postgres: PostgresServer, seconds: float) -> None:
+    """A server's catalogs that were made a minute ago are vacuumed and analyzed, which is no part of a day to come."""
+    for name in ("template1", "postgres", "idle"):
+        with closing(psycopg2.connect(postgres.url(name))) as connection:
+            connection.autocommit = True
+            with connection.cursor() as cursor:
+                for statement in ("VACUUM (FREEZE, ANALYZE)", "VACUUM (FREEZE) pg_catalog.pg_statistic"):
+                    cursor.execute(statement)
     time.sleep(seconds)
 
 
