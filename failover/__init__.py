@@ -64,10 +64,11 @@ When things fail
   the others go on. A try counts only where the event itself is at fault (`failover.proof`); after five it is set aside.
 - The queue is full: `QueueFull`, and nothing is dropped in silence.
 - The heartbeat table is emptied: every process writes its row again at its next beat; meanwhile nobody fails back.
-- A transaction pooler stands in between: nothing here lives in a session. A standby listens for word of a lease that was
-  resigned or handed over, and that is only a hint: without it, the next beat brings the lease along.
-- Nobody asks a node anything (`Hooks.is_busy`): it looks at the lease where its beat does not bring it, and in the moment
-  in which the lease ends; a busy one looks at every poll, and so finds a database that falls silent before a call does.
+- A transaction pooler stands in between: nothing here lives in a session. A standby listens for word of a lease that
+  was resigned or handed over, and that is only a hint: without it, the next beat brings the lease along.
+- Nobody asks a node anything (`Hooks.is_busy`): it looks at the lease where its beat does not bring it, and in the
+  moment in which the lease ends; a busy one looks at every poll, and so finds a database that falls silent before a
+  call does.
 
 Any loop can use it: `AutoFailover` is the short way in, `supervise` the full one.
 """
