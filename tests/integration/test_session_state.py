@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import uuid
 from collections.abc import Callable, Iterator
@@ -154,7 +155,8 @@ def test_what_another_client_of_the_pooler_has_set_does_not_reach_us(
             with spoiler.cursor() as cursor:
                 for _ in range(40):  # whichever of the pooler's sessions it gets
                     cursor.execute("SET search_path = nowhere")
-                    cursor.execute("SET statement_timeout = 1")
+                    with contextlib.suppress(psycopg2.errors.QueryCanceled):  # its session may have the limit already
+                        cursor.execute("SET statement_timeout = 1")
                     assert node.call("validate", sold.key).code == "VALID"
                     assert node.call("usage", sold.key).code == "VALID"
             spoiler.close()
