@@ -71,10 +71,20 @@ class Contention:
             if not waiting or self._monotonic() >= until:
                 break
             _pause(attempt)
+        if waiting:
+            found |= dict.fromkeys(chain.from_iterable(waiting), self._still_busy(operations, waiting))
+        return [found[place] for place in range(len(operations))]
+
+    def _still_busy(self, operations: Sequence[Operation], waiting: list[list[int]]) -> LedgerError:
+        """Why the calls at `waiting` were not carried out: tables that are locked, or their licenses."""
+        try:
+            if self._is_blocked():
+                return LedgerUnavailable("its tables are locked by others")
+        except LedgerError as error:
+            return error
         for places in waiting:
             self._is_in_the_way(operations[places[0]])
-            found |= dict.fromkeys(places, LedgerBusy("others hold the license"))
-        return [found[place] for place in range(len(operations))]
+        return LedgerBusy("others hold the license")
 
     def _tried(
         self, work: Work, operations: Sequence[Operation], places: list[int], found: dict[int, Outcome | BaseException]

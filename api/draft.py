@@ -28,13 +28,17 @@ class RequestIdReused(Exception):
 
 
 class Operation(msgspec.Struct, frozen=True, kw_only=True):
-    """One call on its way. `body_hash` (of the body without nonce and client) is given for idempotent calls only."""
+    """One call on its way. `body_hash` (of the body without nonce and client) is given for idempotent calls only.
+
+    `new_seats`: whether its machine may get a seat without the ledger.
+    """
 
     call: Call
     key_hash: str
     event_id: str
     nonce: str
     body_hash: str | None = None
+    new_seats: bool = True
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -129,7 +133,7 @@ class Draft:
             return retried
         watch = replace(self._watch, until=min(self._watch.until, as_of))
         verdict = retried.verdict if retried else decide(operation.call, holding, self._now, watch=watch)
-        if not is_certain(operation.call, holding, verdict, as_of):
+        if not is_certain(operation.call, holding, verdict, as_of, new_seats=operation.new_seats):
             return LedgerUnavailable(f"{verdict.code} is not certain without the ledger")
         outcome = retried or self._written(operation, holding, verdict, as_of)
         return replace(outcome, durability="queue", as_of=min(outcome.as_of, as_of))

@@ -5,7 +5,8 @@ the node's own snapshot does not say yes, since a denial is confirmed in the led
 change a license share the write lane: the licenses are locked in one message, decided one after the other, and written
 in the next. A check that turns out to change something (a license that runs from its first validation) moves there.
 The calls of a license that others hold, or whose statements are slow, have a lane of their own (`api.contention`);
-those that are busy for longer than the budget go on without the ledger, one by one.
+those that are busy for longer than the budget go on without the ledger, one by one. A ledger that is only busy with a
+license is there all the same, and other nodes may be giving its seats: no new seat is given without it.
 """
 
 from __future__ import annotations
@@ -17,13 +18,15 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TypeVar
 
+from msgspec.structs import replace
+
 from api.batcher import Batcher, Done, Flush, passed_on, waited
 from api.clock import Clock
 from api.contention import Contention, Outcomes, Work
 from api.draft import Draft, MustWrite, Operation, Outcome
 from api.evidence import Evidence
 from api.isolated import Isolated
-from api.ledger.errors import LedgerBusy, LedgerContradicts, LedgerError, LedgerRefused, LedgerUnavailable
+from api.ledger.errors import LedgerBusy, LedgerContradicts, LedgerRefused, LedgerUnavailable
 from api.ledger.records import Ask, Batch, Known
 from api.ledger.store import Ledger
 from api.licensing import WRITING_ACTS, decide
@@ -31,10 +34,8 @@ from api.node import Node
 from api.shared_state import SharedState
 from api.snapshot.reader import Reader
 
-_MAX_BATCH = 64
-_MAX_WAITING = 512
-_TRIES = 5
-_AT_ONCE_S = 0.2
+_MAX_BATCH, _MAX_WAITING = 64, 512
+_TRIES, _AT_ONCE_S = 5, 0.2
 _TOUCHED_MAX = 50_000
 
 #: Stands for a call that is not decided yet: whether the ledger shows all there is has to be asked first.
@@ -122,6 +123,8 @@ class Recorder:
         if self._state.cut_off_since is not None:
             return self._isolated.begin(operation, finish, done)
         if self._state.may_hold_queued and self._isolated.holds(operation):
+            if self._state.is_queued_while_busy(operation.key_hash):
+                return _while_busy(self._isolated, LedgerBusy("earlier calls wait for it"), operation, finish, done)
             return self._isolated.begin(operation, finish, done)
         return self._on_the_ledger(operation, finish, self._or_without_it(self._isolated, operation, finish, done))
 
@@ -157,8 +160,11 @@ class Recorder:
         """
 
         def recorded(outcome: T | BaseException) -> None:
-            if isinstance(outcome, (LedgerUnavailable, LedgerBusy, LedgerRefused)):
-                passed_on(partial(isolated.begin, operation, finish), _told_of(outcome, done))
+            if isinstance(outcome, LedgerBusy) and self._state.cut_off_since is None:
+                self._state.license_busy(operation.key_hash)
+                passed_on(partial(_while_busy, isolated, outcome, operation, finish), done)
+            elif isinstance(outcome, (LedgerUnavailable, LedgerBusy, LedgerRefused)):
+                passed_on(partial(isolated.begin, operation, finish), done)
             else:
                 done(outcome)
 
@@ -383,10 +389,12 @@ def _or(reason: type[Exception], begin: Callable[[Done[T]], None], done: Done[T]
     return ended
 
 
-def _told_of(first: LedgerError, done: Done[T]) -> Done[T]:
-    """`done` for a call that went on without the ledger: where it may not, a ledger that was only busy is said so."""
+def _while_busy(
+    isolated: Isolated, reason: LedgerBusy, operation: Operation, finish: Callable[[Outcome], T], done: Done[T]
+) -> None:
+    """Begins a call without the ledger, which is there: where that may not be done, `reason` is the outcome."""
 
     def ended(outcome: T | BaseException) -> None:
-        done(first if isinstance(outcome, LedgerUnavailable) and isinstance(first, LedgerBusy) else outcome)
+        done(reason if isinstance(outcome, LedgerUnavailable) else outcome)
 
-    return ended
+    isolated.begin(replace(operation, new_seats=False), finish, ended)

@@ -45,7 +45,9 @@ _CONTRADICTED_AT = 48
 _CLOCK_TRUSTED_AT = 56
 #: When (monotonic) a client last called.
 _CALLED_AT = _MOMENTS_AT + _MOMENTS * _MOMENT.size
-_SIZE = _CALLED_AT + _MOMENT.size
+#: When (monotonic) a call last went into the queue because its license was busy, kept as above.
+_BUSY_MOMENTS_AT = _CALLED_AT + _MOMENT.size
+_SIZE = _BUSY_MOMENTS_AT + _MOMENTS * _MOMENT.size
 #: For how long a contradiction that no call meets any more is still said.
 _CONTRADICTED_FOR_S = 600.0
 
@@ -97,7 +99,15 @@ class SharedState:
 
     def license_changed(self, key_hash: str) -> None:
         """To be called after a write to the license of this key, before it is answered."""
-        _MOMENT.pack_into(self._map, _moment_at(key_hash), self._monotonic())
+        _MOMENT.pack_into(self._map, _MOMENTS_AT + _place_of(key_hash), self._monotonic())
+
+    def license_busy(self, key_hash: str) -> None:
+        """To be called before a call on the license of this key is queued though the ledger is there."""
+        _MOMENT.pack_into(self._map, _BUSY_MOMENTS_AT + _place_of(key_hash), self._monotonic())
+
+    def is_queued_while_busy(self, key_hash: str) -> bool:
+        """Whether queued events of this license are there because it was busy, and not because the ledger was away."""
+        return self._past(_BUSY_MOMENTS_AT + _place_of(key_hash)) > self.last_cut_off
 
     def everything_changed(self) -> None:
         """To be called after an admin's change, before it is answered: it may touch any license."""
@@ -106,7 +116,7 @@ class SharedState:
 
     def changed_at(self, key_hash: str) -> float:
         """When (monotonic) this node last wrote what the license of this key is; 0 where it never did."""
-        return max(self._past(_moment_at(key_hash)), self._past(_EVERYTHING_AT))
+        return max(self._past(_MOMENTS_AT + _place_of(key_hash)), self._past(_EVERYTHING_AT))
 
     @property
     def cut_off_since(self) -> float | None:
@@ -249,5 +259,6 @@ def _open(path: Path) -> int:
     return file
 
 
-def _moment_at(key_hash: str) -> int:
-    return _MOMENTS_AT + zlib.crc32(key_hash.encode()) % _MOMENTS * _MOMENT.size
+def _place_of(key_hash: str) -> int:
+    """Where among the moments of all licenses the one of this key is."""
+    return zlib.crc32(key_hash.encode()) % _MOMENTS * _MOMENT.size

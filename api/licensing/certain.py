@@ -18,14 +18,15 @@ _CERTAIN = frozenset(
 )
 
 
-def is_certain(call: Call, before: Holding, verdict: Verdict, as_of: float) -> bool:
+def is_certain(call: Call, before: Holding, verdict: Verdict, as_of: float, *, new_seats: bool = True) -> bool:
     """Whether `verdict`, decided on `before` as it was known at `as_of`, may be signed without the ledger.
 
-    Seats, uses, and the clocks of machines and check-ins are denied by nobody who does not know of all of them.
+    `new_seats`: whether a machine that holds no seat may get one. Seats, uses, and the clocks of machines and check-ins
+    are denied by nobody who does not know of all of them.
     """
     if verdict.valid:
-        seats_as_usual = before.license.policy.isolated_activation or before.active(call.fingerprint) is not None
-        return call.act is not Act.ACTIVATE or seats_as_usual
+        may_be_seated = new_seats and before.license.policy.isolated_activation
+        return call.act is not Act.ACTIVATE or may_be_seated or before.active(call.fingerprint) is not None
     if verdict.code is Code.EXPIRED:
         until = before.license.valid_until
         return until is not None and until <= as_of

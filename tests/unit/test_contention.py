@@ -127,6 +127,27 @@ def test_licenses_that_wait_alone_are_tried_in_turn_and_each_gets_its_own_answer
     assert {one.key_hash for one in batch if knows.goes_alone(one)} == {"held", "slow"}
 
 
+def test_tables_that_are_locked_are_found_by_one_that_waits_alone_and_cost_no_other_its_answer(
+    made: Callable[[bool], Contention], clock: FakeClock
+) -> None:
+    work = Work(clock, {"held": LedgerBusy("held")})
+    knows, batch = made(True), calls("held", "a")
+    assert told(knows.carried_alone(work, batch)) == ["LedgerUnavailable", "a-1"]
+    assert not knows.goes_alone(batch[0])
+
+
+@pytest.mark.parametrize("error", [LedgerUnavailable("gone"), NoConnection("none")], ids=["gone", "none"])
+def test_a_ledger_that_cannot_be_asked_about_its_locks_costs_no_other_its_answer(
+    clock: FakeClock, error: LedgerError
+) -> None:
+    def fail() -> bool:
+        raise error
+
+    work = Work(clock, {"held": LedgerBusy("held")})
+    outcomes = told(Contention(Clock(monotonic=clock), _BUDGET_S, fail).carried_alone(work, calls("held", "a")))
+    assert outcomes == [type(error).__name__, "a-1"]
+
+
 def test_one_that_is_let_go_of_in_time_is_answered(made: Callable[[bool], Contention], clock: FakeClock) -> None:
     bad: dict[str, Exception] = {"held": LedgerBusy("held")}
     work = Work(clock, bad)

@@ -134,6 +134,21 @@ def test_a_change_from_before_a_reboot_is_no_change_to_come(tmp_path: Path, cloc
     assert state.changed_at("a") == 5.0
 
 
+def test_a_license_was_queued_while_busy_until_the_ledger_itself_is_away(tmp_path: Path, clock: FakeClock) -> None:
+    state, sibling = SharedState(tmp_path / "state", clock), SharedState(tmp_path / "state", clock)
+    assert not state.is_queued_while_busy("a")
+    state.license_busy("a")
+    assert [sibling.is_queued_while_busy(key) for key in ("a", "b")] == [True, False]
+    assert state.changed_at("a") == 0.0
+    clock.time += 1
+    state.cut_off()
+    state.reconnected()
+    assert not sibling.is_queued_while_busy("a")
+    clock.time += 1
+    state.license_busy("a")
+    assert sibling.is_queued_while_busy("a")
+
+
 def test_more_keys_than_places_push_out_those_with_the_fewest_failures(clock: FakeClock) -> None:
     state = SharedState(None, clock)
     for _ in range(30):

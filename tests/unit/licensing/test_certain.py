@@ -48,3 +48,19 @@ def test_a_new_seat_is_given_only_where_the_policy_lets_it() -> None:
         verdict = scene.decide(Act.ACTIVATE)
         assert verdict.valid
         assert is_certain(replace(scene.call, act=Act.ACTIVATE), scene.holding, verdict, NOW - DAY) is allowed
+
+
+def test_where_no_new_seats_are_given_a_machine_that_holds_one_is_activated_again() -> None:
+    seated = flawless()
+    for scene, allowed in ((seated, True), (seated.on_holding(machines={}, seats=0), False)):
+        assert scene.holding is not None
+        call, verdict = replace(scene.call, act=Act.ACTIVATE), scene.decide(Act.ACTIVATE)
+        assert verdict.valid
+        assert is_certain(call, scene.holding, verdict, NOW, new_seats=False) is allowed
+
+
+def test_where_no_new_seats_are_given_every_other_yes_is_certain() -> None:
+    scene = flawless()
+    assert scene.holding is not None
+    for act in set(Act) - {Act.ACTIVATE}:
+        assert is_certain(replace(scene.call, act=act), scene.holding, scene.decide(act), NOW, new_seats=False)
