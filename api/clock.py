@@ -43,8 +43,9 @@ class Clock:
         self._sampled_at = monotonic()
         self._sampled = False
         self._lock = threading.Lock()
-        #: What the wall clock was last known to be ahead by, and when the ledger was known before this process began.
-        self._skew = 0.0
+        #: What the wall clock was last known to be ahead by, None where nobody measured it, and when the ledger was
+        #: known before this process began.
+        self._skew: float | None = None
         self._witnesses: tuple[float, ...] = ()
         #: By how much the ledger's clock is ahead of what this node goes by; 0 where it goes by that.
         self._ledger_gap = 0.0
@@ -154,9 +155,10 @@ class Clock:
 
     def _judged_at_start(self, offset: float, error: float) -> Belief:
         wall, now = self._wall(), self.monotonic()
-        belief = judge_start(Start(now + offset, wall, wall - self._skew, self._witnesses), error)
+        expected, measured = wall - (self._skew or 0.0), self._skew is not None
+        belief = judge_start(Start(now + offset, wall, expected, self._witnesses, measured), error)
         # Whoever asks for the time before it is decided gets the ledger's, and signs nothing.
-        self._offset = wall - self._skew - now if belief is Belief.CARRIED else offset
+        self._offset = expected - now if belief is Belief.CARRIED else offset
         if belief is Belief.CARRIED:
             self._error, self._sampled_at = error, now
         return belief

@@ -49,12 +49,14 @@ class Start(NamedTuple):
     """What a node that has just started reads. `expected`: its machine's clock, less what that was last ahead by.
 
     `witnesses`: moments of ledger time that this cluster, or this node, has known; the newest may be of just now.
+    `measured`: whether it is known what the machine's clock was ahead by, from a time when the ledger's was believed.
     """
 
     ledger: float
     wall: float
     expected: float
     witnesses: Sequence[float] = ()
+    measured: bool = False
 
 
 def judge_start(start: Start, error: float = 0.0) -> Belief:
@@ -68,9 +70,10 @@ def judge_start(start: Start, error: float = 0.0) -> Belief:
     if min(abs(start.ledger - start.wall), abs(start.ledger - start.expected)) <= START_TOLERANCE_S:
         return Belief.LEDGER
     floor = max(start.witnesses, default=float("-inf")) - near
-    if (start.ledger < floor) != (start.expected < floor):
-        return Belief.CARRIED if start.ledger < floor else Belief.LEDGER
-    return Belief.NOBODY
+    if start.ledger >= floor > start.expected:
+        return Belief.LEDGER
+    # That the ledger's clock is wrong makes no other right: one that nobody has measured may be hours ahead.
+    return Belief.CARRIED if start.measured and start.expected >= floor > start.ledger else Belief.NOBODY
 
 
 def _stands_beside(moment: float, witnesses: Sequence[float], near: float) -> bool:

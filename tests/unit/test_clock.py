@@ -232,6 +232,11 @@ NOW = 10 * YEARS
         ({"ledger": NOW, "wall": NOW + 5 * HOUR, "skew": 5 * HOUR, "as_of": NOW - 86_400}, NOW),  # always 5 h ahead
         ({"ledger": NOW, "wall": NOW + 5 * HOUR, "calls": (NOW - 1,)}, NOW),
         ({"ledger": NOW, "wall": NOW + 5 * HOUR}, None),
+        # The database's host lost its time, and nobody knows how far ahead this machine is: it has no disk.
+        ({"ledger": NOW - YEARS, "wall": NOW + HOUR, "calls": (NOW - 5,)}, None),
+        ({"ledger": NOW - 86_400, "wall": NOW + 120, "calls": (NOW - 10, NOW - 5)}, None),
+        ({"ledger": NOW - YEARS, "wall": NOW + HOUR, "skew": HOUR, "as_of": NOW - 86_400}, NOW),
+        ({"ledger": NOW - YEARS, "wall": NOW + HOUR, "calls": (NOW + HOUR - 5,)}, NOW + HOUR),
     ],
 )
 def test_a_node_that_starts_goes_by_what_is_vouched_for(readings: dict[str, float], time: float | None) -> None:
@@ -248,6 +253,20 @@ def test_a_start_that_was_not_decided_is_decided_when_others_sign() -> None:
     clock.sample(NOW, 100.0, 100.0)
     assert clock.is_trusted
     assert clock.dispute is None
+
+
+def test_a_start_beside_a_ledger_that_was_set_back_is_decided_when_that_is_put_right_or_an_operator_says_so() -> None:
+    calls = (NOW - 5,)
+    clock = started(NOW - YEARS, NOW + HOUR, calls=calls)
+    assert clock.dispute is not None
+    clock.sample(NOW, 100.0, 100.0)
+    assert clock.is_trusted
+    assert clock.now() == NOW
+    said = started(NOW - YEARS, NOW + HOUR, calls=calls)
+    said.trust()
+    said.sample(NOW - YEARS, 100.0, 100.0)
+    assert said.is_trusted
+    assert said.now() == NOW - YEARS
 
 
 def test_without_the_ledger_a_node_starts_from_its_copy_unless_its_clock_is_behind_that() -> None:
