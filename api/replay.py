@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from sqlalchemy import delete, select
 
 from api.clock import Clock
+from api.clock_judge import TOLERANCE_S
 from api.draft import TOUCH_EVERY_S
 from api.evidence import Evidence
 from api.isolated import from_row
@@ -44,7 +45,8 @@ class LedgerReplay:
 
     def __call__(self, origin: str, batch: Sequence[Queued]) -> None:
         """Commits all of `batch`, or nothing. Raises `Unreadable`, `Doubted`, `NotTaken`, and `LedgerUnavailable`."""
-        pasts = [_read(origin, queued) for queued in batch]
+        latest = self._clock.now() + TOLERANCE_S
+        pasts = [_read(origin, queued, latest) for queued in batch]
         try:
             self._replay(pasts)
         except LedgerError as error:
@@ -191,19 +193,19 @@ class _Read(NamedTuple):
     past: Past
 
 
-def _read(origin: str, queued: Queued) -> _Read:
-    """Raises `Unreadable`."""
+def _read(origin: str, queued: Queued, latest: float) -> _Read:
+    """`latest`: see `Past`. Raises `Unreadable`."""
     try:
         event = replace(from_row(queued.event), origin=origin, origin_seq=queued.position)
-        return _Read(event, _past(event, msgspec.convert(event.data["call"], Call)))
+        return _Read(event, _past(event, msgspec.convert(event.data["call"], Call), latest))
     except (msgspec.MsgspecError, KeyError, ValueError, TypeError) as error:
         raise Unreadable(f"{type(error).__name__}: {error}") from error
 
 
-def _past(event: Event, call: Call) -> Past:
+def _past(event: Event, call: Call, latest: float) -> Past:
     data = event.data
     code, valid = Code(data["code"]), bool(data["valid"])
-    return Past(call=call, code=code, valid=valid, at=event.occurred_at, started=data.get("started"))
+    return Past(call=call, code=code, valid=valid, at=event.occurred_at, started=data.get("started"), latest=latest)
 
 
 def _meaning(error: LedgerError) -> Exception:

@@ -24,13 +24,17 @@ _KEEPS_FROM_CHECKING_IN = frozenset({Code.BANNED, Code.SUSPENDED, Code.EXPIRED})
 
 
 class Past(msgspec.Struct, frozen=True, kw_only=True):
-    """A call that was answered at `at` (ledger time). `started`: the expiry that the answer began, if it did."""
+    """A call that was answered at `at` (ledger time). `started`: the expiry that the answer began, if it did.
+
+    `latest`: what no right clock says yet. A machine that came or left beyond it did so by a clock that was set.
+    """
 
     call: Call
     code: Code
     valid: bool
     at: float
     started: float | None = None
+    latest: float = float("inf")
 
 
 class Merged(msgspec.Struct, frozen=True):
@@ -49,14 +53,14 @@ def merge(past: Past, holding: Holding) -> Merged:
 
 def _activate(past: Past, holding: Holding) -> Merged:
     machine = _machine(past, holding)
-    if not past.valid or (machine is not None and _moved_at(machine) > past.at):
+    if not past.valid or (machine is not None and _moved_at(past, machine) > past.at):
         return Merged(holding)
     return _seat(past, holding, past.at)
 
 
 def _deactivate(past: Past, holding: Holding) -> Merged:
     machine = _machine(past, holding)
-    if machine is not None and _moved_at(machine) > past.at:
+    if machine is not None and _moved_at(past, machine) > past.at:
         return Merged(holding)
     return Merged(_still_beating(past, machine, leave_seat(past.call, holding, past.at)))
 
@@ -66,7 +70,7 @@ def _ping(past: Past, holding: Holding) -> Merged:
     if machine is None or not (machine.active or machine.culled):
         return Merged(_beaten_elsewhere(past, holding) if past.valid else holding)
     # It had beaten all along, and the leader that culled it could not know.
-    merged = Merged(holding) if machine.active else _seat(past, holding, _moved_at(machine))
+    merged = Merged(holding) if machine.active else _seat(past, holding, _moved_at(past, machine))
     machine = _machine(past, merged.holding)
     assert machine is not None
     beaten = replace(machine, heartbeat_at=max(past.at, machine.heartbeat_at or 0.0))
@@ -77,7 +81,7 @@ def _beaten_elsewhere(past: Past, holding: Holding) -> Holding:
     """A ping from after the machine left, or before it came: by a call that is still to be replayed it had a seat."""
     known = _machine(past, holding)
     machine = known or absent(past.call, holding)
-    if past.at <= max(_moved_at(machine), machine.heartbeat_at or 0.0):
+    if past.at <= max(_moved_at(past, machine), machine.heartbeat_at or 0.0):
         return holding
     beaten = replace(machine, heartbeat_at=past.at)
     return never_came(holding, beaten) if known is None else with_machine(holding, beaten)
@@ -162,5 +166,10 @@ def _machine(past: Past, holding: Holding) -> Machine | None:
     return holding.machines.get(past.call.fingerprint or "")
 
 
-def _moved_at(machine: Machine) -> float:
-    return machine.created_at if machine.seat_at is None else machine.seat_at
+def _moved_at(past: Past, machine: Machine) -> float:
+    """When the machine last came or left. A moment still to come is not later than a call that comes after it in the
+
+    log: one hour of a wrong clock would hold a seat for years.
+    """
+    moved = machine.created_at if machine.seat_at is None else machine.seat_at
+    return moved if moved <= past.latest else min(machine.created_at, past.at)

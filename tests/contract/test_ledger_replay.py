@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from sqlalchemy import text
 
 from api.clock import Clock
@@ -42,6 +43,20 @@ def test_a_machine_is_seen_though_its_license_was_by_another_a_moment_ago(ledger
         replay("origin", [Queued(position, row, 0, at)])
     assert rows(ledger.database, tables.machines, id=here.id)[0]["last_seen_at"] == 2_030.0
     assert license_row(ledger.database, sold)["last_seen_at"] == 2_030.0
+
+
+@pytest.mark.parametrize(("ahead", "seats"), [(30.0, 1), (3_600.0, 0), (2 * 365 * 86_400.0, 0)])
+def test_a_machine_seated_while_the_ledgers_clock_was_ahead_leaves_with_a_deactivation_that_is_replayed(
+    ledger: Ledger, ahead: float, seats: int
+) -> None:
+    sold, clock = sell(ledger.database), Clock()
+    pc = replace(machine(sold, "pc", active=True), seat_at=clock.now() + ahead)
+    seat(ledger, sold, pc)
+    data = {"call": {"act": "deactivate", "fingerprint": "pc"}, "code": "VALID", "valid": True}
+    row = to_row(event(sold, type="deactivate", mode="isolated", occurred_at=clock.now(), data=data))
+    LedgerReplay(ledger, "n", clock)("origin", [Queued(1, row, 0, clock.now())])
+    assert license_row(ledger.database, sold)["seats"] == seats
+    assert rows(ledger.database, tables.machines, id=pc.id)[0]["active"] is (seats == 1)
 
 
 # -- what goes wrong -------------------------------------------------------------------------------------------------

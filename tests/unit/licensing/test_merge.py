@@ -94,6 +94,35 @@ def test_a_seat_taken_by_a_later_call_is_not_freed_by_an_earlier_one() -> None:
     assert merge(_past(Act.DEACTIVATE, NOW + 1), holding).holding.seats == 0
 
 
+@pytest.mark.parametrize(("ahead", "seats"), [(30.0, 1), (3_600.0, 0), (2 * 365 * DAY, 0)])
+def test_a_seat_taken_at_a_moment_to_come_is_not_taken_later_than_a_deactivation_after_it(
+    ahead: float, seats: int
+) -> None:
+    """The ledger's clock was set ahead when it was taken; half a minute is what clocks may differ by."""
+    holding = _holding(_machine(seat_at=NOW + ahead))
+    left = merge(_past(Act.DEACTIVATE, NOW - 1, latest=NOW + 60), holding).holding
+    assert left.seats == seats
+    assert left.machines[PC].seat_at == (NOW + ahead if seats else NOW - 1)
+
+
+def test_a_machine_that_left_at_a_moment_to_come_is_let_in_again_and_so_is_one_that_came_then() -> None:
+    for machine in (
+        _machine(active=False, seat_at=NOW + DAY),
+        _machine(active=False, created_at=NOW + DAY, seat_at=None),
+    ):
+        come = merge(_past(Act.ACTIVATE, NOW - 1, latest=NOW + 60), _holding(machine, seats=0)).holding
+        assert (come.seats, come.machines[PC].seat_at) == (1, NOW - 1)
+
+
+def test_a_culled_machine_that_comes_back_by_its_ping_has_its_seat_since_no_moment_to_come() -> None:
+    culled = _machine(active=False, culled=True, seat_at=NOW + DAY)
+    ping = _past(Act.PING, NOW, latest=NOW + 60)
+    back = merge(ping, _holding(culled, seats=0)).holding
+    assert (back.seats, back.machines[PC].seat_at, back.machines[PC].heartbeat_at) == (1, NOW - 100, NOW)
+    left = merge(ping, _holding(replace(culled, culled=False), seats=0)).holding
+    assert (left.seats, left.machines[PC].heartbeat_at) == (0, NOW)
+
+
 def test_a_denied_call_has_no_effect() -> None:
     for act in (Act.ACTIVATE, Act.USAGE):
         holding = _holding()
