@@ -33,6 +33,7 @@ PROBLEMS: dict[str, tuple[int, str]] = {
     "RESOURCE_NOT_FOUND": (404, "There is no such resource"),
     "CONFLICT": (409, "The resource's state does not allow this"),
     "REQUEST_ID_REUSED": (422, "The request id was used for a call with another body"),
+    "IDEMPOTENCY_KEY_REUSED": (422, "The Idempotency-Key was used for another call"),
     "INTERNAL": (500, "Something broke here"),
     "STARTING": (503, "The node is starting"),
     "LEDGER_UNAVAILABLE": (503, "The ledger cannot be reached"),

@@ -6,6 +6,7 @@ import hmac
 import re
 import threading
 
+import msgspec
 from flask import Request
 from sqlalchemy import select
 
@@ -26,6 +27,13 @@ _CACHED_S = 1.0
 _ALL = frozenset(Scope)
 
 
+class Authorized(msgspec.Struct, frozen=True):
+    """The caller with this token, whose hash is kept and not the token, and what it may do."""
+
+    token_hash: str
+    scopes: frozenset[str]
+
+
 class AdminAuth:
     """Checks `Authorization: Bearer`. One per process: the hashes of all good tokens are kept for a second."""
 
@@ -38,18 +46,19 @@ class AdminAuth:
         self._changes = 0
         self._lock = threading.Lock()
 
-    def require(self, request: Request, scope: Scope) -> None:
-        """Raises `RATE_LIMITED`, `TOKEN_INVALID`, `SCOPE_MISSING` or `STARTING`, and `LedgerError`.
+    def require(self, request: Request, scope: Scope) -> Authorized:
+        """Who calls. Raises `RATE_LIMITED`, `TOKEN_INVALID`, `SCOPE_MISSING` or `STARTING`, and `LedgerError`.
 
         Only failures are limited: a token known to be good is let in however many wrong ones came from its address.
         """
         found = _BEARER.fullmatch(request.headers.get("Authorization", ""))
         presented, address = None if found is None else secret_hash(found.group(1)), request.remote_addr or ""
         scopes = None if presented is None else self._scopes(address, presented)
-        if scopes is None:
+        if presented is None or scopes is None:
             raise self._failure(address, presented)
         if scope not in scopes:
             raise Problem("SCOPE_MISSING", f"needs the scope {scope}", scope=scope)
+        return Authorized(presented, scopes)
 
     def _failure(self, address: str, presented: str | None) -> Problem:
         retry_after = self._limiter.retry_after(address, presented)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import chain, islice
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import msgspec
 from flask import Blueprint, Response, request
@@ -16,20 +17,26 @@ from api.problems import Malformed, Problem
 from api.resources import event_log
 from api.resources.actions import ACTIONS
 from api.resources.csv_text import to_csv, told_where_broken
+from api.resources.idempotency import EVERY_TIME, Effect, Once
 from api.resources.kinds import Kind
 from api.resources.nodes import nodes
-from api.resources.schemas import BODIES, NodeActionBody, parse
+from api.resources.schemas import BODIES, Body, NodeActionBody, parse
 from api.resources.store import Resources
 from api.resources.token_store import Scope
 from api.runtime import Runtime
+from api.schemas import is_request_id
 from api.supervision import cluster
-from api.tokens import AdminAuth
+from api.tokens import AdminAuth, Authorized
 
 _DEFAULT_LIMIT = 50
 _CSV_LIMIT = 1_000_000
 #: How many exports a node sends at a time. Each has a thread for as long as its reader takes.
 _EXPORTS = 4
 _EXPORT_RETRY_S = 5
+#: What a token with `licenses:write` alone is shown of what it writes.
+_UNREAD = ("id", "key")
+
+B = TypeVar("B", bound=Body)
 
 
 def blueprint(runtime: Runtime, auth: AdminAuth) -> Blueprint:
@@ -50,8 +57,29 @@ def blueprint(runtime: Runtime, auth: AdminAuth) -> Blueprint:
         _add_resource(admin, kind, door, resources)
     _add_actions(admin, door, resources)
     _add_events(admin, door, resources, _Exports(runtime.settings.workers))
-    _add_nodes(admin, door, runtime)
+    _add_nodes(admin, door, resources, runtime)
     return admin
+
+
+class Written(msgspec.Struct, Generic[B], frozen=True):
+    """A call that changes something. `shown`: its token may also read what it changes."""
+
+    body: B
+    effect: Effect
+    shown: bool
+
+    def answer(self, write: Callable[[], dict[str, Any]], status: int = 200) -> Response:
+        """The resource that `write` gives, or the license that it conflicts with, as far as the caller may see it."""
+        try:
+            return json(self._visible(write()), status)
+        except Problem as problem:
+            if "license" in problem.members:
+                problem.members["license"] = self._visible(problem.members["license"])
+            raise
+
+    def _visible(self, resource: dict[str, Any]) -> dict[str, Any]:
+        """All of it; for a token that may not read, its id and, of a license that was given one, the key."""
+        return resource if self.shown else {name: resource[name] for name in _UNREAD if name in resource}
 
 
 class _Door:
@@ -66,17 +94,31 @@ class _Door:
         self._auth.require(request, scope)
         return _query(lists)
 
-    def write(self, scope: Scope = Scope.LICENSES_WRITE, *, bodiless: bool = False) -> bytes:
-        """The raw body; `{}` where a `bodiless` call has none."""
+    def write(self, type: type[B], scope: Scope = Scope.LICENSES_WRITE, *, bodiless: bool = False) -> Written[B]:
+        """A call that changes something, well formed; a `bodiless` one may come without a body. Raises `STARTING`."""
+        raw, caller = self.take(scope, bodiless=bodiless)
+        key = _idempotency_key()
+        body = parse(type, raw)
+        self.started()
+        return Written(body, self._effect(key, caller, body), Scope.LICENSES_READ in caller.scopes)
+
+    def take(self, scope: Scope = Scope.LICENSES_WRITE, *, bodiless: bool = False) -> tuple[bytes, Authorized]:
+        """The raw body, `{}` where a `bodiless` call has none, and who sent it."""
         has_body = bool(request.content_length) or "Transfer-Encoding" in request.headers
         raw = read_json_body(request) if has_body or not bodiless else b"{}"
-        self._auth.require(request, scope)
+        caller = self._auth.require(request, scope)
         _query(allowed=False)
-        return raw
+        return raw, caller
 
     def started(self) -> None:
         """To be called once the call itself is found to be well formed. Raises `STARTING`."""
         self._runtime.require_started()
+
+    def _effect(self, key: str | None, caller: Authorized, body: Body) -> Effect:
+        if key is None:
+            return EVERY_TIME
+        held, current = self._runtime.settings.signing_keys, self._runtime.signer.kid
+        return Once(key, caller.token_hash, request.path, body, held, current)
 
 
 def _add_resource(admin: Blueprint, kind: Kind, door: _Door, resources: Resources) -> None:
@@ -89,9 +131,8 @@ def _add_resource(admin: Blueprint, kind: Kind, door: _Door, resources: Resource
         return json(resources.page(kind, query, limit, cursor))
 
     def create() -> Response:
-        body = parse(BODIES[kind], door.write())
-        door.started()
-        return json(resources.create(kind, body), 201)
+        call = door.write(BODIES[kind])
+        return call.answer(lambda: resources.create(kind, call.body, call.effect), 201)
 
     def get(id: str) -> Response:
         door.read()
@@ -99,12 +140,11 @@ def _add_resource(admin: Blueprint, kind: Kind, door: _Door, resources: Resource
         return json(resources.get(kind, id))
 
     def update(id: str) -> Response:
-        body = parse(BODIES[kind], door.write())
-        door.started()
-        return json(resources.update(kind, id, body))
+        call = door.write(BODIES[kind])
+        return call.answer(lambda: resources.update(kind, id, call.body))
 
     def delete(id: str) -> Response:
-        door.write(bodiless=True)
+        door.take(bodiless=True)
         door.started()
         resources.delete(kind, id)
         return Response(status=204)
@@ -121,9 +161,8 @@ def _add_resource(admin: Blueprint, kind: Kind, door: _Door, resources: Resource
 
 def _add_actions(admin: Blueprint, door: _Door, resources: Resources) -> None:
     def act(id: str, action: str) -> Response:
-        body = parse(ACTIONS[action].body, door.write(bodiless=True))
-        door.started()
-        return json(resources.act(id, action, body))
+        call = door.write(ACTIONS[action].body, bodiless=True)
+        return call.answer(lambda: resources.act(id, action, call.body, call.effect))
 
     _route(admin, f"/licenses/<id>/actions/<any({', '.join(map(repr, ACTIONS))}):action>", "POST", "license-act", act)
 
@@ -160,17 +199,22 @@ def _add_events(admin: Blueprint, door: _Door, resources: Resources, exports: _E
     _route(admin, "/events", "GET", "events", events)
 
 
-def _add_nodes(admin: Blueprint, door: _Door, runtime: Runtime) -> None:
+def _add_nodes(admin: Blueprint, door: _Door, resources: Resources, runtime: Runtime) -> None:
     def all() -> Response:
         door.read(Scope.STATS_READ)
         door.started()
         return json({"items": nodes(runtime.admins, runtime.clock.now()), "next": None})
 
     def act(action: str) -> Response:
-        body = parse(NodeActionBody, door.write(Scope.NODES_WRITE))
-        door.started()
+        call = door.write(NodeActionBody, Scope.NODES_WRITE)
         timeout = runtime.settings.heartbeat_timeout
-        return json(cluster.hand_to(runtime.admins, body.to, timeout, promote=action == "promote"))
+
+        def handed_over() -> dict[str, Any]:
+            recorded = partial(call.effect.record, now=runtime.clock.now())
+            promote = action == "promote"
+            return cluster.hand_to(runtime.admins, call.body.to, timeout, promote=promote, recorded=recorded)
+
+        return json(resources.once(call.effect, handed_over))
 
     _route(admin, "/nodes", "GET", "nodes", all)
     _route(admin, "/nodes/actions/<any(switchover, promote):action>", "POST", "node-act", act)
@@ -201,6 +245,14 @@ def _while_held(text: Iterator[str], held: contextlib.ExitStack) -> Iterator[str
 
 def _route(admin: Blueprint, rule: str, method: str, name: str, view: Callable[..., Response]) -> None:
     admin.add_url_rule(rule, name, view, methods=[method])
+
+
+def _idempotency_key() -> str | None:
+    """The request's `Idempotency-Key`; None where a call may be repeated anyway, or has none. Raises `Malformed`."""
+    sent = request.headers.get("Idempotency-Key") if request.method == "POST" else None
+    if sent is not None and not is_request_id(sent):
+        raise Malformed("Idempotency-Key", "must be 8 to 64 of A-Z a-z 0-9 _ -")
+    return sent
 
 
 def _page(query: dict[str, str]) -> tuple[int, str | None]:

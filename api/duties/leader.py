@@ -153,6 +153,7 @@ def duties_of(settings: Settings) -> list[Duty]:
         Duty("event retention", 10.0, by_date(partial(retention.forget_events, keep=keep), pace), quiet_s=300.0),
         Duty("tidying", 3600.0, by_date(partial(retention.tidy, keep=keep), pace)),
         Duty("machines", 3600.0, by_date(partial(retention.forget_machines, keep=keep), pace)),
+        Duty("answers", 3600.0, by_date(retention.forget_answers, pace)),
     ]
 
 

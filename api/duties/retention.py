@@ -20,12 +20,24 @@ from api import logs
 from api.duties.rollup import rolled_up_until
 from api.duties.rows import add_to_mark, mark, set_mark
 from api.duties.terms import Writing
-from api.ledger.tables import REMOVED_NOT_NORMAL, events, heartbeats, licenses, log_head, machines, notices, outbox
+from api.ledger.tables import (
+    REMOVED_NOT_NORMAL,
+    events,
+    heartbeats,
+    idempotency_records,
+    licenses,
+    log_head,
+    machines,
+    notices,
+    outbox,
+)
 from api.licensing import DAY, Act
 
 _log = logs.get("duties")
 
 _CHUNK = 2_000
+#: A day is promised; nodes' clocks may differ by less than the rest.
+ANSWERS_KEPT_S = DAY + 3600.0
 _CHECKS_SEEN = "validations removed up to"
 _WITHOUT_RANK_1 = "retention goes on without rank 1"
 
@@ -127,6 +139,16 @@ def tidy(writing: Writing, keep: Keep) -> bool:
     if ids:
         connection.execute(delete(notices).where(notices.c.license_id.in_(ids)))
     return _CHUNK in (len(numbers), len(ids))
+
+
+def forget_answers(writing: Writing) -> bool:
+    """Removes some answers to admins' calls that may be forgotten; gives whether there may be more."""
+    connection, columns = writing.connection, idempotency_records.c
+    old = select(columns.id).where(columns.created_at < writing.now - ANSWERS_KEPT_S)
+    ids = connection.execute(old.order_by(columns.created_at).limit(_CHUNK)).scalars().all()
+    if ids:
+        connection.execute(delete(idempotency_records).where(columns.id.in_(ids)))
+    return len(ids) == _CHUNK
 
 
 def _needed_from(writing: Writing, keep: Keep) -> int:

@@ -17,7 +17,7 @@ from api.clock import Clock
 from api.ids import new_id
 from api.ledger import tables
 from api.ledger.database import Database
-from api.ledger.records import Event
+from api.ledger.records import Event, IdempotencyRecord
 from api.node import Node
 from failover.session import Limits
 
@@ -107,9 +107,16 @@ class Change:
         self.committed = False
         self._journal = journal
 
-    def commit(self, event: Event, stamped: Stamped | None = None) -> None:
+    def commit(self, event: Event, stamped: Stamped | None = None, record: IdempotencyRecord | None = None) -> None:
         """Appends `event`, gives the rows of `stamped` (ids by table) its `seq`, and ends the transaction."""
+        self.keep(record)
         self.commit_all([event], stamped)
+
+    def keep(self, record: IdempotencyRecord | None) -> None:
+        """Writes `record`, if there is one, and has it committed even where no event follows."""
+        if record is not None:
+            self.connection.execute(insert(tables.idempotency_records), msgspec.structs.asdict(record))
+            self.committed = True
 
     def commit_all(self, events: Sequence[Event], stamped: Stamped | None = None) -> None:
         """Appends `events`, gives the rows of `stamped` the last one's `seq`, and ends the transaction."""

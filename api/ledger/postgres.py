@@ -82,6 +82,12 @@ _LOOK_UP_LOCKED = "".join(
 #: Whoever holds a machine's row is waited for before the log's head is held, not while.
 _LOCK_MACHINES = "SELECT 1 FROM machines WHERE id = ANY(%(machine_ids)s) ORDER BY id FOR UPDATE;"
 
+#: Before the log's head is held: a call under the same key may be waited for.
+_IDEMPOTENCY = """
+INSERT INTO idempotency_records (id, request_hash, answer_json, kid, salt, created_at)
+VALUES (%(id)s, %(request_hash)s, %(answer_json)s, %(kid)s, %(salt)s, %(created_at)s);
+"""
+
 #: The function of migration 0001 that writes a batch; the log's head is locked in it, and nothing waits after it.
 _RECORD = """
 SELECT record_batch(%(events)s, %(tallies)s, %(writer)s, %(touches)s, %(licenses)s, %(machines)s, %(findings)s);
@@ -188,6 +194,9 @@ class PostgresLedger:
             "machines": "[]" if changes and not machines else _json(machines),
             "machine_ids": [machine.id for machine in machines],
         }
+        if batch.record is not None:
+            beginning += _IDEMPOTENCY
+            parameters |= msgspec.structs.asdict(batch.record)
         self._execute(connection, beginning + (_LOCK_MACHINES if machines else "") + _RECORD + ending, parameters)
 
     def _execute(self, connection: Any, sql: str, parameters: dict[str, Any]) -> Any:

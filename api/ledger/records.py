@@ -92,6 +92,17 @@ class Finding(msgspec.Struct, frozen=True):
     data: dict[str, Any]
 
 
+class IdempotencyRecord(msgspec.Struct, frozen=True):
+    """A row of `idempotency_records`: what the first call under one `Idempotency-Key` was answered."""
+
+    id: str
+    request_hash: str
+    answer_json: str
+    kid: str | None
+    salt: str
+    created_at: float
+
+
 class Batch(msgspec.Struct, frozen=True):
     """All that one commit writes: the whole of it or nothing."""
 
@@ -100,3 +111,4 @@ class Batch(msgspec.Struct, frozen=True):
     tallies: list[Tally]
     touches: list[Touch]
     findings: list[Finding] = []
+    record: IdempotencyRecord | None = None

@@ -77,6 +77,9 @@ _TALLY = """
 INSERT INTO check_minutes (minute, code, valid, writer, count) VALUES (?, ?, ?, ?, ?)
 ON CONFLICT (minute, code, valid, writer) DO UPDATE SET count = count + excluded.count
 """
+_IDEMPOTENCY = """
+INSERT INTO idempotency_records (id, request_hash, answer_json, kid, salt, created_at) VALUES (?, ?, ?, ?, ?, ?)
+"""
 _FINDING = """
 INSERT OR IGNORE INTO replay_findings (event_id, kind, license_id, node, found_at, data) VALUES (?, ?, ?, ?, ?, ?)
 """
@@ -125,6 +128,8 @@ class SqliteLedger:
         cursor = _cursor(connection)
         cursor.executemany(_TALLY, [_tally_row(tally, self._writer) for tally in batch.tallies])
         cursor.executemany(_FINDING, [_finding_row(finding) for finding in batch.findings])
+        if batch.record is not None:
+            cursor.execute(_IDEMPOTENCY, msgspec.structs.astuple(batch.record))
         if not batch.events:
             return
         count = len(batch.events)

@@ -237,6 +237,19 @@ outbox = Table(
     Index("ix_outbox_unsent", "number", postgresql_where=_UNSENT, sqlite_where=_UNSENT),
 )
 
+#: What each admin call that had an `Idempotency-Key` was answered, for a day and more. `id`: a hash of that key.
+#: `answer_json`: without the license key, which `kid` (the signing key) and `salt` give again; `kid` null: it has none.
+idempotency_records = Table(
+    "idempotency_records",
+    metadata,
+    Column("id", _HASH, primary_key=True),
+    Column("request_hash", _HASH, nullable=False),
+    Column("answer_json", Text, nullable=False),
+    Column("kid", _HASH),
+    Column("salt", String(22), nullable=False),
+    Column("created_at", Double, nullable=False, index=True),
+)
+
 #: Numbers that the leader's duties go on from, by name.
 duty_marks = Table(
     "duty_marks",

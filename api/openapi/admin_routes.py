@@ -105,6 +105,15 @@ _EVENT_PAGE = (
     ),
     Parameter("cursor", "query", {"type": "string"}, "The `next` of the page before; JSON only, refused for CSV"),
 )  # fmt: skip
+_IDEMPOTENCY_KEY = Parameter(
+    "Idempotency-Key",
+    "header",
+    {"type": "string", "pattern": "^[A-Za-z0-9_-]{8,64}$"},
+    "Made anew for each call and sent with all its retries: one effect, and within 24 hours the first answer again, a "
+    "license's new key included, on whichever node. Under another body, route or token it is 422 "
+    "`IDEMPOTENCY_KEY_REUSED`. A call that was refused, or met a 503, may be sent again under it.",
+)
+_WITHOUT_READ = "A token without `licenses:read` is shown the `id` alone, and a license's new `key`."
 _ID = Parameter("id", "path", {"type": "string", "minLength": 1}, required=True)
 _EXAMPLES: dict[Kind, dict[str, Any]] = {
     Kind.PRODUCT: {"code": "editor", "name": "My editor"},
@@ -125,11 +134,17 @@ def _resource_routes(kind: Kind) -> tuple[Route, ...]:
     example = _EXAMPLES[kind]
     return (
         Route("get", many, f"List {kind.plural}", tag, "admin", {200: _list_of(view)}, None, listed, scope=read),
-        Route("post", many, f"Make a {kind}", tag, "admin", {201: view}, BODIES[kind], (), (404, 409), write, example),
+        Route(
+            "post", many, f"Make a {kind}", tag, "admin", {201: view}, BODIES[kind], (_IDEMPOTENCY_KEY,),
+            (404, 409, 422), write, example, note=_WITHOUT_READ,
+        ),
         Route("get", one, f"One {kind}", tag, "admin", {200: view}, None, (_ID,), (404,), read),
-        Route("patch", one, f"Change a {kind}", tag, "admin", {200: view}, BODIES[kind], (_ID,), (404, 409), write),
+        Route(
+            "patch", one, f"Change a {kind}", tag, "admin", {200: view}, BODIES[kind], (_ID,), (404, 409), write,
+            note=_WITHOUT_READ,
+        ),
         Route("delete", one, f"Remove a {kind}", tag, "admin", {204: None}, None, (_ID,), (404, 409, 413, 415), write),
-    )
+    )  # fmt: skip
 
 
 def _action_route(name: str) -> Route:
@@ -141,9 +156,10 @@ def _action_route(name: str) -> Route:
         security="admin",
         answers={200: LicenseAdminView},
         body=ACTIONS[name].body,
-        parameters=(_ID,),
-        problems=(404, 409),
+        parameters=(_ID, _IDEMPOTENCY_KEY),
+        problems=(404, 409, 422),
         scope="licenses:write",
+        note=_WITHOUT_READ,
     )
 
 
@@ -157,8 +173,9 @@ class HandedOver(msgspec.Struct, kw_only=True):
 def _node_route(action: str) -> Route:
     path, summary = f"/v1/nodes/actions/{action}", f"{action.capitalize()}: hand the lease to a node"
     return Route(
-        "post", path, summary, "Cluster", "admin", {200: HandedOver}, NodeActionBody, (), (404, 409), "nodes:write"
-    )
+        "post", path, summary, "Cluster", "admin", {200: HandedOver}, NodeActionBody, (_IDEMPOTENCY_KEY,),
+        (404, 409, 422), "nodes:write",
+    )  # fmt: skip
 
 
 class NodeList(msgspec.Struct, kw_only=True):

@@ -81,7 +81,7 @@ def _operation(route: Route, schema_of: dict[int, dict[str, Any]]) -> dict[str, 
         operation["requestBody"] = {"required": True, "content": {"application/json": content}}
     if route.security == "admin":
         operation["security"] = [{"token": []}]
-        operation["description"] = f"Needs the scope `{route.scope}`."
+        operation["description"] = " ".join(filter(None, (f"Needs the scope `{route.scope}`.", route.note)))
     return operation
 
 

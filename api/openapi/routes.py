@@ -39,3 +39,5 @@ class Route:
     example: dict[str, Any] = field(default_factory=dict)
     #: Media types that the 200 answer may come as besides, where the caller asks for them.
     also: tuple[str, ...] = ()
+    #: What the operation's description says besides its scope.
+    note: str = ""

@@ -12,7 +12,8 @@ from api.ledger.log import Journal
 from api.ledger.tables import licenses
 from api.licensing import DAY
 from api.problems import Malformed, Problem
-from api.resources.license_rows import key_columns, new_key, policy_in, resource
+from api.resources.idempotency import Effect
+from api.resources.license_rows import key_columns, policy_in, resource
 from api.resources.licenses import conflicts, locked
 from api.resources.schemas import LAST_MOMENT, Body, EmptyBody, ReissueBody, RenewBody, parse
 from api.shared_state import SharedState
@@ -60,19 +61,24 @@ class Actions:
         self._journal = journal
         self._state = state
 
-    def act(self, id: str, name: str, sent: Body | Mapping[str, Any]) -> dict[str, Any]:
+    def act(self, id: str, name: str, sent: Body | Mapping[str, Any], effect: Effect) -> dict[str, Any]:
         """The license afterwards. An action that changes nothing is no event."""
         action = ACTIONS[name]
         body = parse(action.body, sent)
-        key = (body.key or new_key()) if isinstance(body, ReissueBody) else None
+        key = (body.key or effect.license_key()) if isinstance(body, ReissueBody) else None
         with conflicts(self._journal, key, None, own=id), self._journal.change() as change:
             row = locked(change.connection, id)
             if row["status"] == "banned" and name != "ban":
                 raise Problem("CONFLICT", "the license is banned, which is final")
-            changes = action.rule(row, body, self._journal.now()) | ({} if key is None else key_columns(key))
+            now = self._journal.now()
+            changes = action.rule(row, body, now) | ({} if key is None else key_columns(key))
+            answer = resource(row | changes, key)
+            record = effect.record(answer, now)
             if any(row[name] != value for name, value in changes.items()):
                 change.connection.execute(update(licenses).where(licenses.c.id == id).values(changes))
-                change.commit(self._journal.event(action.event, license_id=id), {licenses: [id]})
+                change.commit(self._journal.event(action.event, license_id=id), {licenses: [id]}, record)
+            else:
+                change.keep(record)
         if key is not None:
             self._state.keys_changed()
-        return resource(row | changes, key)
+        return answer

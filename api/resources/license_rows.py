@@ -20,6 +20,9 @@ from api.signing import key_claim
 #: Crockford's base32: no letter that reads like another or like a digit.
 _ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _GROUPS, _GROUP = 5, 6  # 150 bits
+_KEY_BITS = 5 * _GROUPS * _GROUP
+#: How many bytes `key_of` takes.
+KEY_BYTES = (_KEY_BITS + 7) // 8
 
 _POLICY = (policies.c.product, policies.c.name.label("policy_name"), policies.c.rules_json)
 _SAME = ("policy", "name", "email", "max_machines", "max_uses", "external_ref")
@@ -29,7 +32,14 @@ Row = Mapping[str, Any]
 
 def new_key() -> str:
     """A license key that nobody can guess and anybody can read out."""
-    return "-".join("".join(secrets.choice(_ALPHABET) for _ in range(_GROUP)) for _ in range(_GROUPS))
+    return key_of(secrets.token_bytes(KEY_BYTES))
+
+
+def key_of(drawn: bytes) -> str:
+    """The license key that `KEY_BYTES` bytes stand for."""
+    number = int.from_bytes(drawn) % (1 << _KEY_BITS)
+    letters = [_ALPHABET[number >> shift & 31] for shift in range(0, _KEY_BITS, 5)]
+    return "-".join("".join(letters[at : at + _GROUP]) for at in range(0, len(letters), _GROUP))
 
 
 def key_columns(key: str) -> dict[str, str]:

@@ -13,13 +13,13 @@ from api.ledger.log import Journal
 from api.ledger.tables import licenses, policies
 from api.problems import Malformed, Problem
 from api.resources import pages
+from api.resources.idempotency import Effect
 from api.resources.kinds import Kind
 from api.resources.license_rows import (
     columns_of,
     hold_policy,
     inherited_expiry,
     key_columns,
-    new_key,
     new_row,
     policy_in,
     resource,
@@ -40,17 +40,18 @@ class Licenses:
         self._journal = journal
         self._state = state
 
-    def create(self, body: LicenseBody) -> dict[str, Any]:
-        given = require(body)
-        key = given.get("key") or new_key()
+    def create(self, body: LicenseBody, effect: Effect) -> dict[str, Any]:
+        given, now = require(body), self._journal.now()
+        key = given.get("key") or effect.license_key()
         with conflicts(self._journal, key, given.get("external_ref")), self._journal.change() as change:
             policy = hold_policy(change.connection, given["policy"])
-            row = new_row(policy_in(policy), self._journal.now()) | columns_of(given) | key_columns(key)
+            row = new_row(policy_in(policy), now) | columns_of(given) | key_columns(key)
+            answer = resource(row | policy, key)
             change.connection.execute(insert(licenses), row)
             event = self._journal.event("license.created", license_id=row["id"], policy=row["policy"])
-            change.commit(event, {licenses: [row["id"]]})
+            change.commit(event, {licenses: [row["id"]]}, effect.record(answer, now))
         self._state.keys_changed()
-        return resource(row | policy, key)
+        return answer
 
     def get(self, id: str) -> dict[str, Any]:
         with self._journal.reading() as connection:

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import msgspec
 from msgspec.structs import replace
 from sqlalchemy import Select, select
 
@@ -16,9 +17,10 @@ from api.ledger.records import Ask, Batch, Change
 from api.ledger.rows import policy_of
 from api.ledger.store import Ledger
 from api.ledger.tables import licenses, machines, policies
-from api.licensing import Act, Call, Holding, decide, machine_id
+from api.licensing import Act, Call, Holding, Policy, decide, machine_id
 from api.problems import Malformed, Problem
 from api.resources import pages
+from api.resources.idempotency import EVERY_TIME, Effect
 from api.resources.kinds import Kind
 from api.resources.rows import found, missing
 from api.resources.schemas import MachineBody, require, sent
@@ -41,7 +43,7 @@ class Machines:
         self._journal = journal
         self._ledger = ledger
 
-    def create(self, body: MachineBody) -> dict[str, Any]:
+    def create(self, body: MachineBody, effect: Effect) -> dict[str, Any]:
         given = require(body)
         call = Call(act=Act.ACTIVATE, **{name: value for name, value in given.items() if name != "license"})
 
@@ -54,18 +56,18 @@ class Machines:
             return verdict.holding
 
         key_hash = self._key_hash(given["license"])
-        self._change(key_hash, given["fingerprint"], activated, "machine.created")
-        return self.get(machine_id(given["license"], given["fingerprint"]))
+        return self._change(key_hash, given["fingerprint"], activated, "machine.created", effect)
 
     def get(self, id: str) -> dict[str, Any]:
-        return _resource(self._row(id), self._journal.now())
+        row = self._row(id)
+        return _resource(row, _policy(row), self._journal.now())
 
     def page(self, filters: Mapping[str, str], limit: int, cursor: str | None) -> dict[str, Any]:
         query = _query().where(*pages.conditions(filters, _FILTERS))
         with self._journal.reading() as connection:
             rows, next = pages.fetch(connection, query, machines.c.id, Kind.MACHINE, limit, cursor)
         now = self._journal.now()
-        return {"items": [_resource(row, now) for row in rows], "next": next}
+        return {"items": [_resource(row, _policy(row), now) for row in rows], "next": next}
 
     def update(self, id: str, body: MachineBody) -> dict[str, Any]:
         given = sent(body)
@@ -92,7 +94,10 @@ class Machines:
 
         self._change(row["key_hash"], row["fingerprint"], freed, "machine.deleted")
 
-    def _change(self, key_hash: str, fingerprint: str, rule: _Rule, type: str, **data: Any) -> None:
+    def _change(
+        self, key_hash: str, fingerprint: str, rule: _Rule, type: str, effect: Effect = EVERY_TIME, **data: Any
+    ) -> dict[str, Any]:
+        """The machine as `rule` leaves it."""
         with self._ledger.transaction([Ask(key_hash, fingerprint)]) as transaction:
             before = transaction.known[0].holding
             if before is None:
@@ -100,7 +105,10 @@ class Machines:
             after = rule(before)
             id = before.license.id
             event = self._journal.event(type, license_id=id, machine_id=machine_id(id, fingerprint), **data)
-            transaction.commit(Batch([event], [Change(before, after)], [], []))
+            now = self._journal.now()
+            answer = _resource(msgspec.structs.asdict(after.machines[fingerprint]), after.license.policy, now)
+            transaction.commit(Batch([event], [Change(before, after)], [], [], record=effect.record(answer, now)))
+        return answer
 
     def _row(self, id: str) -> dict[str, Any]:
         with self._journal.reading() as connection:
@@ -125,22 +133,25 @@ def _query() -> Select[Any]:
     return select(*columns).select_from(joined).where(machines.c.active)
 
 
-def _resource(row: Mapping[str, Any], now: float) -> dict[str, Any]:
+def _policy(row: Mapping[str, Any]) -> Policy:
+    return policy_of(row["policy"], row["product"], row["policy_name"], row["rules_json"])
+
+
+def _resource(row: Mapping[str, Any], policy: Policy, now: float) -> dict[str, Any]:
     return {
         "id": row["id"],
         "license": row["license_id"],
         "fingerprint": row["fingerprint"],
         "name": row["name"],
         "platform": row["platform"],
-        "alive": _alive(row, now),
+        "alive": _alive(row, policy, now),
         "created_at": timestamp(row["created_at"]),
         "last_seen_at": timestamp(row["last_seen_at"]),
     }
 
 
-def _alive(row: Mapping[str, Any], now: float) -> bool:
+def _alive(row: Mapping[str, Any], policy: Policy, now: float) -> bool:
     """Whether its heartbeat is in time; where the policy asks for none, a machine that holds a seat is alive."""
-    policy = policy_of(row["policy"], row["product"], row["policy_name"], row["rules_json"])
     if policy.machine_heartbeat_s is None:
         return True
     return row["heartbeat_at"] is not None and now - row["heartbeat_at"] <= policy.machine_heartbeat_s

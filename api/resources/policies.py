@@ -16,6 +16,7 @@ from api.ledger.tables import policies, products
 from api.licensing import Policy
 from api.problems import Malformed, Problem
 from api.resources import pages
+from api.resources.idempotency import Effect
 from api.resources.kinds import Kind
 from api.resources.rows import found, missing
 from api.resources.schemas import PolicyBody, require, sent
@@ -44,14 +45,17 @@ class Policies:
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
 
-    def create(self, body: PolicyBody) -> dict[str, Any]:
+    def create(self, body: PolicyBody, effect: Effect) -> dict[str, Any]:
         given = require(body)
-        row = {"id": new_id(), "created_at": self._journal.now(), **_columns(given, _defaults(given))}
+        now = self._journal.now()
+        row = {"id": new_id(), "created_at": now, **_columns(given, _defaults(given))}
+        answer = _resource(row)
         with self._journal.change() as change:
             _hold_product(change.connection, given["product"])
             change.connection.execute(insert(policies), row)
-            change.commit(self._journal.event("policy.created", id=row["id"]), {policies: [row["id"]]})
-        return _resource(row)
+            event = self._journal.event("policy.created", id=row["id"])
+            change.commit(event, {policies: [row["id"]]}, effect.record(answer, now))
+        return answer
 
     def get(self, id: str) -> dict[str, Any]:
         with self._journal.reading() as connection:

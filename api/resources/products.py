@@ -14,6 +14,7 @@ from api.ledger.log import Journal
 from api.ledger.tables import products
 from api.problems import Problem
 from api.resources import pages
+from api.resources.idempotency import Effect
 from api.resources.kinds import Kind
 from api.resources.rows import found, missing
 from api.resources.schemas import ProductBody, require, sent
@@ -30,15 +31,18 @@ class Products:
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
 
-    def create(self, body: ProductBody) -> dict[str, Any]:
-        row = {"id": new_id(), "created_at": self._journal.now(), **require(body)}
+    def create(self, body: ProductBody, effect: Effect) -> dict[str, Any]:
+        now = self._journal.now()
+        row = {"id": new_id(), "created_at": now, **require(body)}
+        answer = _resource(row)
         try:
             with self._journal.change() as change:
                 change.connection.execute(insert(products), row)
-                change.commit(self._journal.event("product.created", id=row["id"]), {products: [row["id"]]})
+                event = self._journal.event("product.created", id=row["id"])
+                change.commit(event, {products: [row["id"]]}, effect.record(answer, now))
         except LedgerRefused as error:
             raise Problem("CONFLICT", "the code is another product's") from error
-        return _resource(row)
+        return answer
 
     def get(self, id: str) -> dict[str, Any]:
         with self._journal.reading() as connection:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from sqlalchemy import Table
@@ -19,6 +19,7 @@ from api.problems import Malformed, Problem
 from api.resources.actions import Actions
 from api.resources.bulk import Bulk
 from api.resources.event_log import EventLog
+from api.resources.idempotency import EVERY_TIME, Effect, done_once
 from api.resources.kinds import Kind
 from api.resources.licenses import Licenses
 from api.resources.machines import Machines
@@ -57,7 +58,7 @@ class Resources:
     ) -> None:
         """`evidence`: what this node's copy of the ledger says against one that shows less."""
         self._evidence = evidence
-        journal = Journal(database, node, clock)
+        self._journal = journal = Journal(database, node, clock)
         self._licenses = Licenses(journal, state)
         self._kinds: dict[Kind, Any] = {
             Kind.PRODUCT: Products(journal),
@@ -70,12 +71,11 @@ class Resources:
         self._events = EventLog(journal)
         self._tokens = TokenStore(journal, state)
 
-    def create(self, kind: Kind, body: AnyBody) -> Resource:
+    def create(self, kind: Kind, body: AnyBody, effect: Effect = EVERY_TIME) -> Resource:
         """The new resource; a license with its `key`, this once."""
         given = parse(BODIES[kind], body)
         with self._absence_is_true(kind, body=given):
-            created: Resource = self._kinds[kind].create(given)
-            return created
+            return self.once(effect, lambda: self._kinds[kind].create(given, effect))
 
     def get(self, kind: Kind, id: str) -> Resource:
         with self._absence_is_true(kind, id):
@@ -98,10 +98,15 @@ class Resources:
         with self._absence_is_true(kind, id):
             self._kinds[kind].delete(plausible_id(kind, id))
 
-    def act(self, license_id: str, action: str, body: AnyBody | None = None) -> Resource:
+    def act(self, license_id: str, action: str, body: AnyBody | None = None, effect: Effect = EVERY_TIME) -> Resource:
         """The license after `action`, one of `actions.ACTIONS`; with its new `key` after `reissue`."""
+        id, given = plausible_id(Kind.LICENSE, license_id), {} if body is None else body
         with self._absence_is_true(Kind.LICENSE, license_id):
-            return self._actions.act(plausible_id(Kind.LICENSE, license_id), action, {} if body is None else body)
+            return self.once(effect, lambda: self._actions.act(id, action, given, effect))
+
+    def once(self, effect: Effect, do: Callable[[], Resource]) -> Resource:
+        """What `do` gives, or the first answer to the call that `effect` is of; `do` commits the effect's record."""
+        return done_once(self._journal, effect, do)
 
     def create_many(self, body: AnyBody, count: int) -> list[Resource]:
         """`count` licenses that differ in their keys, each shown this once. One transaction, one event."""

@@ -15,6 +15,8 @@ from typing import Any, TypedDict
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from api.signing.base64url import b64url, b64url_decode
 
@@ -63,6 +65,11 @@ class SigningKey:
     def public_jwk(self) -> PublicJwk:
         """The half that clients and the ledger may know."""
         return public_jwk(self.private.public_key())
+
+    def derived(self, purpose: str, salt: bytes, length: int) -> bytes:
+        """`length` bytes that only those who hold this key can make again: HKDF-SHA256 (RFC 5869)."""
+        secret = self.private.private_numbers().private_value.to_bytes(_COORDINATE_BYTES, "big")
+        return HKDF(algorithm=SHA256(), length=length, salt=salt, info=purpose.encode()).derive(secret)
 
     def pem(self) -> str:
         """The private key as PKCS #8 PEM: a secret, for `flask secrets` and a file with mode 0600."""

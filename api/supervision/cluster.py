@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from sqlalchemy import Connection, func, select
+import msgspec
+from sqlalchemy import Connection, func, insert, select
 
 from api.answers import timestamp
 from api.ledger import tables
 from api.ledger.database import Database
+from api.ledger.records import IdempotencyRecord
 from api.problems import Problem
 from api.supervision.published import NodeState, QueueState
 from failover import SqlLeaseStore
 from failover.heartbeat import Beat, SqlHeartbeatStore
-from failover.model import Kind
+from failover.model import Identity, Kind
 
 _LISTED = 20
 #: By how much this node's idea of ledger time may be off.
@@ -116,26 +119,55 @@ def failovers(connection: Connection) -> list[dict[str, Any]]:
     ]
 
 
-def hand_to(database: Database, node: str, timeout: float, *, promote: bool) -> dict[str, Any]:
+class _OnConnection(msgspec.Struct, frozen=True):
+    """`failover.database.Storage` in the transaction that is open on `connection`."""
+
+    connection: Connection
+    is_sqlite: bool
+
+    def reading(self) -> contextlib.AbstractContextManager[Connection]:
+        return contextlib.nullcontext(self.connection)
+
+    def writing(self) -> contextlib.AbstractContextManager[Connection]:
+        return contextlib.nullcontext(self.connection)
+
+
+#: What is to be committed with the effect of a call that is answered so.
+Recorded = Callable[[dict[str, Any]], IdempotencyRecord | None]
+
+
+def hand_to(
+    database: Database, node: str, timeout: float, *, promote: bool, recorded: Recorded = lambda _: None
+) -> dict[str, Any]:
     """Moves the lease to `node` in one transaction, whoever has it; what the former leader still does is fenced out.
 
     A switchover asks for a node that beats and for a leader to take it from; `promote` takes a lease that nobody holds
     as well. Gives `{"to", "epoch"}`. Raises `RESOURCE_NOT_FOUND`, `CONFLICT` and `LedgerError`.
     """
-    to = _beating(database, node, timeout)
-    store = SqlLeaseStore(database)
+    to = _beating(database, node, timeout).who
+    with database.writing() as connection:
+        store = SqlLeaseStore(_OnConnection(connection, database.is_sqlite))
+        answer = {"to": node, "epoch": _moved(store, to, timeout, promote)}
+        record = recorded(answer)
+        if record is not None:
+            connection.execute(insert(tables.idempotency_records), msgspec.structs.asdict(record))
+    return answer
+
+
+def _moved(store: SqlLeaseStore, to: Identity, timeout: float, promote: bool) -> int:
+    """The epoch in which `to` has the lease. Raises `CONFLICT`."""
     held = store.watch()
     if held is not None and held.expires_in > 0:
-        if held.holder == to.who:
-            raise Problem("CONFLICT", f"{node} has the lease already")
-        epoch = store.hand_over(held, to.who, timeout, Kind.SWITCHOVER)
+        if held.holder == to:
+            raise Problem("CONFLICT", f"{to.node} has the lease already")
+        epoch = store.hand_over(held, to, timeout, Kind.SWITCHOVER)
     elif promote:
-        epoch = store.acquire(to.who, timeout, 0 if held is None else held.epoch)
+        epoch = store.acquire(to, timeout, 0 if held is None else held.epoch)
     else:
         raise Problem("CONFLICT", "nobody has the lease just now: there is nothing to hand over")
     if epoch is None:
         raise Problem("CONFLICT", "the lease changed hands in the same moment")
-    return {"to": node, "epoch": epoch}
+    return epoch
 
 
 def _beating(database: Database, node: str, timeout: float) -> Beat:

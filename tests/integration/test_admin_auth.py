@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterator
 
 import pytest
@@ -139,6 +140,34 @@ def test_refusals_come_in_the_contracts_order(admin: Admin) -> None:
     ]
     for method, path, body, headers, code in steps:
         assert admin.problem(method, path, body, **headers)["code"] == code
+
+
+def test_a_token_that_may_only_write_reads_nothing_by_it(admin: Admin) -> None:
+    policy, ref = admin.policy(), f"payment-{uuid.uuid4().hex}"
+    license = admin.license(policy, external_ref=ref, email="a@b.de")
+    writer = Admin(admin.node, admin.resources.create_token("w", ["licenses:write"])["token"])
+    both = Admin(admin.node, admin.resources.create_token("rw", ["licenses:write", "licenses:read"])["token"])
+    taken, path = {"policy": policy["id"], "external_ref": ref}, f"/licenses/{license['id']}"
+    assert writer.problem("POST", "/licenses", taken)["license"] == {"id": license["id"]}
+    assert both.problem("POST", "/licenses", taken)["license"]["email"] == "a@b.de"
+    other = writer.ok("POST", "/licenses", {"policy": policy["id"]})
+    assert other.keys() == {"id", "key"}
+    found = writer.problem("PATCH", f"/licenses/{other['id']}", {"external_ref": ref})
+    assert (found["code"], found["license"]) == ("CONFLICT", {"id": license["id"]})
+    for sent in ({}, {"name": "x"}):
+        assert writer.ok("PATCH", path, sent) == {"id": license["id"]}
+        assert both.ok("PATCH", path, sent)["email"] == "a@b.de"
+    for action in ("suspend", "reinstate", "check-in"):
+        assert writer.ok("POST", f"{path}/actions/{action}") == {"id": license["id"]}
+    again = {"Idempotency-Key": uuid.uuid4().hex}
+    reissued = [writer.ok("POST", f"{path}/actions/reissue", **again) for _ in range(2)]
+    assert (reissued[0].keys(), reissued[1]) == ({"id", "key"}, reissued[0])
+    product = writer.ok("POST", "/products", {"code": f"p-{uuid.uuid4().hex[:8]}", "name": "n"})
+    assert writer.ok("PATCH", f"/products/{product['id']}", {}) == product
+    assert writer.ok("PATCH", f"/policies/{policy['id']}", {}) == {"id": policy["id"]}
+    machine = writer.ok("POST", "/machines", {"license": license["id"], "fingerprint": "f"})
+    assert writer.ok("PATCH", f"/machines/{machine['id']}", {"name": "n"}) == machine
+    assert product.keys() == machine.keys() == {"id"}
 
 
 def test_the_nodes_that_beat_are_listed_and_commanded_by_name(admin: Admin) -> None:

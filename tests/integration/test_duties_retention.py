@@ -256,6 +256,18 @@ def test_old_entries_of_the_outbox_go_and_its_numbers_go_on(leader: Leading) -> 
     assert [(row["number"], row["id"]) for row in rows(leader.database, tables.outbox)] == [(3, "c"), (4, "d")]
 
 
+def test_answers_to_admins_are_kept_for_a_day_and_not_much_longer(leader: Leading) -> None:
+    now, ages = time.time(), (0.0, 0.99 * DAY, DAY + 60, DAY + 3700, 30 * DAY)
+    with leader.database.writing() as connection:
+        for age in ages:
+            row = {"id": f"after {age}", "request_hash": "", "answer_json": "{}", "salt": "", "created_at": now - age}
+            connection.execute(insert(tables.idempotency_records), row)
+    assert leader.do(retention.forget_answers, now) is False
+    assert {row["id"] for row in rows(leader.database, tables.idempotency_records)} == {
+        f"after {age}" for age in ages[:3]
+    }
+
+
 def test_notices_of_deleted_licenses_go(leader: Leading) -> None:
     gone, kept = (sell(leader.database, expires_at=1.0) for _ in range(2))
     leader.do(say_what_expires)
