@@ -18,7 +18,7 @@ from api.clock import Clock
 from api.ledger.database import READ_ONLY, Database, Terms
 from api.ledger.errors import LedgerBusy, LedgerReadOnly, LedgerRefused, translate
 from api.ledger.records import Ask, Batch, Known
-from api.ledger.rows import CHECK_COLUMNS, COLUMNS, NEVER_CAME, changed_machines, known_from
+from api.ledger.rows import CHECK_COLUMNS, COLUMNS, DEPARTED, NEVER_CAME, changed_machines, known_from
 from failover.session import Limits
 
 #: Shares of a message's budget: the server itself ends what is slow or blocked, before its silence could be taken for
@@ -66,6 +66,7 @@ _LOOK_UP_LOCKED = "".join(
                 LIMIT coalesce((p.rules_json::json ->> 'moves_per_30d')::bigint + 1
                     + coalesce(l.max_machines, (p.rules_json::json ->> 'max_machines')::bigint), 0)) a)""",
             never_came=NEVER_CAME,
+            departed=DEPARTED,
             stale="""(SELECT json_agg(json_build_array(s.id, s.fingerprint, s.name, s.platform, s.excess,
                 s.last_seen_at, s.created_at))::text FROM (
                 SELECT * FROM machines s WHERE s.license_id = l.id AND s.active

@@ -10,7 +10,7 @@ import msgspec
 from msgspec.structs import replace
 
 from api.ledger.records import Known
-from api.licensing import MOST_NEVER_CAME, Holding, License, Machine, Policy
+from api.licensing import MOST_DEPARTED, MOST_NEVER_CAME, Holding, License, Machine, Policy
 
 
 class Row(NamedTuple):
@@ -47,6 +47,7 @@ class Row(NamedTuple):
     seq: int
     arrivals: int
     never_came: int
+    departed: int
     stale_json: str | None
     recorded: str | None
     recorded_at: float | None
@@ -60,7 +61,7 @@ COLUMNS = """
     l.id, l.status, l.expires_at, l.max_machines, l.max_uses, l.entitlements_json, l.uses, l.seats, l.excess,
     l.checked_in_at, l.last_seen_at, l.created_at, p.id, p.product, p.name, p.rules_json,
     m.id, m.name, m.platform, m.active, m.excess, m.heartbeat_at, m.last_seen_at, m.created_at,
-    m.seat_at, m.culled, l.seq, {arrivals}, {never_came}, {stale}, {recorded}
+    m.seat_at, m.culled, l.seq, {arrivals}, {never_came}, {departed}, {stale}, {recorded}
 """
 
 #: For `never_came`: no more of them are counted than are kept.
@@ -69,8 +70,14 @@ NEVER_CAME = (
     f"LIMIT {MOST_NEVER_CAME}) c)"
 )
 
+#: For `departed`, likewise: asked for a machine without a seat, the only one that such a count can keep from one.
+DEPARTED = (
+    "CASE WHEN m.active THEN 0 ELSE (SELECT count(*) FROM (SELECT 1 FROM machines s "  # noqa: S608
+    f"WHERE s.license_id = l.id AND NOT s.active LIMIT {MOST_DEPARTED}) d) END"
+)
+
 #: For the check lane: nothing that only a write needs.
-CHECK_COLUMNS = COLUMNS.format(arrivals="0", never_came="0", stale="NULL", recorded="NULL, NULL")
+CHECK_COLUMNS = COLUMNS.format(arrivals="0", never_came="0", departed="0", stale="NULL", recorded="NULL, NULL")
 
 _decode = msgspec.json.Decoder().decode
 _decode_stale = msgspec.json.Decoder(
@@ -116,6 +123,7 @@ def _holding(row: Row, fingerprint: str | None) -> Holding | None:
         excess=row.excess,
         arrivals=row.arrivals,
         never_came=row.never_came,
+        departed=row.departed,
         machines={} if machine is None else {machine.fingerprint: machine},
         stale=() if row.stale_json is None else _stale(row.stale_json, row.license_id),
     )
@@ -181,4 +189,5 @@ def changed_machines(before: Holding, after: Holding) -> list[Machine]:
 
 def merged(first: Holding, second: Holding) -> Holding:
     """One holding that has the machines of both: two asks about one license, read at the same moment."""
-    return replace(first, machines={**second.machines, **first.machines})
+    departed = max(first.departed, second.departed)  # counted for one of the two, maybe
+    return replace(first, machines={**second.machines, **first.machines}, departed=departed)

@@ -16,7 +16,7 @@ from sqlalchemy import Connection, text
 from api.clock import Clock
 from api.ledger.database import Database
 from api.ledger.records import Ask, Batch, Event, Finding, Known, Tally
-from api.ledger.rows import CHECK_COLUMNS, COLUMNS, NEVER_CAME, changed_machines, known_from
+from api.ledger.rows import CHECK_COLUMNS, COLUMNS, DEPARTED, NEVER_CAME, changed_machines, known_from
 
 # An ask's members are found by their places in `Ask`.
 _FROM = """
@@ -34,6 +34,7 @@ _FULL_COLUMNS = COLUMNS.format(
     arrivals="""CASE WHEN json_extract(p.rules_json, '$.moves_per_30d') IS NULL THEN 0 ELSE (SELECT count(*)
         FROM machines s WHERE s.license_id = l.id AND s.created_at > :now - 2592000) END""",
     never_came=NEVER_CAME,
+    departed=DEPARTED,
     stale="""(SELECT json_group_array(json_array(s.id, s.fingerprint, s.name, s.platform, s.excess,
         s.last_seen_at, s.created_at)) FROM (
         SELECT * FROM machines s WHERE s.license_id = l.id AND s.active

@@ -124,6 +124,7 @@ machines = Table(
     # Of one license: how many came within 30 days, and (0) how many never did.
     Index("ix_machines_license_id_created_at", "license_id", "created_at"),
     Index("ix_machines_gone", "created_at", postgresql_where=_GONE, sqlite_where=_GONE),
+    Index("ix_machines_departed", "license_id", postgresql_where=_GONE, sqlite_where=_GONE),
 )
 
 #: The log. `origin`, `origin_seq`: the queue an event came through and its place there, null when it came directly.

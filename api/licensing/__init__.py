@@ -7,6 +7,7 @@ from api.licensing.merge import Merged, Past, merge
 from api.licensing.model import (
     ALWAYS,
     DAY,
+    MOST_DEPARTED,
     MOST_NEVER_CAME,
     UNWATCHED,
     Call,
@@ -23,6 +24,7 @@ __all__ = [
     "ALWAYS",
     "DAY",
     "IDEMPOTENT_ACTS",
+    "MOST_DEPARTED",
     "MOST_NEVER_CAME",
     "UNWATCHED",
     "WRITING_ACTS",

@@ -21,6 +21,7 @@ from api.licensing.model import (
     ALWAYS,
     DAY,
     MAX_USES,
+    MOST_DEPARTED,
     MOST_NEVER_CAME,
     Call,
     Holding,
@@ -278,7 +279,8 @@ def with_machine(holding: Holding, machine: Machine, seats: int = 0, excess: int
 
 def free_seat(holding: Holding, machine: Machine, at: float) -> Holding:
     freed = replace(machine, active=False, excess=False, heartbeat_at=None, seat_at=at)
-    return with_machine(holding, freed, seats=-1, excess=-int(machine.excess))
+    left = with_machine(holding, freed, seats=-1, excess=-int(machine.excess))
+    return replace(left, departed=holding.departed + 1)
 
 
 def leave_seat(call: Call, holding: Holding, at: float) -> Holding:
@@ -301,7 +303,8 @@ def never_came(holding: Holding, machine: Machine) -> Holding:
     """The holding with a machine that was never activated here, unless too many such are known of it."""
     if holding.never_came >= MOST_NEVER_CAME:
         return holding
-    return replace(with_machine(holding, machine), never_came=holding.never_came + 1)
+    kept = with_machine(holding, machine)
+    return replace(kept, never_came=holding.never_came + 1, departed=holding.departed + 1)
 
 
 def absent(call: Call, holding: Holding) -> Machine:
@@ -325,16 +328,18 @@ def take_seat(case: Case) -> Holding | None:
             return None
     # One that was only ever heard to leave has not come yet.
     arrives = known is None or not known.created_at
-    if arrives and _moves_used_up(case):
+    if arrives and (_moves_used_up(case) or holding.departed >= MOST_DEPARTED):
         return None
     if known is None or arrives:
         id = machine_id(case.license.id, call.fingerprint)
         new = Machine(id=id, license_id=case.license.id, fingerprint=call.fingerprint, created_at=now, seat_at=now)
-        left = holding.never_came - (known is not None)
+        left = int(known is not None)
         arrived = with_machine(holding, _seen(new, call, now), seats=1)
-        return replace(arrived, arrivals=holding.arrivals + 1, never_came=max(0, left))
+        known_gone = {"never_came": max(0, holding.never_came - left), "departed": max(0, holding.departed - left)}
+        return replace(arrived, arrivals=holding.arrivals + 1, **known_gone)
     free = replace(known, active=True, excess=False, culled=False, heartbeat_at=None)
-    return with_machine(holding, replace(_seen(free, call, now), seat_at=now), seats=1)
+    seated = with_machine(holding, replace(_seen(free, call, now), seat_at=now), seats=1)
+    return replace(seated, departed=max(0, holding.departed - 1))
 
 
 def _seen(machine: Machine, call: Call, now: float) -> Machine:

@@ -128,7 +128,7 @@ def _seat(past: Past, holding: Holding, seat_at: float) -> Merged:
     conflicts: tuple[str, ...] = ()
     if seated is None:
         # The limit is what it is now; the seat was given when another node could not know.
-        room = replace(holding, license=replace(holding.license, max_machines=None))
+        room = replace(holding, license=replace(holding.license, max_machines=None), departed=0)
         seated, conflicts = _in_excess(past, take_seat(case._replace(holding=room)), holding), (SEATS,)
     before, machine = _machine(past, holding), _machine(past, seated)
     assert machine is not None
@@ -141,7 +141,8 @@ def _in_excess(past: Past, seated: Holding | None, holding: Holding) -> Holding:
     assert seated is not None
     machine = _machine(past, seated)
     assert machine is not None
-    return with_machine(replace(seated, license=holding.license), replace(machine, excess=True), excess=1)
+    seated = replace(seated, license=holding.license, departed=holding.departed)
+    return with_machine(seated, replace(machine, excess=True), excess=1)
 
 
 def _seen(past: Past, holding: Holding) -> Holding:

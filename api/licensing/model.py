@@ -139,6 +139,9 @@ UNWATCHED = Watch(until=0.0)
 
 #: So many machines that were only ever heard to leave are kept of a license: any client can name as many as it likes.
 MOST_NEVER_CAME = 200
+#: With so many machines without a seat behind it a license brings no new one, whatever its policy says: each leaves a
+#: row for a month. It is 160 new machines a day, for each of which another one has left.
+MOST_DEPARTED = 5_000
 
 
 class Holding(msgspec.Struct, frozen=True, kw_only=True):
@@ -147,6 +150,7 @@ class Holding(msgspec.Struct, frozen=True, kw_only=True):
     `seats` counts its active machines and `excess` those among them that are tolerated; `machines` has those that
     the calls at hand name, active or not; `arrivals` counts the fingerprints first seen within 30 days, as far as the
     policy's limit needs it, and `never_came` those that are only known to have left, up to `MOST_NEVER_CAME`.
+    `departed` counts all machines without a seat, up to `MOST_DEPARTED`, where the call names one that has none.
     `stale` lists active machines, longest unseen first, where the policy lets an activation take such a seat.
     """
 
@@ -155,6 +159,7 @@ class Holding(msgspec.Struct, frozen=True, kw_only=True):
     excess: int = 0
     arrivals: int = 0
     never_came: int = 0
+    departed: int = 0
     machines: dict[str, Machine] = msgspec.field(default_factory=dict)
     stale: tuple[Machine, ...] = ()
 

@@ -56,6 +56,7 @@ _INDEXES = (
     "CREATE INDEX IF NOT EXISTS licenses_by_key ON licenses (key_hash)",
     "CREATE INDEX IF NOT EXISTS machines_by_fingerprint ON machines (license_id, fingerprint)",
     "CREATE INDEX IF NOT EXISTS machines_by_arrival ON machines (license_id, created_at)",
+    "CREATE INDEX IF NOT EXISTS machines_departed ON machines (license_id) WHERE NOT active",
 )
 #: Raise it with every change of these tables, the followed ones included: an older file is then made anew.
 _FORMAT = 4

@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from api.ledger import tables
 from api.ledger.errors import LedgerRefused
 from api.ledger.records import Ask, Change, Event, Known, Tally, Touch
+from api.ledger.rows import merged
 from api.ledger.store import Ledger
 from api.licensing import DAY, MOST_NEVER_CAME
 from tests.support.ledger import batch, event, head, known, machine, seat, with_machines
@@ -271,6 +272,18 @@ def test_machines_that_never_came_are_counted_up_to_their_number(ledger: Ledger)
     seat(ledger, sold, *many)
     with ledger.transaction([Ask(sold.key_hash)]) as transaction:
         assert known(transaction.known[0]).never_came == MOST_NEVER_CAME
+
+
+def test_machines_without_a_seat_are_counted_where_a_call_names_none_that_has_one(ledger: Ledger) -> None:
+    sold = sell(ledger.database)
+    never = replace(machine(sold, "never came", active=False), created_at=0.0)
+    seat(ledger, sold, machine(sold, "here"), machine(sold, "left", active=False), never)
+    for fingerprint, departed in (("here", 0), ("left", 2), ("new", 2), (None, 2)):
+        with ledger.transaction([Ask(sold.key_hash, fingerprint)]) as transaction:
+            assert known(transaction.known[0]).departed == departed
+    with ledger.transaction([Ask(sold.key_hash, "here"), Ask(sold.key_hash, "new")]) as transaction:
+        here, new = (known(answer) for answer in transaction.known)
+        assert merged(here, new).departed == merged(new, here).departed == 2
 
 
 def test_machines_longest_unseen_are_listed_first_where_the_policy_releases_them(ledger: Ledger) -> None:

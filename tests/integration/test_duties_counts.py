@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import insert, update
 
 from api.clock import Clock
 from api.duties.counts import COUNTED, Proof
@@ -17,7 +18,7 @@ from api.isolated import to_row
 from api.ledger import tables
 from api.ledger.records import Event
 from api.ledger.store import Ledger
-from api.licensing import DAY, MOST_NEVER_CAME, Act
+from api.licensing import DAY, MOST_DEPARTED, MOST_NEVER_CAME, Act
 from api.node import Node
 from api.recorder import Recorder
 from api.replay import LedgerReplay
@@ -119,6 +120,34 @@ def test_deactivations_of_machines_never_seen_leave_so_many_rows_and_no_more(lea
         now = writing.now
     leading.do_all(lambda writing: forget_machines(writing, _KEEP), now + 31 * DAY)
     assert [row["fingerprint"] for row in rows(ledger.database, tables.machines, license_id=sold.id)] == ["pc"]
+
+
+@pytest.mark.parametrize("rules", [{"max_machines": 1, "moves_per_30d": None}, {}], ids=["one seat", "no limit"])
+def test_machines_that_came_and_went_are_so_many_and_no_more(
+    rules: dict[str, Any], leading: Leading, ledger: Ledger
+) -> None:
+    recorder, sold = Recorder(ledger, Node("n"), Clock()), sell(ledger.database, rules)
+    gone = {"license_id": sold.id, "active": False, "created_at": 1.0, "seat_at": 2.0}
+    already = [{**gone, "id": new_id(), "fingerprint": f"gone-{number}"} for number in range(MOST_DEPARTED - 50)]
+    with ledger.database.writing() as connection:
+        connection.execute(insert(tables.machines), already)
+    codes = Counter[str]()
+    for number in range(60):
+        both = [operation(sold, act, fingerprint=f"pc-{number}") for act in (Act.ACTIVATE, Act.DEACTIVATE)]
+        codes.update(outcome.verdict.code for outcome in recorder._flush_writes(both))  # type: ignore[union-attr]
+    assert codes == {"VALID": 50 + 60, "MACHINE_LIMIT_EXCEEDED": 10}
+    left = len(rows_of_machines(ledger, sold))
+    assert MOST_DEPARTED <= left <= MOST_DEPARTED + MOST_NEVER_CAME
+    assert kept(ledger, sold) == (0, 0)
+    with leading.term.transaction() as writing:
+        now = writing.now
+    leading.do_all(lambda writing: forget_machines(writing, _KEEP), now + 31 * DAY)
+    assert rows_of_machines(ledger, sold) == []
+    assert recorder._flush_writes([operation(sold, Act.ACTIVATE, fingerprint="pc")])[0].verdict.valid  # type: ignore[union-attr]
+
+
+def rows_of_machines(ledger: Ledger, sold: Sold) -> list[dict[str, Any]]:
+    return rows(ledger.database, tables.machines, license_id=sold.id)
 
 
 def test_a_machine_that_left_is_remembered_for_as_long_as_a_queue_may_speak_of_it(

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from api.licensing import DAY, Act, Code, Holding, Machine, Verdict, machine_id
+from api.licensing import DAY, MOST_DEPARTED, Act, Code, Holding, Machine, Verdict, machine_id
 from tests.unit.licensing.scenes import ELSEWHERE, HERE, NOW, Scene, flawless
 
 
@@ -190,6 +190,26 @@ def test_a_machine_that_comes_back_is_not_a_move() -> None:
 def test_moves_are_not_counted_where_seats_are_not() -> None:
     scene = _newcomer(arrivals=99).on_policy(moves_per_30d=0).on_license(max_machines=None)
     assert scene.decide(Act.ACTIVATE).code is Code.VALID
+
+
+@pytest.mark.parametrize("limit", [2, None], ids=["two seats", "seats without a limit"])
+@pytest.mark.parametrize(
+    ("departed", "code"), [(MOST_DEPARTED - 1, Code.VALID), (MOST_DEPARTED, Code.MACHINE_LIMIT_EXCEEDED)]
+)
+def test_a_license_with_too_many_machines_that_left_brings_no_new_one(
+    departed: int, code: Code, limit: int | None
+) -> None:
+    scene = _newcomer(seats=0, departed=departed).on_policy(moves_per_30d=None).on_license(max_machines=limit)
+    assert scene.decide(Act.ACTIVATE).code is code
+
+
+def test_a_machine_that_comes_back_is_not_one_more_that_left() -> None:
+    scene = flawless().on_machine(active=False).on_holding(seats=0, departed=MOST_DEPARTED)
+    verdict = scene.decide(Act.ACTIVATE)
+    assert verdict.code is Code.VALID
+    assert _after(verdict).departed == MOST_DEPARTED - 1
+    left = Scene(scene.call, verdict.holding).decide(Act.DEACTIVATE)
+    assert _after(left).departed == MOST_DEPARTED
 
 
 def test_used_up_moves_make_nobody_give_up_a_seat() -> None:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from api.licensing import DAY, Act, Call, Code, Holding, License, Machine, Past, Policy, decide, merge
+from api.licensing import DAY, MOST_DEPARTED, Act, Call, Code, Holding, License, Machine, Past, Policy, decide, merge
 
 NOW = 1_764_000_000.0
 PC, LAPTOP = "pc", "laptop"
@@ -55,6 +55,12 @@ def test_a_seat_that_is_left_is_taken_and_one_too_many_is_kept_and_told() -> Non
     laptop = merged.holding.machines[LAPTOP]
     assert (laptop.active, laptop.excess, laptop.seat_at) == (True, True, NOW + 1)
     assert merged.holding.license.max_machines == 1
+
+
+def test_a_machine_that_was_let_in_elsewhere_is_kept_where_too_many_have_left() -> None:
+    merged = merge(_past(Act.ACTIVATE, NOW), replace(_holding(), departed=MOST_DEPARTED))
+    assert (merged.holding.seats, merged.holding.excess, merged.conflicts) == (1, 1, ("seats",))
+    assert merged.holding.departed == MOST_DEPARTED
 
 
 def test_the_same_activation_again_changes_nothing() -> None:
