@@ -15,18 +15,23 @@ from flask.cli import load_dotenv
 from flask.helpers import get_load_dotenv
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from api import demo, logs, private_files, problems
-from api.blueprints import admin, client, docs, meta, stats
-from api.direct import DirectCalls
+from api import demo, logs, problems
+from api.config import private_files
+from api.config.secret_files import SECRET_NAMES
+from api.config.settings import Settings, SettingsError
 from api.ids import new_id
-from api.intake import BODY_LIMIT
-from api.openapi import ADMIN_ROUTES, CLIENT_ROUTES
-from api.per_process import PerProcess
-from api.rate_limit import FailureLimiter
 from api.runtime import Runtime
-from api.secret_files import SECRET_NAMES
-from api.settings import Settings, SettingsError
-from api.tokens import AdminAuth
+from api.server.per_process import PerProcess
+from api.web import admin_routes as admin
+from api.web import client_routes as client
+from api.web import docs_routes as docs
+from api.web import meta_routes as meta
+from api.web import stats_routes as stats
+from api.web.admin_auth import AdminAuth
+from api.web.fast_path import DirectCalls
+from api.web.intake import BODY_LIMIT
+from api.web.openapi import ADMIN_ROUTES, CLIENT_ROUTES
+from api.web.rate_limit import FailureLimiter
 
 #: Settings that are secret, or hold a password.
 SECRET_SETTINGS = (*SECRET_NAMES, "DATABASE_URL")
@@ -92,7 +97,7 @@ def main() -> int:
         os.environ.pop(name, None)
     private_files.tighten(settings)
     from api.server import Application, Companion, ServerOptions, serve
-    from api.supervision import process
+    from api.supervisor import supervise as process
 
     demo.announce(settings)
     options = ServerOptions(host=settings.host, port=settings.port, workers=settings.workers)

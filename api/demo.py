@@ -14,15 +14,15 @@ from typing import Any
 
 from sqlalchemy import select
 
+from api.admin.kinds import Kind
 from api.cli.desk import copy_in, desk_of
+from api.config.secret_files import FILE_NAME as SECRETS_FILE
+from api.config.secret_files import write_private
+from api.config.settings import Settings
+from api.config.values import ROOT
 from api.ledger import tables
 from api.ledger.errors import LedgerError
 from api.problems import Problem
-from api.resources.kinds import Kind
-from api.secret_files import FILE_NAME as SECRETS_FILE
-from api.secret_files import write_private
-from api.setting_values import ROOT
-from api.settings import Settings
 from api.signing import key_claim
 from api.snapshot import require_leave
 

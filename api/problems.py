@@ -9,11 +9,11 @@ from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException
 
 from api import logs
-from api.batcher import FlushTimeout, LineFull
-from api.draft import RequestIdReused
+from api.checks.batcher import FlushTimeout, LineFull
+from api.checks.schemas import is_request_id
+from api.checks.unit_of_work import RequestIdReused
 from api.ids import new_id
 from api.ledger.errors import LedgerBusy, LedgerContradicts, LedgerError, QueueIsFull
-from api.schemas import is_request_id
 
 _log = logs.get("problems")
 

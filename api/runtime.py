@@ -10,31 +10,31 @@ import time
 from pathlib import Path
 from typing import Any
 
-from api import logs, permitted_keys
-from api.clock import Clock
-from api.evidence import Evidence
+from api import logs
+from api.checks.evidence import Evidence
+from api.checks.isolated import Isolated
+from api.checks.recorder import Recorder
+from api.checks.unknown_keys import UnknownKeys
+from api.config.settings import Settings
 from api.ids import new_id
-from api.isolated import Isolated
-from api.ledger import migrate
+from api.ledger import migrate, permitted_keys
 from api.ledger.database import Database, Terms
 from api.ledger.errors import LedgerBusy, LedgerContradicts, LedgerError
+from api.ledger.permitted_keys import PermittedKeys
 from api.ledger.records import Ask
 from api.ledger.store import ledger_on
 from api.licensing import UNWATCHED
-from api.node import Node
-from api.permitted_keys import PermittedKeys
+from api.node.clock import Clock
+from api.node.identity import Node
+from api.node.shared_state import STATE_NAME, SharedState
+from api.node.timekeeping import Timekeeping
+from api.node.troubles import Trouble
 from api.problems import Problem
-from api.recorder import Recorder
-from api.settings import Settings
-from api.shared_state import STATE_NAME, SharedState
-from api.siblings import Siblings
+from api.server.siblings import Siblings
 from api.signing import KeyNotPermitted, Keyring, Signer, jwks
 from api.snapshot import SNAPSHOT_NAME, Reader, require_leave, source_of
-from api.supervision import LedgerState, Published
-from api.supervision.troubles import said_of
-from api.timekeeping import Timekeeping
-from api.troubles import Trouble
-from api.unknown_keys import UnknownKeys
+from api.supervisor import LedgerState, Published
+from api.supervisor.troubles import said_of
 from failover.config import deploy_overlap
 from failover.jobs import Jobs
 
@@ -379,12 +379,12 @@ class Runtime:
         self._waiting_for = reason
 
     def _resign(self) -> None:
-        from api.supervision.process import resign
+        from api.supervisor.supervise import resign
 
         resign(self.settings, self.node.instance)
 
     def _supervise(self) -> None:
-        from api.supervision.process import supervise
+        from api.supervisor.supervise import supervise
 
         supervise(self.settings, self.node.instance, self._stop, begun=self._supervises, passed_on=self._passed_on)
 

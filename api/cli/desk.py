@@ -12,7 +12,8 @@ import click
 import msgspec
 
 from api import logs
-from api.clock import Clock
+from api.admin.store import Resources
+from api.config.settings import Settings, SettingsError
 from api.ids import new_id
 from api.ledger import migrate
 from api.ledger.database import Database
@@ -20,13 +21,12 @@ from api.ledger.errors import LedgerBusy, LedgerContradicts, LedgerError, Ledger
 from api.ledger.log import Journal
 from api.ledger.records import Ask
 from api.ledger.store import open_ledger
-from api.node import Node
+from api.node.clock import Clock
+from api.node.identity import Node
 from api.problems import Problem
-from api.resources.store import Resources
 from api.runtime import shared_state
-from api.settings import Settings, SettingsError
 from api.snapshot import SNAPSHOT_NAME, Snapshot, require_leave
-from api.supervision import cluster
+from api.stats import cluster
 
 
 class FaultySettings(click.ClickException):

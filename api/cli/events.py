@@ -9,11 +9,11 @@ from typing import Any
 
 import click
 
+from api.admin.csv_text import to_csv
+from api.admin.event_log import COLUMNS, FILTERS
 from api.cli.desk import open_desk
 from api.cli.output import as_json, cell
 from api.cli.resources import chosen, filter_options, limit_option
-from api.resources.csv_text import to_csv
-from api.resources.event_log import COLUMNS, FILTERS
 
 #: What people look at, and how wide it usually is: a log is too long to be measured first.
 _SHOWN = (("seq", 8), ("occurred_at", 20), ("type", 20), ("mode", 8), ("node", 16), ("license_id", 36), ("code", 0))

@@ -10,11 +10,10 @@ import click
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from api import permitted_keys
 from api.cli.desk import Desk, open_desk
 from api.cli.output import as_json, show_list
 from api.cli.verify import verify
-from api.ledger import tables
+from api.ledger import permitted_keys, tables
 from api.signing import (
     KeyChangeRefused,
     KeyStatus,

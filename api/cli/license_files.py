@@ -13,11 +13,11 @@ from typing import Any, BinaryIO, TextIO
 import click
 import msgspec
 
+from api.admin.bulk import COLUMNS, BadRow, ImportedLicense
+from api.admin.csv_text import to_csv
+from api.admin.kinds import Kind
+from api.admin.store import Resources
 from api.cli.desk import open_desk
-from api.resources.bulk import COLUMNS, BadRow, ImportedLicense
-from api.resources.csv_text import to_csv
-from api.resources.kinds import Kind
-from api.resources.store import Resources
 
 _CREATED = ("id", "key", "policy", "name", "email", "expires_at")
 _HASHED = ("key_hash",)

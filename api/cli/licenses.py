@@ -7,14 +7,14 @@ from typing import Any
 
 import click
 
+from api.admin.actions import ACTIONS
+from api.admin.kinds import Kind
+from api.admin.schemas import LicenseBody
 from api.cli.desk import open_desk
 from api.cli.license_files import export, import_, write_created
 from api.cli.options import body_of, body_options
 from api.cli.output import as_json, show, show_list
 from api.cli.resources import delete_command, every, limit_option, list_command, show_command, update_command
-from api.resources.actions import ACTIONS
-from api.resources.kinds import Kind
-from api.resources.schemas import LicenseBody
 
 _COLUMNS = ("id", "key_hint", "status", "product", "name", "email", "expires_at", "machines", "last_seen_at")
 _FILTERS = ("product", "policy", "status", "email", "key_hint", "external_ref", "q")

@@ -8,14 +8,14 @@ import click
 import msgspec
 from msgspec.structs import replace
 
-from api.answers import timestamp
+from api.admin.nodes import nodes
+from api.checks.answers import timestamp
 from api.cli.desk import Desk, open_desk
 from api.cli.output import as_json, show, show_list
-from api.resources.nodes import nodes
+from api.node.timekeeping import CLOCK_TRUSTED
 from api.runtime import shared_state
-from api.stats import count, settle
-from api.supervision import cluster
-from api.timekeeping import CLOCK_TRUSTED
+from api.stats import cluster
+from api.stats.report import count, settle
 
 _COLUMNS = ("id", "rank", "role", "url", "beat_age_s", "applied_seq", "queue", "version")
 #: The whole of the counted checks is read.

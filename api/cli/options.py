@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import click
 from msgspec import inspect
 
-from api.resources.schemas import Body
+from api.admin.schemas import Body
 
 _NONE = "none"
 _HELP = {

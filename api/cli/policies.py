@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import click
 
+from api.admin.kinds import Kind
 from api.cli.resources import create_command, delete_command, list_command, show_command, update_command
-from api.resources.kinds import Kind
 
 _COLUMNS = ("id", "product", "name", "duration_days", "max_machines", "floating", "max_uses", "entitlements")
 

@@ -7,13 +7,13 @@ from typing import Any
 
 import click
 
+from api.admin.kinds import Kind
+from api.admin.pages import MAX_LIMIT
+from api.admin.schemas import BODIES
+from api.admin.store import Resources
 from api.cli.desk import open_desk
 from api.cli.options import F, body_of, body_options
 from api.cli.output import as_json, show, show_list
-from api.resources.kinds import Kind
-from api.resources.pages import MAX_LIMIT
-from api.resources.schemas import BODIES
-from api.resources.store import Resources
 
 limit_option = click.option("--limit", type=click.IntRange(min=1), help="Stop after so many.")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from api.secret_files import GeneratedSecrets, generate_secrets, one_line_pem, write_private
+from api.config.secret_files import GeneratedSecrets, generate_secrets, one_line_pem, write_private
 
 
 @click.command("secrets")

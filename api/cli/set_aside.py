@@ -12,11 +12,11 @@ from typing import Any
 
 import click
 
-from api.answers import timestamp
+from api.checks.answers import timestamp
 from api.cli.desk import open_desk, read_settings
 from api.cli.output import as_json, show_list
-from api.replay import forget_dead
 from api.runtime import shared_state
+from api.supervisor.replay import forget_dead
 from failover import EventQueue
 from failover.errors import QueueError
 from failover.queue import Queued

@@ -13,12 +13,12 @@ from typing import Any
 import msgspec
 from sqlalchemy import Connection, Table, insert, select, update
 
-from api.clock import Clock
 from api.ids import new_id
 from api.ledger import tables
 from api.ledger.database import Database
 from api.ledger.records import Event, IdempotencyRecord
-from api.node import Node
+from api.node.clock import Clock
+from api.node.identity import Node
 from failover.session import Limits
 
 #: More patience than a client call has, and still an end to it.

@@ -14,11 +14,11 @@ from typing import Any
 import msgspec
 import psycopg2
 
-from api.clock import Clock
 from api.ledger.database import READ_ONLY, Database, Terms
 from api.ledger.errors import LedgerBusy, LedgerReadOnly, LedgerRefused, translate
 from api.ledger.records import Ask, Batch, Known
 from api.ledger.rows import CHECK_COLUMNS, COLUMNS, DEPARTED, NEVER_CAME, changed_machines, known_from
+from api.node.clock import Clock
 from failover.session import Limits
 
 #: Shares of a message's budget: the server itself ends what is slow or blocked, before its silence could be taken for

@@ -56,7 +56,7 @@ class Row(NamedTuple):
 
 #: The columns of `Row`, for the select lists of both databases. The counts are those kept with the license: to count
 #: its machines would make a decision cost more the more of them a license has, and what is behind it is a client's to
-#: make. The leader proves them (`api.duties.counts`).
+#: make. The leader proves them (`api.supervisor.duties.counts`).
 COLUMNS = """
     l.id, l.status, l.expires_at, l.max_machines, l.max_uses, l.entitlements_json, l.uses, l.seats, l.excess,
     l.checked_in_at, l.last_seen_at, l.created_at, p.id, p.product, p.name, p.rules_json,

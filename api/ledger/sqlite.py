@@ -13,10 +13,10 @@ from typing import Any
 import msgspec
 from sqlalchemy import Connection, text
 
-from api.clock import Clock
 from api.ledger.database import Database
 from api.ledger.records import Ask, Batch, Event, Finding, Known, Tally
 from api.ledger.rows import CHECK_COLUMNS, COLUMNS, DEPARTED, NEVER_CAME, changed_machines, known_from
+from api.node.clock import Clock
 
 # An ask's members are found by their places in `Ask`.
 _FROM = """

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol
 
-from api.clock import Clock
 from api.ledger.database import Database, Terms
 from api.ledger.records import Ask, Batch, Known
+from api.node.clock import Clock
 
 
 class Transaction(Protocol):

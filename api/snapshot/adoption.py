@@ -10,8 +10,8 @@ import msgspec
 from sqlalchemy import Connection, select
 
 from api.ledger import tables
+from api.node.troubles import Trouble
 from api.snapshot.copy import Snapshot
-from api.troubles import Trouble
 
 #: The event by which an operator says so; its data's `instead_of` is the id of the ledger that was copied.
 ADOPTED = "ledger.adopted"

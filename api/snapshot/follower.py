@@ -14,13 +14,13 @@ from typing import Any
 import msgspec
 from sqlalchemy import Connection, Table, exists, literal_column, null, select
 
-from api.clock import Clock
 from api.ledger import migrate, tables
 from api.ledger.database import Database
 from api.ledger.errors import LedgerContradicts, LedgerUnavailable
+from api.node.clock import Clock
+from api.node.troubles import Trouble
 from api.snapshot.adoption import ADOPTED, Found, adopted_by, copied_in, objection
 from api.snapshot.copy import FOLLOWED, Position, Snapshot, source_of
-from api.troubles import Trouble
 
 _CHUNK = 5_000
 _GUARD_S = 20.0

@@ -13,7 +13,7 @@ from sqlalchemy import Table
 
 from api import logs
 from api.ledger.records import Ask, Change, Known
-from api.shared_state import SharedState
+from api.node.shared_state import SharedState
 from api.snapshot.copy import Position, Snapshot
 
 _log = logs.get("snapshot")

@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from api.auth import signature
+from api.web.client_auth import signature
 
 #: What every good answer has in it.
 GOOD = (b'"code":"VALID"',)

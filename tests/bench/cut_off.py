@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from api.checks.isolated import from_row, to_row
 from api.ids import new_id
-from api.isolated import from_row, to_row
 from failover.queue import Event, EventQueue
 from tests.bench.calls import LEDGER, QUEUED
 from tests.bench.copying import is_copied

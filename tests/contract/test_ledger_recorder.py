@@ -10,18 +10,18 @@ from typing import Any
 
 import pytest
 
-from api.batcher import FlushTimeout, LineFull, as_it_is
-from api.clock import Clock
-from api.draft import Draft, Operation, Outcome, RequestIdReused
+from api.checks.batcher import FlushTimeout, LineFull, as_it_is
+from api.checks.recorder import LicenseHeld, Recorder
+from api.checks.unit_of_work import Draft, Operation, Outcome, RequestIdReused
 from api.ids import new_id
 from api.ledger import tables
 from api.ledger.errors import LedgerBusy, LedgerError, LedgerRefused, LedgerUnavailable
 from api.ledger.records import Ask, Batch, Known
 from api.ledger.store import Ledger
 from api.licensing import Act, Call
-from api.node import Node
-from api.recorder import LicenseHeld, Recorder
-from api.shared_state import SharedState
+from api.node.clock import Clock
+from api.node.identity import Node
+from api.node.shared_state import SharedState
 from tests.support.nodes import Sold, events_of, opened_ledger, rows, sell
 from tests.support.processes import until
 

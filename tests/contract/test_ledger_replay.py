@@ -11,11 +11,11 @@ import pytest
 from msgspec.structs import replace
 from sqlalchemy import text
 
-from api.clock import Clock
-from api.isolated import to_row
+from api.checks.isolated import to_row
 from api.ledger import tables
 from api.ledger.store import Ledger
-from api.replay import LedgerReplay
+from api.node.clock import Clock
+from api.supervisor.replay import LedgerReplay
 from failover import EventQueue, Replay
 from failover.errors import Doubted, NotTaken, Unreadable
 from failover.queue import Event as Row

@@ -10,8 +10,8 @@ import uuid
 import pytest
 import requests
 
-from api.duties import counting_since, unsent
 from api.ledger import tables
+from api.supervisor.duties import counting_since, unsent
 from tests.support.cluster import Json, Member, Site, plays
 from tests.support.nodes import Sold, rows, sell
 from tests.support.processes import until

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from api.ledger import tables
-from api.openapi.stats_view import StatsView
+from api.web.openapi.stats_view import StatsView
 from tests.support.cluster import WORKERS_AGREE_S, Asking, Json, Member, Site, plays
 from tests.support.nodes import Sold, rows
 from tests.support.postgres import PostgresServer

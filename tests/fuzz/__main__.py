@@ -20,7 +20,7 @@ from typing import Any
 
 import requests
 
-from api.secret_files import generate_secrets
+from api.config.secret_files import generate_secrets
 from tests.support.postgres import PostgresServer
 from tests.support.processes import ROOT, ServerProcess, until
 

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 import schemathesis
 
-from api.auth import signature
+from api.web.client_auth import signature
 
 _KEYS = json.loads(os.environ["FUZZ_KEYS"])
 _IDS: dict[str, list[str]] = json.loads(os.environ["FUZZ_IDS"])

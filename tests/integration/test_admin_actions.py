@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from api.admin.actions import ACTIONS
 from api.ledger import tables
 from api.licensing import DAY
-from api.resources.actions import ACTIONS
 from tests.support.admin import Admin, Json, admin_on
 from tests.support.nodes import rows
 

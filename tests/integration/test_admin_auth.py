@@ -9,12 +9,12 @@ import pytest
 from flask import Request
 from werkzeug.test import EnvironBuilder
 
+from api.admin.token_store import Scope
 from api.ledger import tables
 from api.ledger.errors import LedgerUnavailable
 from api.problems import Malformed, Problem
-from api.rate_limit import FailureLimiter
-from api.resources.token_store import Scope
-from api.tokens import AdminAuth
+from api.web.admin_auth import AdminAuth
+from api.web.rate_limit import FailureLimiter
 from tests.support.admin import Admin, admin_on
 from tests.support.nodes import ADMIN_TOKEN, API_KEY, SHARED_SECRET, rows, signed
 

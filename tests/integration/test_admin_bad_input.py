@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
+from api.admin.actions import ACTIONS
+from api.admin.kinds import Kind
+from api.admin.schemas import BODIES
 from api.ledger import tables
-from api.resources.actions import ACTIONS
-from api.resources.kinds import Kind
-from api.resources.schemas import BODIES
 from tests.support.admin import Admin, admin_on
 from tests.support.nodes import rows
 

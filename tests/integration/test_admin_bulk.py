@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
+from api.admin.bulk import COLUMNS, BadRow
+from api.admin.csv_text import guarded
+from api.admin.kinds import Kind
 from api.ledger import tables
 from api.problems import Malformed
-from api.resources.bulk import COLUMNS, BadRow
-from api.resources.csv_text import guarded
-from api.resources.kinds import Kind
 from tests.support.admin import Admin, Json, admin_on
 from tests.support.nodes import rows
 

@@ -12,9 +12,9 @@ from collections.abc import Iterator
 import pytest
 from werkzeug.test import TestResponse
 
-from api.answers import timestamp
+from api.admin.event_log import COLUMNS
+from api.checks.answers import timestamp
 from api.ledger import tables
-from api.resources.event_log import COLUMNS
 from tests.support.admin import Admin, Json, admin_on
 from tests.support.nodes import rows
 

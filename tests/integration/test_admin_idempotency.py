@@ -14,10 +14,9 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from api import permitted_keys
-from api.ledger import tables
+from api.admin.actions import ACTIONS
+from api.ledger import permitted_keys, tables
 from api.ledger.database import Database
-from api.resources.actions import ACTIONS
 from api.signing import KeyStatus, generate
 from tests.support.admin import Admin, Json, admin_on
 from tests.support.nodes import ledger_of, rows, running_node

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 from sqlalchemy import insert, select, text
 
-from api.clock import Clock
 from api.ledger import tables
 from api.ledger.errors import LedgerBusy, LedgerRefused
 from api.ledger.log import Journal
 from api.licensing import DAY
-from api.node import Node
+from api.node.clock import Clock
+from api.node.identity import Node
 from tests.support.admin import Admin
 from tests.support.nodes import opened_ledger, rows, running_node, sell, starting_node
 

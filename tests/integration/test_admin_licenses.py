@@ -9,12 +9,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from api.admin.licenses import conflicts
 from api.ledger import tables
 from api.ledger.errors import LedgerRefused
 from api.ledger.log import Journal
 from api.licensing import DAY
 from api.problems import Problem
-from api.resources.licenses import conflicts
 from tests.support.admin import Admin, Json, admin_on
 from tests.support.nodes import rows
 from tests.vectors.generate import KEYS_FILE

@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 import pytest
 from sqlalchemy import Connection, text
 
+from api.admin import event_log
 from api.ledger import tables
 from api.ledger.database import Database
-from api.resources import event_log
 from api.signing import key_claim
 from tests.support.admin import Admin
 from tests.support.nodes import ADMIN_TOKEN, Node, Sold, license_row, rows, running_node, sell

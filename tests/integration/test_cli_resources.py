@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from api.admin.kinds import Kind
+from api.admin.schemas import BODIES, LicenseBody, PolicyBody
 from api.cli.desk import desk_of
 from api.cli.root import create_cli
-from api.resources.kinds import Kind
-from api.resources.schemas import BODIES, LicenseBody, PolicyBody
-from api.settings import Settings
+from api.config.settings import Settings
 from tests.support.cli import Cli, Program, make_policy
 from tests.support.nodes import environment, running_node
 from tests.support.processes import free_port

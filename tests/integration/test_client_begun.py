@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from werkzeug.test import EnvironBuilder, TestResponse
 
-from api.batcher import FlushTimeout, LineFull
-from api.draft import RequestIdReused
+from api.checks.batcher import FlushTimeout, LineFull
+from api.checks.unit_of_work import RequestIdReused
 from api.ledger.errors import LedgerBusy, LedgerError, LedgerRefused, LedgerUnavailable, QueueIsFull
 from api.licensing import Act
 from api.problems import Problem

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from api import permitted_keys
+from api.ledger import permitted_keys
 from api.ledger.database import Database
 from api.signing import KeyStatus, SigningKey, generate, parse_signing_keys
 from tests.support.nodes import Node, running_node, sell, starting_node

@@ -13,15 +13,15 @@ from typing import Any
 import pytest
 from sqlalchemy import select, text, update
 
-from api.duties import Writing, counting_since, watched
-from api.duties.culls import cull
-from api.duties.pace import Pace
-from api.duties.rows import put
-from api.duties.watching import Limits, keep_watch
 from api.ledger import tables
 from api.ledger.database import Database
 from api.ledger.errors import LedgerUnavailable
 from api.licensing import ALWAYS
+from api.supervisor.duties import Writing, counting_since, watched
+from api.supervisor.duties.culls import cull
+from api.supervisor.duties.pace import Pace
+from api.supervisor.duties.rows import put
+from api.supervisor.duties.watching import Limits, keep_watch
 from failover import Identity, supervise
 from failover.errors import NotLeading, StoreBusy, StoreUnavailable
 from tests.support.leading import Leading, add_machine, beat, leader_and_standby

@@ -10,18 +10,18 @@ from typing import Any
 import pytest
 from sqlalchemy import insert, update
 
-from api.clock import Clock
-from api.duties.counts import COUNTED, Proof
-from api.duties.retention import Keep, forget_machines
+from api.checks.isolated import to_row
+from api.checks.recorder import Recorder
 from api.ids import new_id
-from api.isolated import to_row
 from api.ledger import tables
 from api.ledger.records import Event
 from api.ledger.store import Ledger
 from api.licensing import DAY, MOST_DEPARTED, MOST_NEVER_CAME, Act
-from api.node import Node
-from api.recorder import Recorder
-from api.replay import LedgerReplay
+from api.node.clock import Clock
+from api.node.identity import Node
+from api.supervisor.duties.counts import COUNTED, Proof
+from api.supervisor.duties.retention import Keep, forget_machines
+from api.supervisor.replay import LedgerReplay
 from failover.queue import Queued
 from tests.contract.test_ledger_recorder import operation
 from tests.support.leading import Leading

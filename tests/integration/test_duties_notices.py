@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 from sqlalchemy import insert
 
-from api.answers import timestamp
-from api.duties import Entry, Writing, mark_sent, unsent
-from api.duties.notices import say_what_expires, say_what_is_overdue
-from api.duties.outbox import tell, tell_of_the_cluster
-from api.duties.rows import put
+from api.checks.answers import timestamp
 from api.ledger import tables
+from api.supervisor.duties import Entry, Writing, mark_sent, unsent
+from api.supervisor.duties.notices import say_what_expires, say_what_is_overdue
+from api.supervisor.duties.outbox import tell, tell_of_the_cluster
+from api.supervisor.duties.rows import put
 from tests.support.leading import Leading, leader_and_standby
 from tests.support.nodes import Sold, change_license, log_of, rows, sell
 

@@ -13,17 +13,17 @@ from typing import Any
 import pytest
 from sqlalchemy import insert, text
 
-from api.clock import Clock
-from api.duties import Entry, Writing, retention, rollup
-from api.duties.notices import say_what_expires
-from api.duties.outbox import tell
-from api.duties.retention import Keep
-from api.duties.rollup import roll_up, rolled_up_until
 from api.ledger import tables
 from api.ledger.database import Database
 from api.ledger.records import Batch, Tally
 from api.ledger.store import ledger_on
-from api.stats import count, settle
+from api.node.clock import Clock
+from api.stats.report import count, settle
+from api.supervisor.duties import Entry, Writing, retention, rollup
+from api.supervisor.duties.notices import say_what_expires
+from api.supervisor.duties.outbox import tell
+from api.supervisor.duties.retention import Keep
+from api.supervisor.duties.rollup import roll_up, rolled_up_until
 from tests.support.leading import Json, Leading, add_events, beat
 from tests.support.nodes import rows, sell
 

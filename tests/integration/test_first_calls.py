@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from api.duties.rows import put
 from api.ledger import tables
 from api.ledger.database import Database
 from api.snapshot import Follower
-from api.supervision import process
+from api.supervisor import supervise as process
+from api.supervisor.duties.rows import put
 from failover import Identity, SqlLeaseStore
 from tests.support.leading import add_machine
 from tests.support.nodes import Node, Sold, running_node, sell, starting_node

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from api import demo
-from api.settings import Settings
+from api.config.settings import Settings
 from tests.support.cli import Cli, Program
 from tests.support.nodes import environment
 from tests.support.processes import ROOT, ServerProcess, running, until

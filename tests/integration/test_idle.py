@@ -14,15 +14,14 @@ from typing import Any
 import pytest
 from sqlalchemy import insert, update
 
-from api import permitted_keys
-from api.clock import Clock
-from api.duties.rows import put
-from api.ledger import tables
+from api.ledger import permitted_keys, tables
 from api.ledger.database import Database
 from api.licensing import ALWAYS, Watch
+from api.node.clock import Clock
 from api.signing import KeyStatus, generate
 from api.snapshot.reader import MAX_AGE_S
-from api.supervision.glance import Looking
+from api.supervisor.duties.rows import put
+from api.supervisor.glance import Looking
 from tests.chaos.cluster.links import Link, network
 from tests.support.admin import Admin
 from tests.support.nodes import running_node

@@ -11,7 +11,7 @@ from pathlib import Path
 import psycopg2
 import pytest
 
-from api.settings import Settings, SettingsError
+from api.config.settings import Settings, SettingsError
 from tests.support.cli import Cli
 from tests.support.nodes import environment, running_node, sell, starting_node
 from tests.support.postgres import PostgresServer, free_port

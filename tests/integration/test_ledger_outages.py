@@ -18,9 +18,9 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.event import listens_for
 
-from api.batcher import as_it_is
-from api.clock import Clock
-from api.draft import Operation
+from api.checks.batcher import as_it_is
+from api.checks.recorder import Recorder
+from api.checks.unit_of_work import Operation
 from api.ids import new_id
 from api.ledger import tables
 from api.ledger.database import Database
@@ -29,8 +29,8 @@ from api.ledger.migrate import upgrade
 from api.ledger.records import Ask, Batch, Event, Tally
 from api.ledger.store import Ledger
 from api.licensing import Act, Call
-from api.node import Node as NodeIdentity
-from api.recorder import Recorder
+from api.node.clock import Clock
+from api.node.identity import Node as NodeIdentity
 from tests.support.admin import Admin
 from tests.support.nodes import (
     Node,

@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select, text
 
-from api.clock import Clock
 from api.ledger import migrate, tables
 from api.ledger.database import Database
 from api.ledger.errors import LedgerReadOnly
 from api.ledger.records import Ask
 from api.ledger.store import open_ledger
+from api.node.clock import Clock
 from failover import Identity, SqlLeaseStore
 from failover.database import Database as LeaseDatabase
 from failover.engines import Pools

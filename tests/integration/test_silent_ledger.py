@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from api.clock import Clock
 from api.ids import new_id
 from api.ledger.database import Database, Terms
 from api.ledger.errors import LedgerUnavailable
 from api.ledger.migrate import upgrade
 from api.ledger.records import Ask
 from api.ledger.store import Ledger, ledger_on
+from api.node.clock import Clock
 from api.signing import key_claim
 from tests.support.admin import Admin
 from tests.support.nodes import Node, running_node

@@ -13,21 +13,20 @@ import msgspec
 import pytest
 from sqlalchemy import delete, event, insert, update
 
-from api import permitted_keys
-from api.batcher import as_it_is
-from api.clock import Clock
-from api.draft import Operation
+from api.admin.kinds import Kind
+from api.admin.store import Resources
+from api.checks.batcher import as_it_is
+from api.checks.recorder import Recorder
+from api.checks.unit_of_work import Operation
 from api.ids import new_id
-from api.ledger import tables
+from api.ledger import permitted_keys, tables
 from api.ledger.database import Database
 from api.ledger.records import Ask, Change, Known
 from api.ledger.store import Ledger
 from api.licensing import Act, Call
-from api.node import Node
-from api.recorder import Recorder
-from api.resources.kinds import Kind
-from api.resources.store import Resources
-from api.shared_state import SharedState
+from api.node.clock import Clock
+from api.node.identity import Node
+from api.node.shared_state import SharedState
 from api.signing import generate, key_claim
 from api.snapshot import Follower, Reader, Snapshot, open_snapshot
 from tests.support.nodes import Sold, license_row, opened_ledger, sell

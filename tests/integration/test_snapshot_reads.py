@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from filelock import FileLock
 
-from api.shared_state import SharedState
+from api.node.shared_state import SharedState
 from api.snapshot.reader import MAX_AGE_S
 from tests.support.admin import Admin
 from tests.support.nodes import Node, running_node

@@ -15,15 +15,15 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import insert, text
 
+from api.admin.nodes import nodes
 from api.ledger import tables
 from api.ledger.database import Database
 from api.ledger.errors import LedgerSlow, LedgerUnavailable, NoConnection
 from api.ledger.log import brief_reading
-from api.openapi.stats_view import StatsView
-from api.remembered import UNKNOWN, Counts, aged, remember, remembered
-from api.resources.nodes import nodes
-from api.stats import Stats, count, settle
-from api.supervision import cluster
+from api.stats import cluster
+from api.stats.last_known import UNKNOWN, Counts, aged, remember, remembered
+from api.stats.report import Stats, count, settle
+from api.web.openapi.stats_view import StatsView
 from tests.support.admin import Admin, admin_on
 from tests.support.leading import add_events, beat
 from tests.support.nodes import Sold, change_machine, ledger_of, node_on, opened_ledger, sell, starting_node
@@ -273,7 +273,7 @@ def test_a_second_is_answered_from_one_count_and_an_outage_from_the_last(
         counted.append(now)
         return real(connection, now, *rest)
 
-    monkeypatch.setattr("api.stats.count", counting)
+    monkeypatch.setattr("api.stats.report.count", counting)
     assert stats.report()["licenses"]["total"] == 0
     sell(admin.node.database)
     clock[0] += 0.9
@@ -285,7 +285,7 @@ def test_a_second_is_answered_from_one_count_and_an_outage_from_the_last(
     def away(*_: Any) -> Any:
         raise LedgerUnavailable("gone")
 
-    monkeypatch.setattr("api.stats.count", away)
+    monkeypatch.setattr("api.stats.report.count", away)
     clock[0] += 2
     found = stats.report()
     assert (found["node"]["ledger"], found["licenses"]["total"]) == ("unreachable", 1)

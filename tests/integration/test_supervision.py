@@ -11,18 +11,17 @@ from typing import Any
 import pytest
 from filelock import FileLock
 
-from api import permitted_keys
+from api.admin.token_store import Scope
+from api.config.settings import Settings
 from api.ids import new_id
-from api.ledger import tables
+from api.ledger import permitted_keys, tables
 from api.ledger.database import Database
 from api.ledger.migrate import upgrade
 from api.problems import Problem
-from api.resources.token_store import Scope
-from api.settings import Settings
 from api.signing import KeyStatus, generate
-from api.supervision import NodeState, Published
-from api.supervision.cluster import hand_to
-from api.supervision.process import config_of, supervise
+from api.stats.cluster import hand_to
+from api.supervisor import NodeState, Published
+from api.supervisor.supervise import config_of, supervise
 from failover import Identity, SqlLeaseStore
 from failover.heartbeat import Report, SqlHeartbeatStore
 from tests.support.admin import Admin, admin_on

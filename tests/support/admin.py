@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from werkzeug.test import TestResponse
 
-from api.resources.store import Resources
+from api.admin.store import Resources
 from tests.support.nodes import ADMIN_TOKEN, Node, node_on
 
 Json = dict[str, Any]

@@ -14,11 +14,11 @@ from unittest import mock
 
 from click.testing import CliRunner
 
+from api.admin.kinds import Kind
 from api.cli.desk import desk_of
 from api.cli.root import create_cli
+from api.config.settings import Settings
 from api.logs import ROOT as LOGGER
-from api.resources.kinds import Kind
-from api.settings import Settings
 from tests.support.processes import DEADLINE_S, ROOT
 
 FLASK = Path(sys.executable).parent / "flask"

@@ -14,10 +14,10 @@ import psutil
 import requests
 from sqlalchemy import select
 
+from api.config.secret_files import generate_secrets
+from api.config.settings import Settings
 from api.ledger import tables
 from api.ledger.database import Database
-from api.secret_files import generate_secrets
-from api.settings import Settings
 from tests.support.nodes import Sold, rows, sell, signed
 from tests.support.processes import ROOT, ServerProcess, free_port, is_running, until
 

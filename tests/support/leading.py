@@ -9,13 +9,13 @@ from typing import Any
 
 from sqlalchemy import insert, select, text, update
 
-from api.clock import Clock
-from api.duties import Term, Writing
-from api.duties.rows import put
 from api.ledger import tables
 from api.ledger.database import Database
 from api.ledger.log import Journal
-from api.node import Node
+from api.node.clock import Clock
+from api.node.identity import Node
+from api.supervisor.duties import Term, Writing
+from api.supervisor.duties.rows import put
 from failover import Identity, SqlLeaseStore
 from failover.database import Database as LeaseDatabase
 from tests.support.nodes import Sold

@@ -26,11 +26,11 @@ from sqlalchemy import insert, select, update
 from werkzeug.test import TestResponse
 
 from api.app import create_app
-from api.clock import Clock
+from api.config.settings import Settings
 from api.ledger import tables
 from api.ledger.database import Database
 from api.ledger.store import Ledger, open_ledger
-from api.settings import Settings
+from api.node.clock import Clock
 from api.signing import Verifier, generate
 from tests.support.databases import create_database, drop_database
 from tests.support.processes import until

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from api.auth import ClientAuth, Skewed, secret_hash, signature
+from api.config.settings import Settings
 from api.problems import Problem
-from api.sent import Sent, sent_by
-from api.settings import Settings
+from api.web.client_auth import ClientAuth, Skewed, secret_hash, signature
+from api.web.client_request import Sent, sent_by
 from tests.support.nodes import API_KEY, SHARED_SECRET, environment, signed
 
 NOW = 1_764_000_000.0

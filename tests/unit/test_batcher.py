@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from api.batcher import Batcher, FlushTimeout, LineFull, as_it_is
+from api.checks.batcher import Batcher, FlushTimeout, LineFull, as_it_is
 
 _S = 30.0
 

@@ -6,8 +6,8 @@ import itertools
 
 import pytest
 
-from api.clock import Clock
-from api.clock_judge import Belief, Gaps, Start, judge, judge_start, may_start_alone
+from api.node.clock import Clock
+from api.node.clock_judge import Belief, Gaps, Start, judge, judge_start, may_start_alone
 
 HOUR, YEARS = 3_600.0, 2 * 365 * 86_400.0
 

@@ -6,12 +6,12 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from api import contention
-from api.clock import Clock
-from api.contention import Contention, Outcomes
-from api.draft import Operation
+from api.checks import contention
+from api.checks.contention import Contention, Outcomes
+from api.checks.unit_of_work import Operation
 from api.ledger.errors import LedgerBusy, LedgerError, LedgerRefused, LedgerSlow, LedgerUnavailable, NoConnection
 from api.licensing import Act, Call
+from api.node.clock import Clock
 from tests.support.clock import FakeClock
 
 _BUDGET_S = 0.5

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from api.database_url import check
+from api.config.database_url import check
 
 #: None of these may be repeated, escaped or not.
 _PASSWORD = "hunter2"

@@ -8,12 +8,12 @@ from typing import Any
 import msgspec
 import pytest
 
-from api.draft import Draft, Operation
-from api.isolated import to_row
+from api.checks.isolated import to_row
+from api.checks.schemas import call_of, parse_call
+from api.checks.unit_of_work import Draft, Operation
 from api.ledger.records import Event, Known
 from api.licensing import DAY, Act, Call, Holding, License, Machine, Policy
-from api.node import Node
-from api.schemas import call_of, parse_call
+from api.node.identity import Node
 
 _LIMIT = 4 * 1024
 #: Four bytes each, in JSON too.

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from api.hosting import Disk, Hosting, Mount, cpu_limit, detect, mount_holding, mount_of, parse_mounts
+from api.config.platforms import Disk, Hosting, Mount, cpu_limit, detect, mount_holding, mount_of, parse_mounts
 
 MOUNTINFO = r"""22 27 0:21 / /proc rw,relatime - proc proc rw
 27 1 254:0 / / rw,relatime - overlay overlay rw

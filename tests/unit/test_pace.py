@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from api.supervision.pace import Pace
+from api.supervisor.pace import Pace
 from tests.support.clock import FakeClock
 
 

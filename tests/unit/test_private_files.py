@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 import api.server
-from api import app, private_files
-from api.settings import Settings
+from api import app
+from api.config import private_files
+from api.config.settings import Settings
 from tests.support.nodes import environment
 
 

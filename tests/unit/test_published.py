@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from api.node import Node
-from api.supervision.published import FILE_NAME, NodeState, Published, SnapshotState
+from api.node.identity import Node
+from api.node.published import FILE_NAME, NodeState, Published, SnapshotState
 from tests.support.clock import FakeClock
 
 

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from api.clock import Clock
+from api.config.settings import Settings
 from api.ledger.database import Database
 from api.ledger.migrate import upgrade
-from api.settings import Settings
-from api.shared_state import STATE_NAME, SharedState
-from api.supervision.queueing import Queueing
+from api.node.clock import Clock
+from api.node.shared_state import STATE_NAME, SharedState
+from api.supervisor.queueing import Queueing
 from tests.support.clock import FakeClock
 
 

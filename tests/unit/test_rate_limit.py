@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from api.rate_limit import FailureLimiter
-from api.setting_values import RateLimit
-from api.shared_state import SharedState
+from api.config.values import RateLimit
+from api.node.shared_state import SharedState
+from api.web.rate_limit import FailureLimiter
 from tests.support.clock import FakeClock
 
 ADDRESS, ELSEWHERE = "192.0.2.1", "198.51.100.1"

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from api.clock import Clock
-from api.remembered import UNKNOWN, Counts, remembered
-from api.supervision.remembering import Remembering, as_heard
+from api.node.clock import Clock
+from api.stats.last_known import UNKNOWN, Counts, remembered
+from api.supervisor.remembering import Remembering, as_heard
 from failover import Identity, Role, State, Status
 from failover.heartbeat import Beat, Report
 from failover.queue import QueueStats

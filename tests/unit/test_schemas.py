@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from api.checks.schemas import BODIES, FieldError, call_of, is_request_id, is_version, parse_call
 from api.licensing import Act, Call
-from api.schemas import BODIES, FieldError, call_of, is_request_id, is_version, parse_call
 
 KEY, NONCE = "a-license-key", "n" * 16
 

@@ -17,8 +17,15 @@ import pytest
 from click.testing import CliRunner
 
 from api.cli.secrets import secrets as command
-from api.secret_files import FILE_NAME, SECRET_NAMES, SecretFileError, generate_secrets, load_or_create, write_private
-from api.settings import Settings
+from api.config.secret_files import (
+    FILE_NAME,
+    SECRET_NAMES,
+    SecretFileError,
+    generate_secrets,
+    load_or_create,
+    write_private,
+)
+from api.config.settings import Settings
 from api.signing.keys import parse_signing_keys
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -102,7 +109,7 @@ def test_processes_that_start_at_once_agree(tmp_path: Path) -> None:
 
 
 def test_a_process_that_waited_takes_what_the_other_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from api import secret_files
+    from api.config import secret_files
 
     winner: dict[str, str] = {}
 

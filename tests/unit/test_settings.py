@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from api import hosting
-from api.secret_files import generate_secrets
-from api.settings import RateLimit, Settings, SettingsError
+from api.config import platforms as hosting
+from api.config.secret_files import generate_secrets
+from api.config.settings import RateLimit, Settings, SettingsError
 from api.signing.keys import SigningKey
 from failover.session import taken_apart
 
@@ -393,5 +393,5 @@ def test_settings_are_frozen() -> None:
 
 def test_importing_the_settings_reads_no_environment() -> None:
     environ = {"PATH": os.environ["PATH"], "PORT": "x", "DATABASE_URL": "nonsense", "API_KEY": ""}
-    done = subprocess.run([sys.executable, "-c", "import api.settings"], cwd=ROOT, env=environ, timeout=60)
+    done = subprocess.run([sys.executable, "-c", "import api.config.settings"], cwd=ROOT, env=environ, timeout=60)
     assert done.returncode == 0

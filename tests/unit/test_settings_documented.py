@@ -7,9 +7,9 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from api import hosting
-from api.secret_files import generate_secrets
-from api.settings import Settings
+from api.config import platforms as hosting
+from api.config.secret_files import generate_secrets
+from api.config.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from api.shared_state import SharedState, allocate
+from api.node.shared_state import SharedState, allocate
 from tests.support.clock import FakeClock
 
 

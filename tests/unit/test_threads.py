@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from api.threads import Threads
+from api.checks.threads import Threads
 
 _S = 30.0
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from api.troubles import Trouble
+from api.node.troubles import Trouble
 
 OPERATIONS = Path(__file__).resolve().parents[2] / "docs" / "operations.md"
 

@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from api.shared_state import SharedState
-from api.unknown_keys import TooManyUnknown, UnknownKeys
+from api.checks.unknown_keys import TooManyUnknown, UnknownKeys
+from api.node.shared_state import SharedState
 from tests.support.clock import FakeClock
 
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from api.troubles import Trouble
+from api.node.troubles import Trouble
 from tests.chaos.cluster.history import Fault, now
 from tests.chaos.cluster.site import NODES, Host, Site
 from tests.support.processes import until
@@ -27,7 +27,7 @@ class Kind:
     `tables`: draws tables, which are parts as well. `silent`: nodes that give no verdict, or that no client reaches,
     `None` for the drawn one. `takes_ledger`: a node may be without its ledger, so that a queue fills; `needs_ledger`:
     no queue may have events. `prepares`: it takes a while until it is made; `brief`: it is over soon. `troubles`: names
-    of `api.troubles.Trouble` of which nodes say one while it lasts, where it meets what every check needs.
+    of `api.node.troubles.Trouble` of which nodes say one while it lasts, where it meets what every check needs.
     """
 
     name: str

@@ -8,7 +8,7 @@ from typing import Self
 
 import requests
 
-from api.troubles import Trouble
+from api.node.troubles import Trouble
 from tests.chaos.cluster.history import History, Sighting, now
 from tests.chaos.cluster.site import Host, Site
 

@@ -19,11 +19,11 @@ import psutil
 from sqlalchemy import select, text
 from sqlalchemy.engine import URL, make_url
 
+from api.config.secret_files import generate_secrets
 from api.ledger import tables
 from api.ledger.database import Database
 from api.ledger.errors import LedgerError
 from api.ledger.migrate import upgrade
-from api.secret_files import generate_secrets
 from tests.chaos.cluster.links import Link, Network, network
 from tests.chaos.cluster.machine import SmallDisk, WallClock, clock_library
 from tests.chaos.cluster.pooler import PgBouncer

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from api.troubles import Trouble
+from api.node.troubles import Trouble
 from tests.chaos.cluster.history import Check, Fault, History, Sighting, Suspension
 from tests.chaos.cluster.judge import judged
 from tests.chaos.cluster.ledger import Remains, Row

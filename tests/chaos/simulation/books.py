@@ -8,10 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from api.duties.watching import Look
 from api.ledger.errors import LedgerRefused
 from api.ledger.records import Batch, Event, Finding, Known
 from api.licensing import Holding
+from api.supervisor.duties.watching import Look
 
 
 class Row(NamedTuple):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from greenlet import getcurrent
 
-from api.draft import Operation, Outcome
+from api.checks.unit_of_work import Operation, Outcome
 from api.ids import retry_id
 from api.licensing import IDEMPOTENT_ACTS
 from tests.chaos.simulation.kernel import Kernel, Owner

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from dataclasses import replace as evolve
 from pathlib import Path
 
-from api.shared_state import SharedState
+from api.node.shared_state import SharedState
 from failover.errors import QueueFull, ShareFull
 from failover.queue import Event, EventQueue, Queued, QueueLimits, QueueStats
 from tests.chaos.simulation.books import Row

@@ -11,20 +11,20 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from api.batcher import as_it_is
-from api.clock import Clock
-from api.draft import Operation
-from api.duties.pace import HOLD_S, Pace
-from api.duties.watching import Limits, Look, Said, look
-from api.isolated import Isolated
+from api.checks.batcher import as_it_is
+from api.checks.isolated import Isolated
+from api.checks.recorder import Recorder
+from api.checks.unit_of_work import Operation
 from api.ledger.errors import LedgerError
 from api.ledger.records import Batch, Change, Event
 from api.licensing import ALWAYS, Holding, Machine, Watch
-from api.node import Node
-from api.recorder import Recorder
-from api.shared_state import SharedState
-from api.supervision.published import NodeState
-from api.supervision.queueing import Queueing
+from api.node.clock import Clock
+from api.node.identity import Node
+from api.node.published import NodeState
+from api.node.shared_state import SharedState
+from api.supervisor.duties.pace import HOLD_S, Pace
+from api.supervisor.duties.watching import Limits, Look, Said, look
+from api.supervisor.queueing import Queueing
 from failover import Hooks, Identity, Replay, Supervisor
 from failover.elector import Surroundings
 from failover.errors import FailoverError, NotLeading
@@ -126,7 +126,7 @@ class Process(Owner):
         self.remote = Remote(database, self, self.link)
         self.handler = Handler(self.remote, identity.node, self.clock)
         self.node = Node(identity.node, identity.rank, identity.instance, self.published)
-        #: As in `api.supervision.process`: no silence counts before it has been read.
+        #: As in `api.supervisor.supervise`: no silence counts before it has been read.
         self.counting = Watch(until=0.0)
         self.queueing = SimQueueing(self.queue, self.state, self.monotonic, self.remote)
         self.supervisor = self._supervise()
@@ -377,14 +377,14 @@ def _finite(moment: float) -> float | None:
 
 
 def _watched(found: Look | None) -> Watch:
-    """As `api.duties.watching.watched` reads it."""
+    """As `api.supervisor.duties.watching.watched` reads it."""
     if found is None:
         return ALWAYS
     return Watch(until=found.until) if found.since is None else Watch(found.since, found.until)
 
 
 def _dead(holdings: Sequence[Holding], watch: Watch, now: float) -> tuple[Holding, Machine] | None:
-    """A machine that is to be culled, by the rule of `api.duties.culls`."""
+    """A machine that is to be culled, by the rule of `api.supervisor.duties.culls`."""
     for holding in holdings:
         interval = holding.license.policy.machine_heartbeat_s
         if interval is None or not watch.since < (before := min(now, watch.until) - interval):

@@ -13,7 +13,7 @@ from api.ledger.errors import LedgerUnavailable
 from api.ledger.records import Ask, Batch, Change, Known
 from api.ledger.rows import changed_machines
 from api.licensing import Holding
-from api.shared_state import SharedState
+from api.node.shared_state import SharedState
 from api.snapshot.copy import Position
 from api.snapshot.reader import MAX_AGE_S, Seen
 from tests.chaos.simulation.database import Database, Transaction
@@ -91,7 +91,7 @@ class OpenTransaction:
 
 
 class Lane:
-    """`api.batcher.Batcher` for tasks, which may wait: the first of those who do flushes for all."""
+    """`api.checks.batcher.Batcher` for tasks, which may wait: the first of those who do flushes for all."""
 
     def __init__(self, kernel: Kernel, owner: Owner, flush: Flush) -> None:
         self._kernel, self._owner, self._flush = kernel, owner, flush

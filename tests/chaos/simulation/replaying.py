@@ -1,12 +1,12 @@
-"""The real handler of replay, `api.replay.LedgerReplay`, on the simulated ledger."""
+"""The real handler of replay, `api.supervisor.replay.LedgerReplay`, on the simulated ledger."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from api.clock import Clock
 from api.ledger.records import Ask
-from api.replay import LedgerReplay
+from api.node.clock import Clock
+from api.supervisor.replay import LedgerReplay
 from tests.chaos.simulation.network import BULK, READ
 from tests.chaos.simulation.remote import Remote
 

@@ -81,7 +81,7 @@ OWN = [
         "a replay does not look whether an event is in the log",
         (
             (
-                "api/replay.py",
+                "api/supervisor/replay.py",
                 "        if recorded is not None:\n",
                 "        if recorded is not None and not recorded:\n",
             ),
@@ -118,7 +118,7 @@ OWN = [
         "a node that is cut off denies a key that it does not know",
         (
             (
-                "api/draft.py",
+                "api/checks/unit_of_work.py",
                 'return LedgerUnavailable("a key that this node does not know")',
                 "verdict = decide(operation.call, None, as_of)\n"
                 '            return replace(self._outcome(operation, verdict, as_of), durability="queue")',
@@ -133,14 +133,20 @@ OWN = [
     ),
     Mutant(
         "what comes after queued events of its license does not go behind them",
-        (("api/recorder.py", "if self._state.may_hold_queued and self._isolated", "if False and self._isolated"),),
+        (
+            (
+                "api/checks/recorder.py",
+                "if self._state.may_hold_queued and self._isolated",
+                "if False and self._isolated",
+            ),
+        ),
         ("in order per origin",),
     ),
     Mutant(
         "a queue that was empty while something was on its way there counts as drained",
         (
             (
-                "api/isolated.py",
+                "api/checks/isolated.py",
                 "would let later calls overtake these.\n            self._state.will_queue()\n",
                 "would let later calls overtake these.\n",
             ),

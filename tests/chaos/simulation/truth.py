@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from api.draft import Operation, Outcome
+from api.checks.unit_of_work import Operation, Outcome
 from api.ledger.records import Batch
 from api.licensing import ALWAYS, Act, Code, Holding, Watch, decide
 from tests.chaos.simulation.books import Books, Row

@@ -9,7 +9,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from api.draft import Operation, Outcome
+from api.checks.unit_of_work import Operation, Outcome
 from api.ledger.records import Batch
 from api.licensing import WRITING_ACTS
 from failover import Config

@@ -14,8 +14,8 @@ from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
-from api import recorder
-from api.duties.watching import Look
+from api.checks import recorder
+from api.supervisor.duties.watching import Look
 from failover import Identity
 from tests.chaos.simulation import faults
 from tests.chaos.simulation.books import Books, Row

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from api.duties.leader import Duties, Duty, DutyFailed
 from api.ledger.errors import LedgerBusy, LedgerUnavailable
+from api.supervisor.duties.leader import Duties, Duty, DutyFailed
 from failover.errors import NotLeading
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from api.duties.pace import Pace, by_date
+from api.supervisor.duties.pace import Pace, by_date
 from tests.support.clock import FakeClock
 
 NOW, HOUR_S = 1_764_000_000.0, 3600.0

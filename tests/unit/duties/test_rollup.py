@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from api.duties.rollup import DAYS, HOURS, Step
+from api.supervisor.duties.rollup import DAYS, HOURS, Step
 
 MIDNIGHT = 20_000 * 1440
 

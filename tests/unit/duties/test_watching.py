@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.duties.watching import Limits, Look, Said, look
+from api.supervisor.duties.watching import Limits, Look, Said, look
 
 NOW, TIMEOUT, MAX_AGE = 1_000_000.0, 6.0, 7 * 86_400.0
 LIMITS = Limits(TIMEOUT, MAX_AGE)

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from api.admin.csv_text import BROKEN_OFF, to_csv, told_where_broken
 from api.ledger.errors import LedgerUnavailable
-from api.resources.csv_text import BROKEN_OFF, to_csv, told_where_broken
 
 
 def rows(count: int, breaks: bool) -> Iterator[dict[str, object]]:

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from api.admin import cursor
 from api.problems import Malformed
-from api.resources import cursor
 from api.signing.base64url import b64url
 
 

@@ -7,11 +7,11 @@ from typing import Any
 import msgspec
 import pytest
 
+from api.admin.kinds import Kind
+from api.admin.license_rows import new_key
+from api.admin.schemas import BODIES, PolicyBody, RenewBody, moment, parse, sent
 from api.licensing import Policy
 from api.problems import Malformed
-from api.resources.kinds import Kind
-from api.resources.license_rows import new_key
-from api.resources.schemas import BODIES, PolicyBody, RenewBody, moment, parse, sent
 
 POLICY, LICENSE, PRODUCT, MACHINE = Kind.POLICY, Kind.LICENSE, Kind.PRODUCT, Kind.MACHINE
 

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives import hashes, hmac
 from joserfc import jws as joserfc_jws
 from joserfc.jwk import KeySet
 
-from api.license_key import canonical_key
+from api.licensing.license_key import canonical_key
 from api.signing import Reason, TokenInvalid, Verifier, parse_signing_keys, token_claim
 from tests.vectors import generate
 

@@ -1,0 +1,128 @@
+"""`Idempotency-Key`: one effect and one answer for an admin's call, whichever node its retries meet.
+
+The answer is committed with the effect and kept for a day. It has no license key in it: a key that is made for such a
+call is derived (HKDF) from the signing key, which every node holds and the ledger does not, and a salt that is kept
+with the answer. Only effects are kept: what was refused, or ended in a 503 before its commit, is decided anew.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import msgspec
+from sqlalchemy import select
+
+from api.admin.license_rows import KEY_BYTES, key_of, new_key
+from api.admin.schemas import Body
+from api.ledger.errors import LedgerRefused
+from api.ledger.log import Journal
+from api.ledger.records import IdempotencyRecord
+from api.ledger.tables import idempotency_records
+from api.problems import Problem
+from api.signing import SigningKey
+from api.signing.base64url import b64url
+
+_PURPOSE = "license key of an idempotent call"
+_SALT_BYTES = 16
+#: Orders the members of `metadata` as well: two that differ in their order only are the same body.
+_encode = msgspec.json.Encoder(order="sorted").encode
+
+Answer = dict[str, Any]
+
+
+class Effect(Protocol):
+    """What a call's effect is bound to."""
+
+    def license_key(self) -> str:
+        """The key of the license that is made, or gets a new one."""
+
+    def record(self, answer: Mapping[str, Any], now: float) -> IdempotencyRecord | None:
+        """What is to be committed with the effect; `answer` may have a license key, the record has none."""
+
+
+class EveryTime:
+    """A call without an `Idempotency-Key`: it has its effect as often as it is sent."""
+
+    def license_key(self) -> str:
+        return new_key()
+
+    def record(self, answer: Mapping[str, Any], now: float) -> None:  # noqa: ARG002
+        return None
+
+
+EVERY_TIME = EveryTime()
+
+
+class Once:
+    """A call with an `Idempotency-Key`. A new one for each request."""
+
+    def __init__(self, key: str, caller: str, path: str, body: Body, held: Sequence[SigningKey], current: str) -> None:
+        """`caller`: the hash of the token that sent `body` to `path`.
+
+        `held`: the signing keys of this node; `current`: the kid of the one that signs, which every node holds.
+        """
+        self.id = _hash(key.encode())
+        self._request_hash = _hash(_encode([caller, path, body]))
+        self._own_key: str | None = getattr(body, "key", None) or None
+        self._held = {one.kid: one for one in held}
+        self._kid = current
+        self._salt = b64url(secrets.token_bytes(_SALT_BYTES))
+
+    def license_key(self) -> str:
+        return self._derived(self._held[self._kid], self._salt)
+
+    def record(self, answer: Mapping[str, Any], now: float) -> IdempotencyRecord:
+        kept = {name: value for name, value in answer.items() if name != "key"}
+        kid = self._kid if "key" in answer and self._own_key is None else None
+        return IdempotencyRecord(self.id, self._request_hash, _encode(kept).decode(), kid, self._salt, now)
+
+    def first_answer(self, record: IdempotencyRecord) -> Answer:
+        """What `record` says was answered. Raises `IDEMPOTENCY_KEY_REUSED`, and `CONFLICT` for a lost license key."""
+        if record.request_hash != self._request_hash:
+            raise Problem("IDEMPOTENCY_KEY_REUSED")
+        answer: Answer = msgspec.json.decode(record.answer_json)
+        if record.kid is None:
+            return answer if self._own_key is None else answer | {"key": self._own_key}
+        if record.kid not in self._held:
+            detail = "this was done, and the signing key that gave its license key is not held here: reissue the key"
+            raise Problem("CONFLICT", detail, license={"id": answer["id"]})
+        return answer | {"key": self._derived(self._held[record.kid], record.salt)}
+
+    def _derived(self, key: SigningKey, salt: str) -> str:
+        return key_of(key.derived(f"{_PURPOSE} {self.id}", salt.encode(), KEY_BYTES))
+
+
+def done_once(journal: Journal, effect: Effect, do: Callable[[], Answer]) -> Answer:
+    """What `do` gives, or what the first call under the same key was answered. Raises what both raise.
+
+    Of two at once the ledger takes one record. The other is refused, for that or for what the first one changed, and
+    is then answered as a retry.
+    """
+    first = _first_answer(journal, effect)
+    if first is not None:
+        return first
+    try:
+        return do()
+    except (Problem, LedgerRefused):
+        first = _first_answer(journal, effect)
+        if first is None:
+            raise
+        return first
+
+
+def _first_answer(journal: Journal, effect: Effect) -> Answer | None:
+    if not isinstance(effect, Once):
+        return None
+    table = idempotency_records
+    names = IdempotencyRecord.__struct_fields__
+    query = select(*(table.c[name] for name in names)).where(table.c.id == effect.id)
+    with journal.reading() as connection:
+        found = connection.execute(query).first()
+    return None if found is None else effect.first_answer(IdempotencyRecord(*found))
+
+
+def _hash(text: bytes) -> str:
+    return b64url(hashlib.sha256(text).digest())

@@ -1,0 +1,84 @@
+"""Admin tokens: random, scoped, shown once and kept as a hash."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterable, Mapping
+from enum import StrEnum
+from typing import Any
+
+import msgspec
+from sqlalchemy import insert, select, update
+
+from api.admin.rows import missing, plain
+from api.admin.schemas import Name
+from api.checks.answers import timestamp
+from api.ids import new_id
+from api.ledger.log import Journal
+from api.ledger.tables import tokens
+from api.node.shared_state import SharedState
+from api.problems import Malformed
+from api.web.client_auth import secret_hash
+
+
+class Scope(StrEnum):
+    """What a token may do."""
+
+    STATS_READ = "stats:read"
+    LICENSES_READ = "licenses:read"
+    LICENSES_WRITE = "licenses:write"
+    NODES_WRITE = "nodes:write"
+
+
+class TokenStore:
+    """Every method raises `Problem` and `LedgerError`. A change is known to this node's workers at once."""
+
+    def __init__(self, journal: Journal, state: SharedState) -> None:
+        self._journal = journal
+        self._state = state
+
+    def create(self, name: str, scopes: Iterable[str]) -> dict[str, Any]:
+        row = {"id": new_id(), "name": _name(name), "scopes": _scopes(scopes), "created_at": self._journal.now()}
+        token = f"admin_{secrets.token_urlsafe(32)}"
+        with self._journal.change() as change:
+            change.connection.execute(insert(tokens), row | {"token_hash": secret_hash(token)})
+            event = self._journal.event("token.created", id=row["id"], name=row["name"], scopes=row["scopes"])
+            change.commit(event, {tokens: [str(row["id"])]})
+        self._state.keys_changed()
+        return _resource(row) | {"token": token}
+
+    def all(self) -> list[dict[str, Any]]:
+        with self._journal.reading() as connection:
+            rows = connection.execute(select(tokens).where(tokens.c.revoked_at.is_(None)).order_by(tokens.c.id))
+            return [_resource(plain(row)) for row in rows.mappings()]
+
+    def revoke(self, id: str) -> None:
+        with self._journal.change() as change:
+            still_good = (tokens.c.id == id) & tokens.c.revoked_at.is_(None)
+            statement = update(tokens).where(still_good).values(revoked_at=self._journal.now())
+            if not change.connection.execute(statement).rowcount:
+                missing("token")
+            change.commit(self._journal.event("token.revoked", id=id), {tokens: [id]})
+        self._state.keys_changed()
+
+
+def _name(name: str) -> str:
+    try:
+        return msgspec.convert(name, Name)
+    except msgspec.ValidationError as error:
+        raise Malformed("name", "must be 1 to 200 characters, none of them a control character") from error
+
+
+def _scopes(scopes: Iterable[str]) -> str:
+    try:
+        wanted = {Scope(scope) for scope in scopes}
+    except ValueError:
+        wanted = set()
+    if not wanted:
+        raise Malformed("scopes", f"must be some of {', '.join(Scope)}")
+    return " ".join(scope for scope in Scope if scope in wanted)
+
+
+def _resource(row: Mapping[str, Any]) -> dict[str, Any]:
+    shown = {"id": row["id"], "name": row["name"], "scopes": row["scopes"].split()}
+    return shown | {"created_at": timestamp(row["created_at"])}

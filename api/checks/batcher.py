@@ -1,0 +1,232 @@
+"""Group commit: one flush at a time, and all who come meanwhile go with the next one.
+
+While one flush is on its way, those who come wait in line; when it ends, the whole line (up to `max_batch`) goes along.
+So one caller alone pays one flush, and many callers share one, without a timer. One thread flushes, does what is still
+to be done with each result, and then tells all callers one after the other: that costs less than threads that wake and
+take the interpreter from one another, and nobody who waits needs a thread to wait with.
+Source of the idea: DeWitt et al., "Implementation techniques for main memory database systems", 1984.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, TypeVar
+
+from api.checks.threads import Threads
+
+_log = logging.getLogger(__name__)
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+Final = TypeVar("Final")
+
+#: One flush: a result for each item, in order, or an exception instance for those that failed.
+Flush = Callable[[list[Item]], Sequence[Result | BaseException]]
+#: Is given what became of a call, or the exception instance that it ended with.
+Done = Callable[[Final | BaseException], None]
+
+#: So often within its patience the line is looked at for those who have waited too long.
+_LOOKS = 10
+
+
+def as_it_is(result: Final) -> Final:
+    """For callers with nothing left to do."""
+    return result
+
+
+def waited(begin: Callable[[Done[Final]], None]) -> Final:
+    """What `begin` gives to the callback that it is called with, waited for. Raises what is an exception."""
+    told: list[Final | BaseException] = []
+    # A bare lock, taken: releasing it wakes the waiter. An Event costs ten times as much.
+    turn = threading.Lock()
+    turn.acquire()
+
+    def done(outcome: Final | BaseException) -> None:
+        told.append(outcome)
+        turn.release()
+
+    begin(done)
+    turn.acquire()
+    if isinstance(told[0], BaseException):
+        raise told[0]
+    return told[0]
+
+
+def passed_on(begin: Callable[[Done[Final]], None], done: Done[Final]) -> None:
+    """`begin`, for a caller who can only be told by `done`: of what it raises as well."""
+    try:
+        begin(done)
+    except Exception as error:
+        done(error)
+
+
+class LineFull(Exception):
+    """More callers wait than the line may hold."""
+
+
+class FlushTimeout(Exception):
+    """The flush this caller waited for did not end in time. What it carried may yet be committed."""
+
+
+class _Waiter(Generic[Item]):
+    __slots__ = ("_done", "finish", "item", "outcome", "since")
+
+    def __init__(self, item: Item, finish: Callable[[Any], object], done: Callable[[Any], None]) -> None:
+        self.item = item
+        self.finish = finish
+        self.outcome: object = None
+        self.since = time.monotonic()
+        self._done = [done]
+
+    @property
+    def is_told(self) -> bool:
+        return not self._done
+
+    def tell(self, outcome: object) -> None:
+        """Tells the caller, if nobody has done so yet."""
+        try:
+            done = self._done.pop()  # one step for the interpreter: of two threads one has it
+        except IndexError:
+            return
+        try:
+            done(outcome)
+        except BaseException:
+            _log.exception("a caller could not be told what became of its call")
+
+    def finished(self) -> object:
+        """What to tell: what is made of a result, or what went wrong."""
+        if self.is_told or isinstance(self.outcome, BaseException):
+            return self.outcome
+        try:
+            return self.finish(self.outcome)
+        except BaseException as error:
+            return error
+
+
+class _Batch(Generic[Item]):
+    """Those whose flush is under way, and since when."""
+
+    __slots__ = ("since", "waiters")
+
+    def __init__(self, waiters: list[_Waiter[Item]]) -> None:
+        self.since = time.monotonic()
+        self.waiters = waiters
+
+    def end(self) -> None:
+        """Tells each what came of it. Made for all first: it is the telling that wakes others."""
+        told = [(waiter, waiter.finished()) for waiter in self.waiters]
+        for waiter, outcome in told:
+            waiter.tell(outcome)
+
+
+class Batcher(Generic[Item, Result]):
+    """Runs `flush` for callers in batches of at most `max_batch`; at most `max_waiting` may stand in line.
+
+    A flush that raises `fails_line` fails for those still in line as well: they would only meet the same.
+    """
+
+    def __init__(
+        self,
+        flush: Flush[Item, Result],
+        *,
+        max_batch: int,
+        max_waiting: int,
+        patience_s: float,
+        fails_line: type[Exception] | tuple[()] = (),
+    ) -> None:
+        self._flush = flush
+        self._fails_line = fails_line
+        self._max_batch = max_batch
+        self._max_waiting = max_waiting
+        self._patience_s = patience_s
+        self._threads = Threads("batcher")
+        self._lock = threading.Lock()
+        self._line: deque[_Waiter[Item]] = deque()
+        self._batch: _Batch[Item] | None = None
+        self._flushing = False
+        self._watched = False
+
+    def submit(self, item: Item, finish: Callable[[Result], Final]) -> Final:
+        """As `begin`, waited for: gives what `finish` made of the result, or raises what it was told."""
+
+        def begin(done: Done[Final]) -> None:
+            self.begin(item, finish, done)
+
+        return waited(begin)
+
+    def begin(self, item: Item, finish: Callable[[Result], Final], done: Done[Final]) -> None:
+        """Puts `item` in line. Waits for nothing; raises `LineFull` at once where too many wait.
+
+        `done` is called once, on another thread: with what `finish` made of the result, after the flush that carried
+        it; with what the flush raised or gave for `item`, or `finish` raised; or, `patience_s` after this, with
+        `FlushTimeout`. It must not block, and what it raises is only logged.
+        """
+        waiter = _Waiter(item, finish, done)
+        with self._lock:
+            if len(self._line) >= self._max_waiting:
+                raise LineFull
+            self._line.append(waiter)
+            if not self._flushing:
+                self._flushing = self._threads.run(self._lead)
+            if not self._watched:
+                self._watched = self._threads.run(self._watch)
+            if not (self._flushing or self._watched):
+                # The system gives no thread: nobody would ever tell this caller anything.
+                self._line.pop()
+                raise LineFull
+
+    def longest(self, now: float) -> float:
+        """For how many seconds at `now` (monotonic) the batch under way has been; 0 where none is."""
+        batch = self._batch
+        return 0.0 if batch is None else now - batch.since
+
+    def give_up(self, now: float) -> None:
+        """Tells those who at `now` (monotonic) have waited too long, in line or for a flush."""
+        until = now - self._patience_s
+        overdue = []
+        with self._lock:
+            while self._line and self._line[0].since <= until:
+                overdue.append(self._line.popleft())
+            if self._batch is not None:
+                overdue += [waiter for waiter in self._batch.waiters if waiter.since <= until]
+        for waiter in overdue:
+            waiter.tell(FlushTimeout())
+
+    def _lead(self) -> None:
+        """Flushes until nobody waits."""
+        while (batch := self._next()) is not None:
+            self._carry(batch)
+            batch.end()
+
+    def _next(self) -> _Batch[Item] | None:
+        with self._lock:
+            waiters = [self._line.popleft() for _ in range(min(len(self._line), self._max_batch))]
+            self._batch = _Batch(waiters) if waiters else None
+            self._flushing = bool(waiters)
+            return self._batch
+
+    def _carry(self, batch: _Batch[Item]) -> None:
+        try:
+            outcomes = self._flush([waiter.item for waiter in batch.waiters])
+            for waiter, outcome in zip(batch.waiters, outcomes, strict=True):
+                waiter.outcome = outcome
+        except BaseException as error:
+            if isinstance(error, self._fails_line):
+                with self._lock:
+                    batch.waiters += self._line
+                    self._line.clear()
+            for waiter in batch.waiters:
+                waiter.outcome = error
+
+    def _watch(self) -> None:
+        """Runs in a thread while anybody waits."""
+        watched = True
+        while watched:
+            time.sleep(self._patience_s / _LOOKS)
+            self.give_up(time.monotonic())
+            with self._lock:
+                watched = self._watched = bool(self._line) or self._batch is not None

@@ -1,0 +1,400 @@
+"""Gather, decide, record: every call goes through here, and its answer leaves after its event is committed.
+
+Calls that only read share the check lane: one append for all that wait, and before it one look-up for those to which
+the node's own snapshot does not say yes, since a denial is confirmed in the ledger before it is signed. Calls that
+change a license share the write lane: the licenses are locked in one message, decided one after the other, and written
+in the next. A check that turns out to change something (a license that runs from its first validation) moves there.
+The calls of a license that others hold, or whose statements are slow, have a lane of their own (see `contention`);
+those that are busy for longer than the budget go on without the ledger, one by one. A ledger that is only busy with a
+license is there all the same, and other nodes may be giving its seats: no new seat is given without it.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TypeVar
+
+from msgspec.structs import replace
+
+from api.checks.batcher import Batcher, Done, Flush, passed_on, waited
+from api.checks.contention import Contention, Outcomes, Work
+from api.checks.evidence import Evidence
+from api.checks.isolated import Isolated
+from api.checks.unit_of_work import Draft, MustWrite, Operation, Outcome
+from api.ledger.errors import LedgerBusy, LedgerContradicts, LedgerRefused, LedgerUnavailable
+from api.ledger.records import Ask, Batch, Known
+from api.ledger.store import Ledger
+from api.licensing import WRITING_ACTS, decide
+from api.node.clock import Clock
+from api.node.identity import Node
+from api.node.shared_state import SharedState
+from api.snapshot.reader import Reader
+
+_MAX_BATCH, _MAX_WAITING = 64, 512
+_TRIES, _AT_ONCE_S = 5, 0.2
+_TOUCHED_MAX = 50_000
+
+#: Stands for a call that is not decided yet: whether the ledger shows all there is has to be asked first.
+_SUSPECT = LedgerContradicts("not examined yet")
+
+T = TypeVar("T")
+
+
+class LicenseHeld(Exception):
+    """Others hold this call's license: it belongs to the lane of those that wait alone."""
+
+
+class Recorder:
+    """The lanes of one process: three on its ledger, and the one that it goes without it."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        node: Node,
+        clock: Clock,
+        *,
+        reader: Reader | None = None,
+        state: SharedState | None = None,
+        isolated: Isolated | None = None,
+        evidence: Evidence | None = None,
+        hurried: Ledger | None = None,
+        budget_s: float = 0.5,
+        patience_s: float = 5.0,
+    ) -> None:
+        """`reader`: this node's snapshot, if it keeps one; `isolated`: the lane to take where the ledger is away.
+
+        `evidence`: what that snapshot says against a ledger that shows less. `hurried`: the same ledger with less time
+        for each statement; `budget_s`: how long a call waits for others.
+        """
+        self._evidence = evidence
+        self._reader = reader
+        self._state = state or SharedState(None)
+        self._isolated = isolated
+        self._touched: dict[str, float] = {}
+        self._ledger = ledger
+        self._hurried = hurried or ledger
+        self._contention = Contention(clock, budget_s, ledger.is_blocked)
+        self._node = node
+        self._clock = clock
+        self._uncounted = 0
+        self._uncounted_lock = threading.Lock()
+        self._checks = self._lane(self._flush_checks, patience_s)
+        self._writes = self._lane(self._flush_writes, patience_s)
+        self._alone = self._lane(self._flush_alone, patience_s)
+
+    def go_without_it(self, isolated: Isolated) -> None:
+        """From now on, where the ledger is away, `isolated` is the lane to take."""
+        self._isolated = isolated
+
+    def open_queue(self) -> None:
+        """To be called before the first call: no answer is to wait until the queue's file has been looked over."""
+        if self._isolated is not None:
+            self._isolated.open()
+
+    @staticmethod
+    def _lane(flush: Flush[Operation, Outcome], patience_s: float) -> Batcher[Operation, Outcome]:
+        limits = {"max_batch": _MAX_BATCH, "max_waiting": _MAX_WAITING}
+        # A ledger that is away costs those in line one failed try together, not one after the other.
+        return Batcher(flush, patience_s=patience_s, fails_line=LedgerUnavailable, **limits)
+
+    def submit(self, operation: Operation, finish: Callable[[Outcome], T]) -> T:
+        """As `begin`, waited for: gives what `finish` makes of the outcome, or raises what it was told."""
+
+        def begin(done: Done[T]) -> None:
+            self.begin(operation, finish, done)
+
+        return waited(begin)
+
+    def begin(self, operation: Operation, finish: Callable[[Outcome], T], done: Done[T]) -> None:
+        """Has `operation` decided and recorded; `done` is called once with what `finish` makes of the outcome.
+
+        Or with `LedgerError`, `RequestIdReused`, `LineFull` or `FlushTimeout`, or what `finish` raises. Raises
+        `LineFull` itself where that is so at once; waits for nothing where `is_at_once`.
+
+        The first call that the ledger leaves without an answer cuts the node off for all; its supervisor ends that.
+        """
+        self._state.called()
+        if self._isolated is None:
+            return self._on_the_ledger(operation, finish, done)
+        if self._state.cut_off_since is not None:
+            return self._isolated.begin(operation, finish, done)
+        if self._state.may_hold_queued and self._isolated.holds(operation):
+            if self._state.is_queued_while_busy(operation.key_hash):
+                return _while_busy(self._isolated, LedgerBusy("earlier calls wait for it"), operation, finish, done)
+            return self._isolated.begin(operation, finish, done)
+        return self._on_the_ledger(operation, finish, self._or_without_it(self._isolated, operation, finish, done))
+
+    @property
+    def is_at_once(self) -> bool:
+        """Whether `begin` finds the lane without a look into the queue, which others may be writing."""
+        return self._isolated is None or self._state.cut_off_since is not None or not self._state.may_hold_queued
+
+    def longest(self, now: float) -> float:
+        """For how many seconds at `now` (monotonic) the oldest batch has been under way; 0 where none is."""
+        cut_off = 0.0 if self._isolated is None else self._isolated.longest(now)
+        return max(cut_off, *(lane.longest(now) for lane in (self._checks, self._writes, self._alone)))
+
+    def _on_the_ledger(self, operation: Operation, finish: Callable[[Outcome], T], done: Done[T]) -> None:
+        if self._contention.goes_alone(operation):
+            self._alone.begin(operation, finish, done)
+        elif operation.call.act in WRITING_ACTS:
+            self._write_or_alone(operation, finish, done)
+        else:
+            self._checks.begin(
+                operation, finish, _or(MustWrite, partial(self._write_or_alone, operation, finish), done)
+            )
+
+    def _write_or_alone(self, operation: Operation, finish: Callable[[Outcome], T], done: Done[T]) -> None:
+        self._writes.begin(operation, finish, _or(LicenseHeld, partial(self._alone.begin, operation, finish), done))
+
+    def _or_without_it(
+        self, isolated: Isolated, operation: Operation, finish: Callable[[Outcome], T], done: Done[T]
+    ) -> Done[T]:
+        """`done`, unless the ledger was away, busy for too long or did not take it: then this call goes on without it.
+
+        A constraint that an operator added refuses everybody's calls, and none of them is at fault. Replay finds out.
+        """
+
+        def recorded(outcome: T | BaseException) -> None:
+            if isinstance(outcome, LedgerBusy) and self._state.cut_off_since is None:
+                self._state.license_busy(operation.key_hash)
+                passed_on(partial(_while_busy, isolated, outcome, operation, finish), done)
+            elif isinstance(outcome, (LedgerUnavailable, LedgerBusy, LedgerRefused)):
+                passed_on(partial(isolated.begin, operation, finish), done)
+            else:
+                done(outcome)
+
+        return recorded
+
+    def unknown(self, operation: Operation, as_of: float) -> Outcome:
+        """The outcome for a key found unknown at `as_of`; counted with the next batch. Raises `LedgerError`."""
+        if self._state.cut_off_since is not None:
+            raise LedgerUnavailable("what nobody knew a moment ago is not certain any more")
+        verdict = decide(operation.call, None, as_of)
+        self._count_later(1)
+        return Outcome(verdict=verdict, as_of=as_of, event_id=operation.event_id)
+
+    def _flush_checks(self, operations: list[Operation]) -> Outcomes:
+        return self._flushed(self._contention.carried, self._check_batch, operations)
+
+    def _flush_writes(self, operations: list[Operation]) -> Outcomes:
+        return self._flushed(self._contention.carried, self._write_batch, operations)
+
+    def _flush_alone(self, operations: list[Operation]) -> Outcomes:
+        return self._flushed(self._contention.carried_alone, self._write_waiting, operations)
+
+    def _flushed(
+        self, carried: Callable[[Work, list[Operation]], Outcomes], work: Work, operations: list[Operation]
+    ) -> Outcomes:
+        """Whoever still waits for it: a batch that the ledger leaves without an answer cuts the node off."""
+        try:
+            outcomes = carried(work, operations)
+        except LedgerUnavailable:
+            self._cut_off()
+            raise
+        if any(isinstance(outcome, LedgerUnavailable) for outcome in outcomes):
+            self._cut_off()
+        return outcomes
+
+    def _cut_off(self) -> None:
+        if self._isolated is not None:
+            self._state.cut_off()
+
+    def _check_batch(self, operations: Sequence[Operation], hurried: bool = False) -> Outcomes:
+        draft, ledger = self._draft(), self._hurried if hurried else self._ledger
+        outcomes = self._decide(draft, operations, ledger)
+        uncounted = self._take_uncounted()
+        draft.count_unknown(uncounted)
+        batch = draft.batch()
+        try:
+            if batch.events or batch.tallies:
+                self._append(batch, ledger)
+        except Exception:
+            self._count_later(uncounted)
+            raise
+        return outcomes
+
+    def _decide(self, draft: Draft, operations: Sequence[Operation], ledger: Ledger) -> Outcomes:
+        """Says yes from the snapshot where that is fresh; every denial, and every change, is the ledger's to say."""
+        asks = [Ask(operation.key_hash, operation.call.fingerprint) for operation in operations]
+        seen = [None] * len(asks) if self._reader is None else self._reader.look_up(asks)
+        local = [draft.check_locally(operation, one) for operation, one in zip(operations, seen, strict=True)]
+        open_ones = [i for i, outcome in enumerate(local) if outcome is None]
+        known = self._look_up([asks[i] for i in open_ones], ledger) if open_ones else []
+        contradicted = self._contradicted([asks[i] for i in open_ones], known)
+        answers = {i: contradicted.get(at) or draft.check(operations[i], known[at]) for at, i in enumerate(open_ones)}
+        return [answers[i] if outcome is None else outcome for i, outcome in enumerate(local)]
+
+    def _contradicted(self, asks: list[Ask], known: list[Known]) -> dict[int, LedgerContradicts]:
+        """By their places: the asks to which the ledger showed less than this node's copy holds, without a reason."""
+        if self._evidence is None:
+            return {}
+        suspects = self._evidence.suspects(asks, known)
+        found = {at: self._evidence.examine(asks[at], known[at]) for at in suspects}
+        return {at: contradiction for at, contradiction in found.items() if contradiction is not None}
+
+    def _look_up(self, asks: list[Ask], ledger: Ledger) -> list[Known]:
+        began = self._clock.monotonic()
+        try:
+            return ledger.look_up(asks)
+        except LedgerUnavailable:
+            if not self._broke_at_once(began):
+                raise
+            return ledger.look_up(asks)
+
+    def _broke_at_once(self, began: float) -> bool:
+        """Whether what began then is worth another try.
+
+        A connection that the ledger ends, as it does when it restarts, breaks at once and costs no answer. A ledger
+        that let everyone wait will do so once more.
+        """
+        return self._clock.monotonic() - began <= _AT_ONCE_S
+
+    def _draft(self) -> Draft:
+        if len(self._touched) > _TOUCHED_MAX:
+            self._touched.clear()
+        return Draft(self._node, self._clock.now(), self._touched)
+
+    def _take_uncounted(self) -> int:
+        with self._uncounted_lock:
+            count, self._uncounted = self._uncounted, 0
+        return count
+
+    def _count_later(self, count: int) -> None:
+        with self._uncounted_lock:
+            self._uncounted += count
+
+    def _append(self, batch: Batch, ledger: Ledger) -> None:
+        """Appends; where the connection broke and the commit is in doubt, again."""
+        began = self._clock.monotonic()
+        try:
+            self._again_while_busy(lambda: ledger.append(batch), ledger)
+        except LedgerUnavailable:
+            if not (batch.events and self._broke_at_once(began)):
+                raise
+            self._append_again(batch, ledger)
+
+    def _append_again(self, batch: Batch, ledger: Ledger) -> None:
+        try:
+            self._again_while_busy(lambda: ledger.append(batch), ledger)
+        except LedgerRefused:
+            # Its ids are taken where the first try was committed after all. All of a batch is there, or nothing.
+            if not ledger.has_event(batch.events[0].event_id):
+                raise
+
+    def _write_batch(self, operations: Sequence[Operation], hurried: bool = False) -> Outcomes:
+        return self._written(operations, hurried, skip_locked=True)
+
+    def _write_waiting(self, operations: Sequence[Operation], hurried: bool) -> Outcomes:
+        """For a lane in which nobody waits behind: the licenses' locks are waited for."""
+        return self._written(operations, hurried, skip_locked=False)
+
+    def _written(self, operations: Sequence[Operation], hurried: bool, *, skip_locked: bool) -> Outcomes:
+        began, ledger = self._clock.monotonic(), self._hurried if hurried else self._ledger
+
+        def write() -> Outcomes:
+            return self._write(operations, ledger, skip_locked=skip_locked)
+
+        try:
+            return self._again_while_busy(write, ledger)
+        except LedgerUnavailable:
+            if not self._broke_at_once(began):
+                raise
+            # In doubt: the events that were committed after all are found again by their ids.
+            return self._again_while_busy(write, ledger)
+
+    def _again_while_busy(self, work: Callable[[], T], ledger: Ledger) -> T:
+        """`work` on `ledger` once more, after a short random wait, where it fell out with others (a deadlock, say).
+
+        Not where it waited for them in vain: whose trouble that is has to be found first.
+        """
+        if ledger is not self._ledger:
+            return work()  # hurried: there is no time for more
+        began = self._clock.monotonic()
+        for attempt in range(1, _TRIES):
+            try:
+                return work()
+            except LedgerBusy:
+                if not self._broke_at_once(began):
+                    raise
+                time.sleep(random.uniform(0, 0.01 * attempt))  # noqa: S311 - only spreads the retries
+        return work()
+
+    def _write(
+        self, operations: Sequence[Operation], ledger: Ledger, *, skip_locked: bool, believed: bool = False
+    ) -> Outcomes:
+        """`believed`: what the ledger does not show is known to be the truth."""
+        asks = [Ask(operation.key_hash, operation.call.fingerprint, operation.event_id) for operation in operations]
+        try:
+            with ledger.transaction(asks, skip_locked=skip_locked) as transaction:
+                draft = self._draft()
+                draft.load(transaction.known)
+                suspects = set() if believed else self._suspects(asks, transaction.known)
+                outcomes: Outcomes = [
+                    self._undecided(answer, i in suspects) or draft.write(operation, answer)
+                    for i, (operation, answer) in enumerate(zip(operations, transaction.known, strict=True))
+                ]
+                batch = draft.batch()
+                if batch.events or batch.tallies:
+                    transaction.commit(batch)
+        finally:
+            # However it ended: after a commit in doubt the snapshot is not to be believed either.
+            for ask in asks:
+                self._state.license_changed(ask.key_hash)
+        self._put_into_the_snapshot(batch, transaction.known)
+        for i in suspects:
+            # The lock is gone by now: a lane that skips what others hold may have to skip this.
+            again = {"skip_locked": skip_locked, "believed": True}
+            contradiction = self._examined(asks[i], transaction.known[i])
+            outcomes[i] = contradiction or self._write([operations[i]], ledger, **again)[0]
+        return outcomes
+
+    @staticmethod
+    def _undecided(answer: Known, is_suspect: bool) -> Exception | None:
+        """Why a call cannot be decided by this answer."""
+        if answer.busy:
+            return LicenseHeld()
+        return _SUSPECT if is_suspect else None
+
+    def _suspects(self, asks: list[Ask], known: list[Known]) -> set[int]:
+        if self._evidence is None:
+            return set()
+        return {i for i in self._evidence.suspects(asks, known) if not known[i].busy}
+
+    def _examined(self, ask: Ask, known: Known) -> LedgerContradicts | None:
+        """Outside the transaction, whose connection may be this process's only one."""
+        assert self._evidence is not None
+        return self._evidence.examine(ask, known)
+
+    def _put_into_the_snapshot(self, batch: Batch, known: list[Known]) -> None:
+        """What this node has just answered is in its own copy before the answer: the ledger may be gone by the next."""
+        if self._reader is not None and batch.changes:
+            seqs = {answer.holding.license.id: answer.seq for answer in known if answer.holding is not None}
+            self._reader.put_own([(change, seqs[change.after.license.id]) for change in batch.changes])
+
+
+def _or(reason: type[Exception], begin: Callable[[Done[T]], None], done: Done[T]) -> Done[T]:
+    """`done`, unless the call ends with `reason`: then it begins anew in another lane."""
+
+    def ended(outcome: T | BaseException) -> None:
+        if isinstance(outcome, reason):
+            passed_on(begin, done)
+        else:
+            done(outcome)
+
+    return ended
+
+
+def _while_busy(
+    isolated: Isolated, reason: LedgerBusy, operation: Operation, finish: Callable[[Outcome], T], done: Done[T]
+) -> None:
+    """Begins a call without the ledger, which is there: where that may not be done, `reason` is the outcome."""
+
+    def ended(outcome: T | BaseException) -> None:
+        done(reason if isinstance(outcome, LedgerUnavailable) else outcome)
+
+    isolated.begin(replace(operation, new_seats=False), finish, ended)

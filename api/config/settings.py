@@ -1,0 +1,284 @@
+"""Everything a node is told by its environment, as one frozen object.
+
+All faults are found in one go and named by setting, so that a faulty start is put right once, before the port opens.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import TypeVar
+
+from api.config import platforms as hosting
+from api.config import values as values
+from api.config.secret_files import SECRET_NAMES, SecretFileError, load_or_create
+from api.config.values import DAY, ROOT, LogFormat, LogLevel, RateLimit
+from api.signing.keys import SigningKey
+from failover.session import with_schema
+
+__all__ = ["RateLimit", "Settings", "SettingsError"]
+
+_HINT = "`flask secrets` prints a set of these to paste; the nodes of one ledger all get the same"
+_SECRET_FILE_LIMIT = 65_536
+
+_HOST = values.matching(r"[0-9A-Za-z.:_-]{1,255}", "an address or a host name")
+_NODE_ID = values.matching(r"[0-9A-Za-z._:-]{1,64}", "1 to 64 of A-Za-z0-9._:-")
+_SCHEMA = values.matching(
+    r"(?!pg_)[a-z_][a-z0-9_]{0,62}", "a schema's name: up to 63 of a-z, 0-9 and _, without a digit or pg_ at its head"
+)
+_WORD = values.matching(r"[0-9A-Za-z_-]{1,32}", "one word")
+
+T = TypeVar("T")
+
+
+class SettingsError(Exception):
+    """The settings cannot be used.
+
+    `faults`: one line for each, beginning with the setting's name, never with a secret in it. `hint`: what may help.
+    """
+
+    def __init__(self, faults: tuple[str, ...], hint: str = "") -> None:
+        self.faults = faults
+        self.hint = hint
+        super().__init__("\n".join([*faults, hint] if hint else faults))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Settings:
+    """A node's settings; names and defaults are the contract's (section 5).
+
+    Paths are absolute, durations are seconds, retention is whole days. `database_url` is as given, or names the
+    SQLite file `db_path`; a `ledger_schema` is in it as well, so that whatever connects by it finds the tables there.
+    Secrets are masked in `repr`.
+    """
+
+    port: int
+    host: str
+    database_url: str = field(repr=False)
+    ledger_schema: str | None
+    db_path: Path
+    data_dir: Path
+    queue_path: Path
+    node_id: str
+    node_rank: int
+    node_url: str | None
+    peer_urls: tuple[str, ...]
+    heartbeat_interval: float
+    heartbeat_timeout: float
+    failback_delay: float
+    api_keys: tuple[str, ...] = field(repr=False)
+    shared_secrets: tuple[str, ...] = field(repr=False)
+    admin_token: str = field(repr=False)
+    signing_keys: tuple[SigningKey, ...] = field(repr=False)
+    require_api_key: bool
+    require_signature: bool
+    workers: int
+    rate_limit: RateLimit
+    smtp_enabled: bool
+    cors_origins: tuple[str, ...]
+    trusted_proxies: int
+    ledger_budget: float
+    isolated_max_age: float
+    check_retention_days: int
+    event_retention_days: int
+    log_level: LogLevel
+    log_format: LogFormat
+    flask_env: str
+    disk: hosting.Disk
+    platform: str | None
+    demo: bool
+
+    @property
+    def embedded(self) -> bool:
+        """Whether the ledger is a SQLite file of this node's own."""
+        return self.database_url.startswith("sqlite:")
+
+    def __repr__(self) -> str:
+        shown = (f"{one.name}={getattr(self, one.name) if one.repr else '***'!r}" for one in fields(self))
+        return f"Settings({', '.join(shown)})"
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str]) -> Settings:
+        """The settings that `environ` gives, defaults filled in. Raises SettingsError with every fault.
+
+        Secrets that an embedded ledger lacks are made and kept in `data_dir`, the only thing written here.
+        """
+        read = _Reader(environ)
+        places = _places(read)
+        host = hosting.detect(environ, places.data_dir)
+        settings = _assembled(read, places, host, _secrets(read, places, host))
+        _check_together(read, settings, places.url_given)
+        if read.faults:
+            raise SettingsError(tuple(read.faults), read.hint)
+        return settings
+
+
+class _Reader:
+    """Reads settings by name, collects what is wrong with them, and goes on with the default."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self._environ = environ
+        self.faults: list[str] = []
+        self.hint = ""
+
+    def __call__(self, name: str, parse: Callable[[str], T], default: T) -> T:
+        """The parsed setting `name`; the default where it is not set, blank or faulty."""
+        return self.parsed(name, self._environ, parse, default)
+
+    def parsed(self, name: str, texts: Mapping[str, str], parse: Callable[[str], T], default: T) -> T:
+        """`texts[name]` parsed; the default where that is missing, blank or faulty."""
+        text = texts.get(name, "").strip()
+        if not text:
+            return default
+        try:
+            # PEM is the one thing here that has line breaks.
+            return parse(text if name == "SIGNING_KEY" else values.one_line(text))
+        except ValueError as error:
+            self.fault(name, str(error))
+            return default
+
+    def secret(self, name: str) -> str | None:
+        """The text of a secret from `name` or from the file that `name_FILE` names; None where neither is set.
+
+        A faulty one is recorded and read as an empty text.
+        """
+        text, file = self._environ.get(name), self._environ.get(f"{name}_FILE")
+        if text is not None and file is not None:
+            self.fault(name, f"is set together with {name}_FILE: keep one of them")
+            return ""
+        if file is not None:
+            return self._from_file(f"{name}_FILE", file)
+        if text is not None and not text.strip():
+            self.fault(name, "is empty")
+        return text
+
+    def fault(self, name: str, what: str) -> None:
+        """Record that setting `name` is wrong."""
+        self.faults.append(f"{name}: {what}")
+
+    def _from_file(self, name: str, file: str) -> str:
+        # The faults do not repeat the path: people put the secret itself there by mistake.
+        try:
+            with Path(file).open(encoding="utf-8-sig") as opened:
+                text = opened.read(_SECRET_FILE_LIMIT)
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "not a text file"
+            self.fault(name, f"names a file that cannot be read ({reason})")
+            return ""
+        if not text.strip():
+            self.fault(name, "names an empty file")
+        return text
+
+
+@dataclass(frozen=True, slots=True)
+class _Places:
+    """Where things are kept. `sound` is False when a setting about this is wrong and nothing may be written."""
+
+    database_url: str
+    ledger_schema: str | None
+    url_given: bool
+    db_path: Path
+    data_dir: Path
+    queue_path: Path
+    sound: bool
+
+
+def _places(read: _Reader) -> _Places:
+    given = read.secret("DATABASE_URL")
+    url = read.parsed("DATABASE_URL", {"DATABASE_URL": given or ""}, values.database_url, "")
+    file = read("DB_PATH", values.file, None)
+    data_dir = read("DATA_DIR", values.folder, file.parent if file else ROOT / "data")
+    db_path = file or data_dir / "protecao.db"
+    if url.startswith("sqlite:"):
+        if file and url != f"sqlite:///{file}":
+            read.fault("DB_PATH", "names another file than DATABASE_URL: keep one of them")
+        db_path = Path(url.removeprefix("sqlite:///"))
+    queue_path = read("QUEUE_PATH", values.file, data_dir / "sync_queue.db")
+    if queue_path == db_path:
+        read.fault("QUEUE_PATH", "names the ledger's own file")
+    if given is None:
+        url = f"sqlite:///{db_path}"
+    schema: str | None = read("LEDGER_SCHEMA", _SCHEMA, None)
+    if schema is not None and url.startswith("sqlite:"):
+        read.fault("LEDGER_SCHEMA", "is of a Postgres ledger, and DATABASE_URL names none: remove it")
+    elif schema is not None and url:
+        url = with_schema(url, schema)
+    return _Places(url, schema, given is not None, db_path, data_dir, queue_path, sound=not read.faults)
+
+
+def _secrets(read: _Reader, places: _Places, host: hosting.Hosting) -> dict[str, str]:
+    """The secrets by name: what is given; the rest generated where this node may keep it, a fault elsewhere."""
+    given = {name: text for name in SECRET_NAMES if (text := read.secret(name)) is not None}
+    missing = [name for name in SECRET_NAMES if name not in given]
+    shared = not places.database_url.startswith("sqlite:")
+    if missing and (shared or (host.platform is not None and host.disk != "persistent")):
+        why = "with a shared ledger" if shared else f"on {host.platform} without a disk that lasts"
+        for name in missing:
+            read.fault(name, f"is missing, and required {why}")
+        read.hint = _HINT
+    elif missing and places.sound:
+        try:
+            return load_or_create(places.data_dir) | given
+        except SecretFileError as error:
+            read.fault("DATA_DIR", str(error))
+    return given
+
+
+def _assembled(read: _Reader, places: _Places, host: hosting.Hosting, secrets: dict[str, str]) -> Settings:
+    return Settings(
+        port=read("PORT", values.whole(1, 65_535), 5000),
+        host=read("HOST", _HOST, "0.0.0.0"),  # noqa: S104
+        database_url=places.database_url,
+        ledger_schema=places.ledger_schema,
+        db_path=places.db_path,
+        data_dir=places.data_dir,
+        queue_path=places.queue_path,
+        node_id=read("NODE_ID", _NODE_ID, _own_name(host)),
+        node_rank=read("NODE_RANK", values.whole(1, 99), 1),
+        node_url=read("NODE_URL", values.http_url, None),
+        peer_urls=read("PEER_URLS", values.several(values.http_url), ()),
+        heartbeat_interval=read("HEARTBEAT_INTERVAL", values.duration(0.05, 60), 1.5),
+        heartbeat_timeout=read("HEARTBEAT_TIMEOUT", values.duration(0.15, 3600), 6.0),
+        failback_delay=read("FAILBACK_DELAY", values.duration(0, DAY), 30.0),
+        api_keys=read.parsed("API_KEY", secrets, values.several(values.secret), ()),
+        shared_secrets=read.parsed("SHARED_SECRET", secrets, values.several(values.secret), ()),
+        admin_token=read.parsed("ADMIN_TOKEN", secrets, values.secret, ""),
+        signing_keys=read.parsed("SIGNING_KEY", secrets, values.signing_keys, ()),
+        require_api_key=read("REQUIRE_API_KEY", values.boolean, True),
+        require_signature=read("REQUIRE_SIGNATURE", values.boolean, True),
+        workers=read("WEB_CONCURRENCY", values.whole(1, 64), min(2, hosting.cpu_limit())),
+        rate_limit=read("RATE_LIMIT", values.rate, RateLimit(30, 60.0)),
+        smtp_enabled=read("SMTP_ENABLED", values.boolean, False),
+        cors_origins=read("CORS_ORIGINS", values.several(values.origin), ()),
+        trusted_proxies=read("TRUSTED_PROXIES", values.whole(0, 16), 0),
+        ledger_budget=read("LEDGER_BUDGET", values.duration(0.1, 2.5), 0.5),
+        isolated_max_age=read("ISOLATED_MAX_AGE", values.duration(1, 365 * DAY), 7 * DAY),
+        check_retention_days=read("CHECK_RETENTION_DAYS", values.whole(1, 36_500), 7),
+        event_retention_days=read("EVENT_RETENTION_DAYS", values.whole(1, 36_500), 90),
+        log_level=read("LOG_LEVEL", values.log_level, "INFO"),
+        log_format=read("LOG_FORMAT", values.log_format, "json"),
+        flask_env=read("FLASK_ENV", _WORD, "production"),
+        disk=host.disk,
+        platform=host.platform,
+        demo=read("PROTECAO_DEMO", values.boolean, False),
+    )
+
+
+def _check_together(read: _Reader, settings: Settings, url_given: bool) -> None:
+    """What only several settings together show to be wrong."""
+    beats_are_sound = not any(fault.startswith("HEARTBEAT_") for fault in read.faults)
+    # A tenth of a second times three is a hair more than 0.3.
+    if beats_are_sound and settings.heartbeat_timeout < 3 * settings.heartbeat_interval - 1e-9:
+        read.fault("HEARTBEAT_TIMEOUT", "must be at least 3 times HEARTBEAT_INTERVAL, or one late beat is a failover")
+    if settings.admin_token and settings.admin_token in settings.api_keys + settings.shared_secrets:
+        read.fault("ADMIN_TOKEN", "is also an API_KEY or a SHARED_SECRET, which every client shows to everybody")
+    if settings.demo and url_given:
+        read.fault("PROTECAO_DEMO", "puts a demo license into the ledger: not together with DATABASE_URL")
+
+
+def _own_name(host: hosting.Hosting) -> str:
+    name = host.replica_id or socket.gethostname() or "node"
+    return re.sub(r"[^0-9A-Za-z._:-]", "-", name)[:64]

@@ -1,0 +1,114 @@
+"""One look of a supervisor at the ledger: a single statement that says whether anything has moved since the last one.
+
+What has not moved is not sent again. A database that is paid by what it sends is asked this all day long by nodes that
+have nothing to do.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+from sqlalchemy import Connection, text
+
+from api.ledger.permitted_keys import PermittedKeys, decoded
+from api.licensing import Watch
+from api.node.clock import Clock
+from api.snapshot import Position
+from api.supervisor.duties import watching
+
+_STANDS = "l.ledger_id = :ledger_id AND l.generation = :generation AND h.seq = :seq AND e.event_id {is_same} :event_id"
+#: Asked for each time: what hides rows, or refuses them, is met here and not by a customer.
+_SHOWN = """EXISTS (SELECT 1 FROM licenses), EXISTS (SELECT 1 FROM machines), EXISTS (SELECT 1 FROM policies)"""
+_FROM = """
+FROM (SELECT coalesce({keys}, '[]') AS said FROM (SELECT kid, status, jwk_json FROM signing_keys ORDER BY kid) s) k
+LEFT JOIN ledger l ON l.id = 1 LEFT JOIN log_head h ON h.id = l.id LEFT JOIN events e ON e.seq = h.seq
+LEFT JOIN watch w ON w.id = 1
+"""
+#: One value of JSON: each column more would be described anew in every answer.
+_POSTGRES = f"""
+(SELECT json_build_array(h.seq, {_STANDS}, {_SHOWN},
+    CASE WHEN w.looked_at = :looked_at THEN NULL ELSE json_build_array(w.since, w.until, w.looked_at) END,
+    CASE WHEN left(encode(sha256(convert_to(k.said, 'UTF8')), 'hex'), 32) = :keys_known THEN NULL ELSE k.said END
+) {_FROM})
+""".format(is_same="IS NOT DISTINCT FROM", keys="json_agg(json_build_array(kid, status, jwk_json))::text")
+_NOW = "extract(epoch FROM clock_timestamp())::float8"
+_TAKES_WRITES = "current_setting('transaction_read_only') = 'off'"
+#: A file of this machine may say it all each time. It has no clock but this machine's.
+_SQLITE = f"SELECT h.seq, {_STANDS}, {_SHOWN}, w.since, w.until, w.looked_at, k.said {_FROM}".format(
+    is_same="IS", keys="json_group_array(json_array(kid, status, jwk_json))"
+)
+
+
+class Glance(msgspec.Struct, frozen=True):
+    """What one look found. `at`: ledger time, None for a ledger without a clock; `head`: the log's last place.
+
+    `stands`: whether the node's copy is where the log is; `last`: the leader's last look, None before there was one;
+    `has_licenses`: whether it shows any;
+    `keys`: the permitted signing keys in JSON, None where they are those that were known.
+    """
+
+    at: float | None
+    head: int
+    stands: bool
+    has_licenses: bool
+    last: watching.Look | None
+    keys: str | None = None
+
+    def watch(self, timeout: float, clock: Clock) -> Watch:
+        """The span in which silence counts, for a node that answers by `clock`."""
+        return watching.counted(self.last, clock.now() if self.at is None else clock.preferred(self.at), timeout)
+
+
+class Looking:
+    """Looks at one ledger, and knows what it need not be told again."""
+
+    def __init__(self) -> None:
+        #: The signing keys that the ledger permits, as last taken in; None before the first.
+        self.keys: PermittedKeys | None = None
+        self._keys_known = ""
+        self._last: watching.Look | None = None
+
+    def ask(self, position: Position | None) -> tuple[str, dict[str, Any]]:
+        """An expression for Postgres that gives JSON, and its parameters; `position`: where the node's copy stands."""
+        names = ("ledger_id", "generation", "seq", "event_id")
+        parameters = {name: None if position is None else getattr(position, name) for name in names}
+        looked_at = None if self._last is None else self._last.looked_at
+        return _POSTGRES, parameters | {"keys_known": self._keys_known, "looked_at": looked_at}
+
+    def heard(self, answer: Sequence[Any], now: float) -> Glance:
+        """What the answer to that says, decoded, at `now` (ledger time)."""
+        head, stands, has_licenses, _, _, look, keys = answer
+        last = self._last if look is None else _last(*look)
+        return Glance(now, head or 0, bool(stands), bool(has_licenses), last, keys)
+
+    def look(self, connection: Connection, position: Position | None) -> Glance | None:
+        """Asks by itself; None from a server that takes no writes, which may be of the time before its successor.
+
+        Raises what the driver raises.
+        """
+        question, parameters = self.ask(position)
+        if connection.dialect.name == "sqlite":
+            row = connection.execute(text(_SQLITE), parameters).one()
+            head, stands, has_licenses, _, _, since, until, looked_at, keys = row
+            return Glance(None, head or 0, bool(stands), bool(has_licenses), _last(since, until, looked_at), keys)
+        statement = f"SELECT CASE WHEN {_TAKES_WRITES} THEN json_build_array({_NOW}, {question})::text END"
+        said = connection.execute(text(statement), parameters).scalar()
+        if said is None:
+            return None
+        now, answer = msgspec.json.decode(said)
+        return self.heard(answer, now)
+
+    def take(self, glance: Glance) -> None:
+        """Takes in what it tells, so that it is not told again."""
+        self._last = glance.last
+        if glance.keys is not None:
+            self.keys = decoded(glance.keys)
+            self._keys_known = hashlib.sha256(glance.keys.encode()).hexdigest()[:32]
+
+
+def _last(since: float | None, until: float | str | None, looked_at: float) -> watching.Look | None:
+    # JSON has no infinity: it comes as a word.
+    return None if until is None else watching.Look(since, float(until), looked_at)

@@ -1,0 +1,33 @@
+"""Whether this node may give verdicts: whether it holds the signing key that the ledger says is current.
+
+A node that may not would lead, do the leader's duties and have the lease handed to it, and answer nobody.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from api.ledger.permitted_keys import PermittedKeys
+from api.signing import KeyNotPermitted, Keyring, SigningKey
+
+
+class Permission:
+    """What was last learned of it. Until anything is known, a node may not."""
+
+    def __init__(self, keys: Sequence[SigningKey]) -> None:
+        self._keys = tuple(keys)
+        self._given = False
+
+    def learn(self, permitted: PermittedKeys) -> None:
+        """Takes in the keys that the ledger, or this node's copy of it, permits."""
+        try:
+            Keyring(self._keys, permitted.statuses).signing_key()
+        except KeyNotPermitted:
+            # A ledger without any key has just been made: whoever starts on it first founds them.
+            self._given = not permitted.statuses
+        else:
+            self._given = True
+
+    def is_given(self) -> bool:
+        """Whether it may, as far as is known."""
+        return self._given

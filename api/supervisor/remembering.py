@@ -1,0 +1,71 @@
+"""Puts by what `/stats` says, for the time in which the ledger cannot be asked.
+
+Counting costs the ledger a dozen statements, and gives the same again while nothing is added to its log. What goes on
+meanwhile, who beats and who leads, the supervisor knows anyway.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from msgspec.structs import replace
+
+from api.node.clock import Clock
+from api.stats.last_known import Counts, remember
+from api.stats.report import Counting
+from failover import Status
+
+#: So often it is counted all the same: time makes licenses expire.
+_COUNT_EVERY_S = 300.0
+
+
+class Remembering:
+    """What one node knows of its cluster, written to `folder`. `head`: where the log was at the last look."""
+
+    def __init__(
+        self,
+        folder: Path,
+        counting: Counting,
+        clock: Clock,
+        status: Callable[[], Status],
+        head: Callable[[], int],
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._folder, self._counting, self._clock = folder, counting, clock
+        self._status, self._head, self._monotonic = status, head, monotonic
+        #: What was counted last, with the log's head before and the moment (monotonic).
+        self._counted: tuple[Counts, int, float] | None = None
+
+    def remember(self) -> None:
+        """Writes it down. Raises `LedgerError` and OSError."""
+        head, now = self._head(), self._monotonic()
+        counted = self._counted
+        if counted is None or counted[1] != head or now - counted[2] >= _COUNT_EVERY_S:
+            counted = self._counted = (self._counting.counts(), head, now)
+            remember(self._folder, counted[0])
+            return
+        status = self._status()
+        if status.ledger_reachable:
+            remember(self._folder, as_heard(counted[0], status, self._clock.now()))
+
+
+def as_heard(counts: Counts, status: Status, now: float) -> Counts:
+    """`counts` as they are at `now` (ledger time) by what the supervisor knows of the others. Pure."""
+    ages: dict[str, float] = {}
+    for beat in status.beats:
+        ages[beat.who.node] = min(beat.age_s, ages.get(beat.who.node, beat.age_s))
+    nodes = [{**node, "beat_age_s": round(ages.get(node["id"], node["beat_age_s"]), 1)} for node in counts.nodes]
+    return replace(counts, at=now, nodes=nodes, lease={**counts.lease, **_lease(status)})
+
+
+def _lease(status: Status) -> dict[str, Any]:
+    left = status.lease_expires_in_s
+    is_held = status.lease_holder is not None and left is not None and left > 0
+    return {
+        "holder": status.lease_holder if is_held else None,
+        "epoch": status.epoch,
+        "expires_in_s": round(left, 1) if is_held and left is not None else None,
+    }

@@ -1,0 +1,106 @@
+"""The way in for client calls: size, type, limits, credentials and shape, refused in the contract's order."""
+
+from __future__ import annotations
+
+import msgspec
+from flask import Request
+
+from api.checks.schemas import ClientBody, FieldError, parse_call
+from api.licensing import Act
+from api.node.clock import Clock
+from api.problems import Malformed, Problem
+from api.web.client_auth import ClientAuth, Skewed, secret_hash
+from api.web.client_request import Sent
+from api.web.rate_limit import FailureLimiter
+
+BODY_LIMIT = 64 * 1024
+_COUNTED = frozenset({"API_KEY_INVALID", "SIGNATURE_INVALID"})
+
+
+class Taken(msgspec.Struct, frozen=True):
+    """A call that was let in."""
+
+    sent: Sent
+    body: ClientBody
+
+
+class Intake:
+    """Lets a call in or raises the `Problem` that comes first."""
+
+    def __init__(self, auth: ClientAuth, limiter: FailureLimiter, clock: Clock) -> None:
+        self._auth = auth
+        self._limiter = limiter
+        self._clock = clock
+
+    def take(self, act: Act, sent: Sent) -> Taken:
+        """Raises a `Problem`: of the credentials first, then of the shape."""
+        try:
+            return self.looked_at(act, sent)
+        except Problem as problem:
+            self._refuse(problem, sent)
+            raise
+
+    def looked_at(self, act: Act, sent: Sent) -> Taken:
+        """The same without counting failures, which others may hold up; so whoever is refused has to `take` it."""
+        self._auth.check(sent, self._clock.now())
+        if sent.query:
+            raise Malformed("query", "these calls take no query string")
+        return Taken(sent, _parsed(act, sent.raw))
+
+    def unknown_key(self, taken: Taken) -> None:
+        """Counts a license key that nobody knows; where too many were tried from there, raises `RATE_LIMITED`."""
+        self.refuse_limited(taken)
+        self._limiter.failed(taken.sent.address, secret_hash(taken.body.key))
+
+    def refuse_limited(self, taken: Taken) -> None:
+        """Raises `RATE_LIMITED` where the address, the API key or the license key has used up its failures."""
+        for candidate in (_presented(taken.sent), secret_hash(taken.body.key)):
+            retry_after = self._limiter.retry_after(taken.sent.address, candidate)
+            if retry_after is not None:
+                raise rate_limited(retry_after)
+
+    def _refuse(self, problem: Problem, sent: Sent) -> None:
+        """Counts a failure; where its address or API key has used up its failures, raises `RATE_LIMITED` instead."""
+        address, presented = sent.address, _presented(sent)
+        retry_after = self._limiter.retry_after(address, presented)
+        # Customers share addresses: a wrong clock is told what time it is even where others used up the failures.
+        if retry_after is not None and not (isinstance(problem, Skewed) and problem.genuine):
+            raise rate_limited(retry_after) from problem
+        if problem.code in _COUNTED:
+            # The right API key is everybody's: what fails under it must not limit them all.
+            self._limiter.failed(address, presented if problem.code == "API_KEY_INVALID" else None)
+
+
+def rate_limited(retry_after: float) -> Problem:
+    return Problem("RATE_LIMITED", retry_after=retry_after)
+
+
+def read_json_body(request: Request) -> bytes:
+    """The raw body, whole. Raises `BODY_TOO_LARGE` (64 KiB), `Malformed` and `UNSUPPORTED_MEDIA_TYPE`."""
+    declared = request.content_length or 0
+    if declared > BODY_LIMIT:
+        raise Problem("BODY_TOO_LARGE")
+    raw = request.get_data(cache=False)
+    if len(raw) > BODY_LIMIT:
+        raise Problem("BODY_TOO_LARGE")
+    check_whole(raw, declared)
+    if request.mimetype != "application/json":
+        raise Problem("UNSUPPORTED_MEDIA_TYPE")
+    return raw
+
+
+def check_whole(raw: bytes, declared: int) -> None:
+    """Raises `Malformed` where less has come than was declared: some servers pass on what a client cut short."""
+    if len(raw) < declared:
+        raise Malformed("$", "the body ends before its declared length")
+
+
+def _parsed(act: Act, raw: bytes) -> ClientBody:
+    try:
+        return parse_call(act, raw)
+    except FieldError as error:
+        raise Malformed(error.field, error.detail) from error
+
+
+def _presented(sent: Sent) -> str | None:
+    return None if sent.api_key is None else secret_hash(sent.api_key)

@@ -1,0 +1,197 @@
+"""The admin calls, as the OpenAPI document has them. What goes in is what the code decodes; what comes out is below."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+from api.admin.actions import ACTIONS
+from api.admin.event_log import FILTERS as EVENT_FILTERS
+from api.admin.kinds import Kind
+from api.admin.schemas import BODIES, NodeActionBody
+from api.licensing.model import Policy, Status
+from api.web.openapi.routes import Parameter, Route
+from api.web.openapi.stats_view import BeatView, StatsView
+
+
+class ProductView(msgspec.Struct, kw_only=True):
+    id: str
+    code: str
+    name: str
+    created_at: str
+
+
+class PolicyView(Policy, frozen=True, kw_only=True):
+    created_at: str
+
+
+class LicenseAdminView(msgspec.Struct, kw_only=True):
+    """A license's own values; null where it inherits its policy's. `key` is there once, when it was made."""
+
+    id: str
+    policy: str
+    product: str
+    status: Status
+    key_hint: str
+    name: str | None
+    email: str | None
+    expires_at: str | None
+    max_machines: int | None
+    max_uses: int | None
+    entitlements: list[str] | None
+    metadata: dict[str, Any]
+    external_ref: str | None
+    uses: int
+    machines: int
+    created_at: str
+    last_seen_at: str | None
+    key: str | msgspec.UnsetType = msgspec.UNSET
+
+
+class MachineAdminView(msgspec.Struct, kw_only=True):
+    id: str
+    license: str
+    fingerprint: str
+    name: str | None
+    platform: str | None
+    alive: bool
+    created_at: str
+    last_seen_at: str | None
+
+
+class EventView(msgspec.Struct, kw_only=True):
+    """One row of the log, by its place `seq`."""
+
+    seq: int
+    event_id: str
+    type: str
+    license_id: str | None
+    machine_id: str | None
+    node: str
+    instance: str
+    epoch: int
+    mode: Literal["normal", "backup", "isolated"]
+    occurred_at: str
+    recorded_at: str
+    data: dict[str, Any]
+
+
+def _list_of(view: type) -> type:
+    return msgspec.defstruct(f"{view.__name__}s", [("items", list[view]), ("next", str | None)])  # type: ignore[valid-type]
+
+
+_VIEWS: dict[Kind, type] = {
+    Kind.PRODUCT: ProductView,
+    Kind.POLICY: PolicyView,
+    Kind.LICENSE: LicenseAdminView,
+    Kind.MACHINE: MachineAdminView,
+}
+_FILTERS: dict[Kind, tuple[str, ...]] = {
+    Kind.PRODUCT: (),
+    Kind.POLICY: ("product",),
+    Kind.LICENSE: ("product", "policy", "status", "email", "key_hint", "external_ref", "q"),
+    Kind.MACHINE: ("license", "fingerprint"),
+}
+_PAGE = (
+    Parameter("limit", "query", {"type": "integer", "minimum": 1, "maximum": 100, "default": 50}),
+    Parameter("cursor", "query", {"type": "string"}, "The `next` of the page before"),
+)
+_EVENT_PAGE = (
+    Parameter(
+        "limit", "query", {"type": "integer", "minimum": 1, "maximum": 1_000_000},
+        "JSON: rows of a page, 50 unless given and at most 100. With `Accept: text/csv`: rows in all, every row unless "
+        "given",
+    ),
+    Parameter("cursor", "query", {"type": "string"}, "The `next` of the page before; JSON only, refused for CSV"),
+)  # fmt: skip
+_IDEMPOTENCY_KEY = Parameter(
+    "Idempotency-Key",
+    "header",
+    {"type": "string", "pattern": "^[A-Za-z0-9_-]{8,64}$"},
+    "Made anew for each call and sent with all its retries: one effect, and within 24 hours the first answer again, a "
+    "license's new key included, on whichever node. Under another body, route or token it is 422 "
+    "`IDEMPOTENCY_KEY_REUSED`. A call that was refused, or met a 503, may be sent again under it.",
+)
+_WITHOUT_READ = "A token without `licenses:read` is shown the `id` alone, and a license's new `key`."
+_ID = Parameter("id", "path", {"type": "string", "minLength": 1}, required=True)
+_EXAMPLES: dict[Kind, dict[str, Any]] = {
+    Kind.PRODUCT: {"code": "editor", "name": "My editor"},
+    Kind.POLICY: {"product": "editor", "name": "yearly", "duration_days": 365, "max_machines": 3, "floating": True},
+    Kind.LICENSE: {"policy": "<policy id>", "email": "customer@example.com"},
+    Kind.MACHINE: {"license": "<license id>", "fingerprint": "machine-1"},
+}
+
+
+def _filters(names: tuple[str, ...]) -> tuple[Parameter, ...]:
+    return tuple(Parameter(name, "query", {"type": "string"}) for name in names)
+
+
+def _resource_routes(kind: Kind) -> tuple[Route, ...]:
+    many, one, view = f"/v1/{kind.plural}", f"/v1/{kind.plural}/{{id}}", _VIEWS[kind]
+    tag, read, write = kind.plural.capitalize(), "licenses:read", "licenses:write"
+    listed = _filters(_FILTERS[kind]) + _PAGE
+    example = _EXAMPLES[kind]
+    return (
+        Route("get", many, f"List {kind.plural}", tag, "admin", {200: _list_of(view)}, None, listed, scope=read),
+        Route(
+            "post", many, f"Make a {kind}", tag, "admin", {201: view}, BODIES[kind], (_IDEMPOTENCY_KEY,),
+            (404, 409, 422), write, example, note=_WITHOUT_READ,
+        ),
+        Route("get", one, f"One {kind}", tag, "admin", {200: view}, None, (_ID,), (404,), read),
+        Route(
+            "patch", one, f"Change a {kind}", tag, "admin", {200: view}, BODIES[kind], (_ID,), (404, 409), write,
+            note=_WITHOUT_READ,
+        ),
+        Route("delete", one, f"Remove a {kind}", tag, "admin", {204: None}, None, (_ID,), (404, 409, 413, 415), write),
+    )  # fmt: skip
+
+
+def _action_route(name: str) -> Route:
+    return Route(
+        method="post",
+        path=f"/v1/licenses/{{id}}/actions/{name}",
+        summary=f"{name.capitalize()} a license",
+        tag="Licenses",
+        security="admin",
+        answers={200: LicenseAdminView},
+        body=ACTIONS[name].body,
+        parameters=(_ID, _IDEMPOTENCY_KEY),
+        problems=(404, 409, 422),
+        scope="licenses:write",
+        note=_WITHOUT_READ,
+    )
+
+
+class HandedOver(msgspec.Struct, kw_only=True):
+    """The node that has the lease now, and its epoch."""
+
+    to: str
+    epoch: int
+
+
+def _node_route(action: str) -> Route:
+    path, summary = f"/v1/nodes/actions/{action}", f"{action.capitalize()}: hand the lease to a node"
+    return Route(
+        "post", path, summary, "Cluster", "admin", {200: HandedOver}, NodeActionBody, (_IDEMPOTENCY_KEY,),
+        (404, 409, 422), "nodes:write",
+    )  # fmt: skip
+
+
+class NodeList(msgspec.Struct, kw_only=True):
+    items: list[BeatView]
+    next: None
+
+
+ADMIN_ROUTES: tuple[Route, ...] = (
+    *(route for kind in Kind for route in _resource_routes(kind)),
+    *(_action_route(name) for name in ACTIONS),
+    Route(
+        "get", "/v1/events", "The log, by ascending place, as JSON or CSV", "Log", "admin", {200: _list_of(EventView)},
+        None, _filters(tuple(EVENT_FILTERS)) + _EVENT_PAGE, scope="licenses:read", also=("text/csv",),
+    ),
+    Route("get", "/v1/nodes", "The nodes, as last beaten", "Cluster", "admin", {200: NodeList}, scope="stats:read"),
+    *(_node_route(action) for action in ("switchover", "promote")),
+    Route("get", "/stats", "What goes on", "Cluster", "admin", {200: StatsView}, scope="stats:read"),
+    Route("get", "/metrics", "For Prometheus", "Cluster", "admin", {200: "text/plain"}, scope="stats:read"),
+)  # fmt: skip

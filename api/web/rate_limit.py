@@ -1,0 +1,33 @@
+"""Limits on failures: bad API keys, signatures and tokens, and license keys that nobody knows. Never on success."""
+
+from __future__ import annotations
+
+from api.config.values import RateLimit
+from api.node.shared_state import SharedState
+from api.web.addresses import counted_as
+
+
+class FailureLimiter:
+    """Counts failures per address (IPv6: per /64) and per presented key, for all workers of a node together."""
+
+    def __init__(self, state: SharedState, limit: RateLimit) -> None:
+        self._state = state
+        self._limit = limit
+
+    def retry_after(self, address: str, presented: str | None) -> float | None:
+        """Seconds until this address and this presented key may fail again; None where they still may."""
+        waits = []
+        for name in _names(address, presented):
+            count, left = self._state.failures(name, self._limit.window_s)
+            if count >= self._limit.count:
+                waits.append(left)
+        return max(waits, default=None)
+
+    def failed(self, address: str, presented: str | None) -> None:
+        for name in _names(address, presented):
+            self._state.failed(name, self._limit.window_s)
+
+
+def _names(address: str, presented: str | None) -> list[str]:
+    named = f"address {counted_as(address)}"
+    return [named] if presented is None else [named, f"presented {presented}"]
