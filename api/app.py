@@ -15,22 +15,23 @@ from flask.cli import load_dotenv
 from flask.helpers import get_load_dotenv
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from api import demo, logs, problems
+from api import demo, logs
 from api.config import private_files
 from api.config.secret_files import SECRET_NAMES
 from api.config.settings import Settings, SettingsError
 from api.ids import new_id
 from api.runtime import Runtime
-from api.server.per_process import PerProcess
 from api.web import admin_routes as admin
 from api.web import client_routes as client
 from api.web import docs_routes as docs
 from api.web import meta_routes as meta
+from api.web import problem_responses
 from api.web import stats_routes as stats
 from api.web.admin_auth import AdminAuth
 from api.web.fast_path import DirectCalls
 from api.web.intake import BODY_LIMIT
 from api.web.openapi import ADMIN_ROUTES, CLIENT_ROUTES
+from api.web.per_process import PerProcess
 from api.web.rate_limit import FailureLimiter
 
 #: Settings that are secret, or hold a password.
@@ -66,7 +67,7 @@ def _application(settings: Settings, instance: str | None) -> Flask:
     app.url_map.merge_slashes = False
     app.extensions["runtime"] = runtime
     limiter = FailureLimiter(runtime.state, settings.rate_limit)
-    problems.register(app)
+    problem_responses.register(app)
     calls = client.ClientCalls(runtime, limiter)
     app.register_blueprint(client.blueprint(calls, settings.cors_origins))
     admin_auth = AdminAuth(runtime, limiter)

@@ -5,17 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
-from flask import Flask, Response, request
-from werkzeug.exceptions import HTTPException
-
-from api import logs
-from api.checks.batcher import FlushTimeout, LineFull
-from api.checks.schemas import is_request_id
-from api.checks.unit_of_work import RequestIdReused
-from api.ids import new_id
-from api.ledger.errors import LedgerBusy, LedgerContradicts, LedgerError, QueueIsFull
-
-_log = logs.get("problems")
 
 #: Every code with its status and title. The order is the contract's order of precedence.
 PROBLEMS: dict[str, tuple[int, str]] = {
@@ -43,7 +32,6 @@ PROBLEMS: dict[str, tuple[int, str]] = {
 }
 
 _RETRY_AFTER_S = 1
-_HTTP_CODES = {404: "ROUTE_NOT_FOUND", 405: "METHOD_NOT_ALLOWED", 413: "BODY_TOO_LARGE", 415: "UNSUPPORTED_MEDIA_TYPE"}
 
 
 class Problem(Exception):
@@ -73,67 +61,3 @@ def body_of(problem: Problem, request_id: str) -> bytes:
     status, title = PROBLEMS[problem.code]
     members = {"type": "about:blank", "title": title, "status": status, "detail": problem.detail or title}
     return msgspec.json.encode(members | {"code": problem.code, "request_id": request_id} | problem.members)
-
-
-def register(app: Flask) -> None:
-    """Makes `app` answer every exception as a problem."""
-    app.register_error_handler(HTTPException, _from_http)
-    app.register_error_handler(Exception, lambda error: render(problem_of(error, request.path)))
-
-
-def problem_of(error: BaseException, path: str) -> Problem:
-    """What to say where a call of `path` ended with `error`. What nobody expected is logged."""
-    if isinstance(error, Problem):
-        return error
-    if isinstance(error, LedgerError):
-        return _from_ledger(error)
-    if isinstance(error, RequestIdReused):
-        return Problem("REQUEST_ID_REUSED")
-    if isinstance(error, LineFull):
-        return Problem("OVERLOADED")
-    if isinstance(error, FlushTimeout):
-        return Problem("LEDGER_UNAVAILABLE", "no answer in time")
-    _log.error("unexpected error", exc_info=error, extra={"path": path})
-    return Problem("INTERNAL")
-
-
-def headers_of(problem: Problem) -> list[tuple[str, str]]:
-    """What the answer's head says besides the body's length."""
-    headers = [("Content-Type", "application/problem+json")]
-    if problem.status in (429, 503):
-        headers.append(("Retry-After", str(max(1, round(problem.retry_after)))))
-    if problem.code == "TOKEN_INVALID":
-        headers.append(("WWW-Authenticate", "Bearer"))
-    return headers
-
-
-def render(problem: Problem) -> Response:
-    """The problem as Flask's answer to the request that it has before it."""
-    request_id = request_id_of(request.headers.get("X-Request-Id"))
-    return Response(body_of(problem, request_id), problem.status, headers_of(problem))
-
-
-def request_id_of(sent: str | None) -> str:
-    """The caller's `X-Request-Id` where it is well formed, else a new one."""
-    return sent if sent is not None and is_request_id(sent) else new_id()
-
-
-def _from_ledger(error: LedgerError) -> Problem:
-    if isinstance(error, LedgerBusy):
-        return Problem("OVERLOADED", "others hold what this needs")
-    if isinstance(error, LedgerContradicts):
-        return Problem("LEDGER_CONTRADICTS", str(error))
-    if isinstance(error, QueueIsFull):
-        return Problem("QUEUE_FULL", str(error))
-    return Problem("LEDGER_UNAVAILABLE")
-
-
-def _from_http(error: HTTPException) -> Response:
-    code = _HTTP_CODES.get(error.code or 500)
-    if code is None:
-        return render(Problem("MALFORMED", error.description or ""))
-    response = render(Problem(code))
-    for name, value in error.get_headers():
-        if name == "Allow":
-            response.headers[name] = value
-    return response

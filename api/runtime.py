@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from api import logs
-from api.checks.evidence import Evidence
 from api.checks.isolated import Isolated
 from api.checks.recorder import Recorder
 from api.checks.unknown_keys import UnknownKeys
@@ -20,19 +19,19 @@ from api.ids import new_id
 from api.ledger import migrate, permitted_keys
 from api.ledger.database import Database, Terms
 from api.ledger.errors import LedgerBusy, LedgerContradicts, LedgerError
-from api.ledger.permitted_keys import PermittedKeys
 from api.ledger.records import Ask
 from api.ledger.store import ledger_on
 from api.licensing import UNWATCHED
 from api.node.clock import Clock
 from api.node.identity import Node
 from api.node.shared_state import STATE_NAME, SharedState
-from api.node.timekeeping import Timekeeping
+from api.node.siblings import Siblings
 from api.node.troubles import Trouble
 from api.problems import Problem
-from api.server.siblings import Siblings
-from api.signing import KeyNotPermitted, Keyring, Signer, jwks
+from api.signing import KeyNotPermitted, Keyring, PermittedKeys, Signer, jwks
 from api.snapshot import SNAPSHOT_NAME, Reader, require_leave, source_of
+from api.snapshot.evidence import Evidence
+from api.snapshot.timekeeping import Timekeeping
 from api.supervisor import LedgerState, Published
 from api.supervisor.troubles import said_of
 from failover.config import deploy_overlap
@@ -339,7 +338,7 @@ class Runtime:
             return
         self.state.cut_off()
         self.ledger_id = "" if position is None else position.ledger_id
-        self._adopt(permitted_keys.remembered(copy))
+        self._adopt(permitted_keys.load_from_snapshot(copy.rows))
 
     def _prepare(self) -> None:
         database = self.ledger.database

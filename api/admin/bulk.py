@@ -13,11 +13,11 @@ from api.admin.csv_text import unguarded
 from api.admin.license_rows import columns_of, hold_policy, key_columns, new_key, new_row, policy_in, resource
 from api.admin.rows import plain
 from api.admin.schemas import PRINTABLE, LicenseBody, Moment, parse, require
-from api.checks.answers import timestamp
 from api.ledger.errors import LedgerRefused
 from api.ledger.log import Journal
 from api.ledger.tables import licenses, policies
 from api.licensing.model import DAY, MAX_USES, Status
+from api.node.clock import timestamp
 from api.node.shared_state import SharedState
 from api.problems import Malformed
 

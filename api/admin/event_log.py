@@ -12,9 +12,9 @@ from sqlalchemy import func, select
 from api.admin import cursor as cursors
 from api.admin import pages
 from api.admin.schemas import moment
-from api.checks.answers import timestamp
 from api.ledger.log import Journal
 from api.ledger.tables import events
+from api.node.clock import timestamp
 
 COLUMNS = (
     "seq", "event_id", "type", "license_id", "machine_id", "node", "instance", "epoch", "mode", "occurred_at",

@@ -9,11 +9,11 @@ from typing import Any
 import msgspec
 from sqlalchemy import Connection, Select, select
 
-from api.checks.answers import timestamp
 from api.ids import new_id
 from api.ledger.rows import policy_of
 from api.ledger.tables import licenses, policies
 from api.licensing import DAY, Policy
+from api.node.clock import timestamp
 from api.problems import Malformed
 from api.signing import key_claim
 

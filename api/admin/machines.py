@@ -15,7 +15,6 @@ from api.admin.idempotency import EVERY_TIME, Effect
 from api.admin.kinds import Kind
 from api.admin.rows import found, missing
 from api.admin.schemas import MachineBody, require, sent
-from api.checks.answers import timestamp
 from api.ledger.errors import LedgerBusy
 from api.ledger.log import Journal
 from api.ledger.records import Ask, Batch, Change
@@ -23,6 +22,7 @@ from api.ledger.rows import policy_of
 from api.ledger.store import Ledger
 from api.ledger.tables import licenses, machines, policies
 from api.licensing import Act, Call, Holding, Policy, decide, machine_id
+from api.node.clock import timestamp
 from api.problems import Malformed, Problem
 
 _FILTERS: dict[str, pages.Filter] = {

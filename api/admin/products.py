@@ -12,11 +12,11 @@ from api.admin.idempotency import Effect
 from api.admin.kinds import Kind
 from api.admin.rows import found, missing
 from api.admin.schemas import ProductBody, require, sent
-from api.checks.answers import timestamp
 from api.ids import new_id
 from api.ledger.errors import LedgerRefused
 from api.ledger.log import Journal
 from api.ledger.tables import products
+from api.node.clock import timestamp
 from api.problems import Problem
 
 _FILTERS: dict[str, pages.Filter] = {

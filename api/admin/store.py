@@ -20,7 +20,6 @@ from api.admin.products import Products
 from api.admin.rows import plausible_id
 from api.admin.schemas import BODIES, Body, LicenseBody, parse
 from api.admin.token_store import TokenStore
-from api.checks.evidence import Evidence
 from api.ledger import tables
 from api.ledger.database import Database
 from api.ledger.log import Journal
@@ -29,6 +28,7 @@ from api.node.clock import Clock
 from api.node.identity import Node
 from api.node.shared_state import SharedState
 from api.problems import Malformed, Problem
+from api.snapshot.evidence import Evidence
 
 Resource = dict[str, Any]
 AnyBody = Body | Mapping[str, Any]

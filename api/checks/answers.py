@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Literal
 
 import msgspec
@@ -11,6 +10,7 @@ from api.checks.unit_of_work import Outcome
 from api.ids import new_id
 from api.licensing import Act, Call, Code, Holding, Machine
 from api.licensing.model import Status
+from api.node.clock import timestamp
 from api.node.identity import Node
 from api.signing import ISSUER, VERDICT_LIFETIME_S, LeaseClaims, Signer, VerdictClaims, body_claim, token_claim
 
@@ -101,11 +101,6 @@ def answer(asked: Asked, outcome: Outcome, issuer: Issuer, now: float) -> bytes:
             token=token,
         )
     )
-
-
-def timestamp(at: float | None) -> str | None:
-    """RFC 3339 in UTC to the second, null for null: how every time of a resource is written."""
-    return None if at is None else datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _license(holding: Holding, uses: int) -> LicenseView:

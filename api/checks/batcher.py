@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar
 
-from api.checks.threads import Threads
+from api.server.threads import Threads
 
 _log = logging.getLogger(__name__)
 

@@ -22,7 +22,6 @@ from msgspec.structs import replace
 
 from api.checks.batcher import Batcher, Done, Flush, passed_on, waited
 from api.checks.contention import Contention, Outcomes, Work
-from api.checks.evidence import Evidence
 from api.checks.isolated import Isolated
 from api.checks.unit_of_work import Draft, MustWrite, Operation, Outcome
 from api.ledger.errors import LedgerBusy, LedgerContradicts, LedgerRefused, LedgerUnavailable
@@ -32,6 +31,7 @@ from api.licensing import WRITING_ACTS, decide
 from api.node.clock import Clock
 from api.node.identity import Node
 from api.node.shared_state import SharedState
+from api.snapshot.evidence import Evidence
 from api.snapshot.reader import Reader
 
 _MAX_BATCH, _MAX_WAITING = 64, 512

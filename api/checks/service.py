@@ -10,6 +10,7 @@ import msgspec
 
 from api.checks.answers import Asked, Issuer, answer
 from api.checks.batcher import Done, passed_on
+from api.checks.request import Taken
 from api.checks.schemas import ClientBody, call_of
 from api.checks.unit_of_work import Operation, Outcome
 from api.checks.unknown_keys import TooManyUnknown
@@ -18,7 +19,6 @@ from api.licensing import IDEMPOTENT_ACTS, Act, Code
 from api.problems import Problem
 from api.runtime import Runtime
 from api.signing import key_claim
-from api.web.intake import Taken
 
 #: Members that differ from try to try of one call.
 _NOT_COMPARED = frozenset({"nonce", "client"})
@@ -32,7 +32,7 @@ class Answered(msgspec.Struct, frozen=True):
 
 
 class Check:
-    """One call: decided, recorded, answered. What goes wrong is what `problems.problem_of` knows."""
+    """One call: decided, recorded, answered. What goes wrong is what `problem_responses.problem_of` knows."""
 
     def __init__(self, runtime: Runtime, act: Act, taken: Taken) -> None:
         """Raises the problem `STARTING`."""

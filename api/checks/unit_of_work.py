@@ -11,10 +11,11 @@ import msgspec
 from msgspec.structs import replace
 
 from api.ledger.errors import LedgerUnavailable
-from api.ledger.records import Batch, Change, Event, Known, Mode, Tally, Touch
+from api.ledger.records import Batch, Change, Event, Known, Tally, Touch
 from api.ledger.rows import changed_machines, merged
 from api.licensing import Call, Code, Holding, Verdict, decide, is_certain, retried
 from api.node.identity import Node
+from api.node.published import Mode
 from api.snapshot.reader import Seen
 
 #: A license or machine is written as seen at most this often by checks that change nothing else.

@@ -8,13 +8,13 @@ import click
 import msgspec
 from msgspec.structs import replace
 
-from api.admin.nodes import nodes
-from api.checks.answers import timestamp
 from api.cli.desk import Desk, open_desk
 from api.cli.output import as_json, show, show_list
-from api.node.timekeeping import CLOCK_TRUSTED
+from api.node.clock import timestamp
 from api.runtime import shared_state
+from api.snapshot.timekeeping import CLOCK_TRUSTED
 from api.stats import cluster
+from api.stats.nodes import nodes
 from api.stats.report import count, settle
 
 _COLUMNS = ("id", "rank", "role", "url", "beat_age_s", "applied_seq", "queue", "version")

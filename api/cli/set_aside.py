@@ -12,9 +12,9 @@ from typing import Any
 
 import click
 
-from api.checks.answers import timestamp
 from api.cli.desk import open_desk, read_settings
 from api.cli.output import as_json, show_list
+from api.node.clock import timestamp
 from api.runtime import shared_state
 from api.supervisor.replay import forget_dead
 from failover import EventQueue

@@ -10,10 +10,10 @@ from typing import Any, TextIO
 import click
 import msgspec
 
-from api.checks.answers import timestamp
 from api.cli.desk import open_ledger_only, plain_errors
 from api.cli.output import as_json, show
 from api.ledger import migrate, permitted_keys
+from api.node.clock import timestamp
 from api.signing import (
     ISSUER,
     LEASE_TYP,

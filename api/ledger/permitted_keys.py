@@ -2,35 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Column, Connection, Table, insert, select, update
 
 from api.ledger import tables
 from api.ledger.database import Database
-from api.signing import KeyStatus, PublicJwk, SigningKey
-from api.snapshot import Snapshot
+from api.signing import KeyStatus, PermittedKeys, PublicJwk, SigningKey
+
+#: Reads the columns of a table from a copy of the ledger.
+Rows = Callable[[Table, Sequence[Column[Any]]], Iterable[Sequence[Any]]]
 
 _table = tables.signing_keys
 _COLUMNS = (_table.c.kid, _table.c.status, _table.c.jwk_json)
-
-
-class PermittedKeys(msgspec.Struct, frozen=True):
-    """Statuses and public keys by kid."""
-
-    statuses: dict[str, str]
-    jwks: dict[str, PublicJwk]
 
 
 def load(connection: Connection) -> PermittedKeys:
     return _permitted(connection.execute(select(*_COLUMNS)).all())
 
 
-def remembered(snapshot: Snapshot) -> PermittedKeys:
-    """Those that the node's own copy of the ledger has. Raises `sqlite3.Error`."""
-    return _permitted(snapshot.rows(_table, _COLUMNS))
+def load_from_snapshot(rows: Rows) -> PermittedKeys:
+    """Those that the node's own copy of the ledger has; `rows` reads it (`Snapshot.rows`). Raises `sqlite3.Error`."""
+    return _permitted(rows(_table, _COLUMNS))
 
 
 def decoded(rows: str) -> PermittedKeys:

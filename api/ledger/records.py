@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
 from api.licensing import Holding
-
-Mode = Literal["normal", "backup", "isolated"]
+from api.node.published import Mode
 
 
 class Ask(msgspec.Struct, frozen=True, array_like=True):

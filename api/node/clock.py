@@ -11,6 +11,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import NamedTuple
 
 from api.node.clock_judge import TOLERANCE_S, Belief, Gaps, Start, judge, judge_start, may_start_alone
@@ -174,3 +175,8 @@ class Clock:
         if belief is Belief.LEDGER:
             self._ledger_gap = 0.0
         self._wall_gap, self._trusting = self.wall_skew, False
+
+
+def timestamp(at: float | None) -> str | None:
+    """RFC 3339 in UTC to the second, null for null: how every time of a resource is written."""
+    return None if at is None else datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

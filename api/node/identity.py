@@ -6,9 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from api.ids import new_id
-from api.ledger.records import Mode
 from api.licensing import UNWATCHED, Watch
-from api.node.published import NodeState
+from api.node.published import Mode, NodeState
 
 
 def _nobody_says() -> NodeState | None:

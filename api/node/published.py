@@ -13,14 +13,16 @@ import time
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
-from api.ledger.permitted_keys import PermittedKeys
-from api.ledger.records import Mode
 from api.licensing import Watch
 from api.node.shared_state import allocate
+from api.signing import PermittedKeys
 
+#: How an event comes to the ledger.
+Mode = Literal["normal", "backup", "isolated"]
 FILE_NAME = "node-state.bin"
 #: How often the file is looked at by a worker that is asked all the time.
 _LOOK_EVERY_S = 0.1

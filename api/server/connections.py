@@ -16,7 +16,7 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from api.web.addresses import counted_as
+from api.server.addresses import counted_as
 
 from .options import ServerOptions
 

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 from wsgiref.types import WSGIEnvironment
 
-from api.checks.threads import Threads
+from api.server.threads import Threads
 
 from .application import Application
 from .bodies import Bodies

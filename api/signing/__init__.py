@@ -1,7 +1,7 @@
 """Keys, verdict and lease tokens, and how they are verified. Pure: no clock, no storage, no framework."""
 
 from api.signing.base64url import b64url
-from api.signing.keyring import KeyChangeRefused, KeyNotPermitted, Keyring, KeyStatus
+from api.signing.keyring import KeyChangeRefused, KeyNotPermitted, Keyring, KeyStatus, PermittedKeys
 from api.signing.keys import (
     Jwks,
     PublicJwk,
@@ -39,6 +39,7 @@ __all__ = [
     "KeyStatus",
     "Keyring",
     "LeaseClaims",
+    "PermittedKeys",
     "PublicJwk",
     "Reason",
     "Signer",

@@ -14,7 +14,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from api.signing.keys import SigningKey
+import msgspec
+
+from api.signing.keys import PublicJwk, SigningKey
 
 
 class KeyStatus(StrEnum):
@@ -32,6 +34,13 @@ class KeyNotPermitted(Exception):
 
 class KeyChangeRefused(Exception):
     """A change of the permitted keys that the order next, current, previous, revoked does not allow."""
+
+
+class PermittedKeys(msgspec.Struct, frozen=True):
+    """The signing keys that a ledger permits: statuses and public keys by kid."""
+
+    statuses: dict[str, str]
+    jwks: dict[str, PublicJwk]
 
 
 @dataclass(frozen=True)

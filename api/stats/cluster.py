@@ -10,10 +10,10 @@ from typing import Any
 import msgspec
 from sqlalchemy import Connection, func, insert, select
 
-from api.checks.answers import timestamp
 from api.ledger import tables
 from api.ledger.database import Database
 from api.ledger.records import IdempotencyRecord
+from api.node.clock import timestamp
 from api.node.published import NodeState, QueueState
 from api.problems import Problem
 from failover import SqlLeaseStore

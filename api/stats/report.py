@@ -15,18 +15,17 @@ import msgspec
 from msgspec.structs import replace
 from sqlalchemy import Connection, and_, case, func, or_, select
 
-from api.admin.nodes import nodes
-from api.checks.answers import timestamp
 from api.ledger import tables
 from api.ledger.database import Database
 from api.ledger.errors import LedgerBusy, LedgerError
 from api.ledger.log import brief_reading
 from api.licensing.model import DAY
-from api.node.clock import Clock
+from api.node.clock import Clock, timestamp
 from api.node.published import QueueState
 from api.runtime import Runtime
 from api.stats import cluster
 from api.stats.last_known import UNKNOWN, Counts, aged, remembered
+from api.stats.nodes import nodes
 
 #: Counts are read again after a second, or after this many times what it took to count: a large ledger is spared.
 _FRESH_S = 1.0

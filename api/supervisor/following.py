@@ -62,7 +62,7 @@ class Copy:
         self.permission = Permission(settings.signing_keys)
         position = self._snapshot.position()
         if position is not None and position.complete and position.source == self.source:
-            self.permission.learn(permitted_keys.remembered(self._snapshot))
+            self.permission.learn(permitted_keys.load_from_snapshot(self._snapshot.rows))
 
     @property
     def waits_for(self) -> str | None:

@@ -13,9 +13,10 @@ from typing import Any
 import msgspec
 from sqlalchemy import Connection, text
 
-from api.ledger.permitted_keys import PermittedKeys, decoded
+from api.ledger.permitted_keys import decoded
 from api.licensing import Watch
 from api.node.clock import Clock
+from api.signing import PermittedKeys
 from api.snapshot import Position
 from api.supervisor.duties import watching
 

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from api.ledger.permitted_keys import PermittedKeys
-from api.signing import KeyNotPermitted, Keyring, SigningKey
+from api.signing import KeyNotPermitted, Keyring, PermittedKeys, SigningKey
 
 
 class Permission:

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 from api import logs
-from api.checks.evidence import Evidence
 from api.config.settings import Settings
 from api.ids import new_id
 from api.ledger.database import Database
@@ -16,8 +15,9 @@ from api.ledger.store import ledger_on
 from api.node.clock import Clock
 from api.node.published import QueueState
 from api.node.shared_state import STATE_NAME, SharedState
-from api.node.timekeeping import Timekeeping
 from api.snapshot import SNAPSHOT_NAME, Position, Reader, source_of
+from api.snapshot.evidence import Evidence
+from api.snapshot.timekeeping import Timekeeping
 from api.supervisor.replay import LedgerReplay
 from failover import EventQueue, Replay
 from failover.errors import QueueError, QueueUnavailable

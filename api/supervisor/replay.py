@@ -13,7 +13,6 @@ import msgspec
 from msgspec.structs import replace
 from sqlalchemy import delete, select
 
-from api.checks.evidence import Evidence
 from api.checks.isolated import from_row
 from api.checks.unit_of_work import TOUCH_EVERY_S
 from api.ledger import migrate, tables
@@ -25,6 +24,7 @@ from api.ledger.store import Ledger
 from api.licensing import Call, Code, Holding, Past, merge
 from api.node.clock import Clock
 from api.node.clock_judge import TOLERANCE_S
+from api.snapshot.evidence import Evidence
 from failover.errors import Doubted, NotTaken, Unreadable
 from failover.queue import Queued
 

@@ -6,9 +6,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from api import logs
-from api.checks.answers import timestamp
 from api.ledger.errors import LedgerReadOnly, LedgerUnavailable
-from api.node.clock import Clock, Dispute
+from api.node.clock import Clock, Dispute, timestamp
 from api.node.clock_judge import Belief
 from api.node.troubles import Trouble
 from failover import Status

@@ -10,13 +10,12 @@ import msgspec
 from flask import Request
 from sqlalchemy import select
 
-from api.admin.token_store import Scope
+from api.admin.token_store import Scope, secret_hash
 from api.ledger.errors import LedgerError, LedgerUnavailable
 from api.ledger.log import brief_reading
 from api.ledger.tables import tokens
 from api.problems import Problem
 from api.runtime import Runtime
-from api.web.client_auth import secret_hash
 from api.web.intake import rate_limited
 from api.web.rate_limit import FailureLimiter
 

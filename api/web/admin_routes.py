@@ -17,7 +17,6 @@ from api.admin.actions import ACTIONS
 from api.admin.csv_text import to_csv, told_where_broken
 from api.admin.idempotency import EVERY_TIME, Effect, Once
 from api.admin.kinds import Kind
-from api.admin.nodes import nodes
 from api.admin.schemas import BODIES, Body, NodeActionBody, parse
 from api.admin.store import Resources
 from api.admin.token_store import Scope
@@ -25,6 +24,7 @@ from api.checks.schemas import is_request_id
 from api.problems import Malformed, Problem
 from api.runtime import Runtime
 from api.stats import cluster
+from api.stats.nodes import nodes
 from api.web.admin_auth import AdminAuth, Authorized
 from api.web.intake import read_json_body
 

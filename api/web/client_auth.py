@@ -10,10 +10,10 @@ import hashlib
 import hmac
 from collections.abc import Sequence
 
+from api.checks.request import Sent
 from api.checks.schemas import is_request_id
 from api.config.settings import Settings
 from api.problems import Malformed, Problem
-from api.web.client_request import Sent
 
 _MAX_SKEW_S = 300
 
@@ -79,12 +79,6 @@ def _signed(keyed: hmac.HMAC, text: bytes) -> bytes:
     begun = keyed.copy()
     begun.update(text)
     return b"v1," + base64.b64encode(begun.digest())
-
-
-def secret_hash(secret: str) -> str:
-    """How tokens are stored and failures are counted: never as they were sent."""
-    digest = hashlib.sha256(secret.encode("utf-8", "surrogatepass")).digest()
-    return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
 
 
 def _matches_any(sent: str, expected: Sequence[bytes]) -> bool:

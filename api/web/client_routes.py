@@ -9,13 +9,13 @@ from flask import Blueprint, Request, Response, request
 from flask_cors import CORS
 
 from api.checks.batcher import Done, passed_on
+from api.checks.request import Sent, Taken, sent_by
 from api.checks.service import Answered, Check
 from api.licensing import Act
 from api.problems import Problem
 from api.runtime import Runtime
 from api.web.client_auth import ClientAuth
-from api.web.client_request import Sent, sent_by
-from api.web.intake import Intake, Taken, read_json_body
+from api.web.intake import Intake, read_json_body
 from api.web.rate_limit import FailureLimiter
 
 PATHS = {f"/v1/{act}": act for act in Act}
@@ -29,7 +29,7 @@ class ClientCalls:
         self._intake = Intake(ClientAuth(runtime.settings), limiter, runtime.clock)
 
     def answer(self, act: Act, sent: Sent) -> bytes:
-        """The JSON of the verdict. Raises what `problems.problem_of` knows."""
+        """The JSON of the verdict. Raises what `problem_responses.problem_of` knows."""
         taken = self._intake.take(act, sent)
         answered = Check(self._runtime, act, taken).answer(partial(self._intake.refuse_limited, taken))
         return self._counted(taken, answered)

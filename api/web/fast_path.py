@@ -13,11 +13,12 @@ from wsgiref.types import StartResponse, WSGIEnvironment
 from flask import Flask
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from api.problems import body_of, headers_of, problem_of, request_id_of
+from api.checks.request import sent_by
+from api.problems import body_of
 from api.server.application import Reply
-from api.web.client_request import sent_by
 from api.web.client_routes import PATHS, ClientCalls
 from api.web.intake import BODY_LIMIT, check_whole
+from api.web.problem_responses import headers_of, problem_of, request_id_of
 
 
 class DirectCalls:

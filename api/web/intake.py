@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import msgspec
 from flask import Request
 
+from api.admin.token_store import secret_hash
+from api.checks.request import Sent, Taken
 from api.checks.schemas import ClientBody, FieldError, parse_call
 from api.licensing import Act
 from api.node.clock import Clock
 from api.problems import Malformed, Problem
-from api.web.client_auth import ClientAuth, Skewed, secret_hash
-from api.web.client_request import Sent
+from api.web.client_auth import ClientAuth, Skewed
 from api.web.rate_limit import FailureLimiter
 
 BODY_LIMIT = 64 * 1024
 _COUNTED = frozenset({"API_KEY_INVALID", "SIGNATURE_INVALID"})
-
-
-class Taken(msgspec.Struct, frozen=True):
-    """A call that was let in."""
-
-    sent: Sent
-    body: ClientBody
 
 
 class Intake:

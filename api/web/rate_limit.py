@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from api.config.values import RateLimit
 from api.node.shared_state import SharedState
-from api.web.addresses import counted_as
+from api.server.addresses import counted_as
 
 
 class FailureLimiter:

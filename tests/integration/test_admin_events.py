@@ -13,8 +13,8 @@ import pytest
 from werkzeug.test import TestResponse
 
 from api.admin.event_log import COLUMNS
-from api.checks.answers import timestamp
 from api.ledger import tables
+from api.node.clock import timestamp
 from tests.support.admin import Admin, Json, admin_on
 from tests.support.nodes import rows
 

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from sqlalchemy import insert
 
-from api.checks.answers import timestamp
 from api.ledger import tables
+from api.node.clock import timestamp
 from api.supervisor.duties import Entry, Writing, mark_sent, unsent
 from api.supervisor.duties.notices import say_what_expires, say_what_is_overdue
 from api.supervisor.duties.outbox import tell, tell_of_the_cluster

@@ -11,8 +11,8 @@ from api.app import create_app
 from api.config.settings import Settings
 from api.ledger import tables
 from api.ledger.database import Database
+from api.node.siblings import Siblings
 from api.runtime import Runtime
-from api.server.siblings import Siblings
 from tests.support.nodes import environment, rows
 from tests.support.processes import until
 

@@ -107,7 +107,7 @@ def test_signing_keys_that_are_founded_after_the_copy_was_begun_arrive(copied: C
     key = generate()
     permitted_keys.found(copied.ledger.database, [key], copied.clock.now())
     assert copied.follower.poll() is False
-    assert permitted_keys.remembered(copied.snapshot).statuses == {key.kid: "current"}
+    assert permitted_keys.load_from_snapshot(copied.snapshot.rows).statuses == {key.kid: "current"}
 
 
 def test_a_revocation_and_a_changed_policy_arrive(copied: Copied) -> None:

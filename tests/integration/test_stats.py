@@ -15,13 +15,13 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import insert, text
 
-from api.admin.nodes import nodes
 from api.ledger import tables
 from api.ledger.database import Database
 from api.ledger.errors import LedgerSlow, LedgerUnavailable, NoConnection
 from api.ledger.log import brief_reading
 from api.stats import cluster
 from api.stats.last_known import UNKNOWN, Counts, aged, remember, remembered
+from api.stats.nodes import nodes
 from api.stats.report import Stats, count, settle
 from api.web.openapi.stats_view import StatsView
 from tests.support.admin import Admin, admin_on

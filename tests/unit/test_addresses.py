@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from api.web.addresses import UNKNOWN, counted_as
+from api.server.addresses import UNKNOWN, counted_as
 
 IPV4, IPV6 = "203.0.113.9", "2001:db8:0:1::/64"
 

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
+from api.admin.token_store import secret_hash
+from api.checks.request import Sent, sent_by
 from api.config.settings import Settings
 from api.problems import Problem
-from api.web.client_auth import ClientAuth, Skewed, secret_hash, signature
-from api.web.client_request import Sent, sent_by
+from api.web.client_auth import ClientAuth, Skewed, signature
 from tests.support.nodes import API_KEY, SHARED_SECRET, environment, signed
 
 NOW = 1_764_000_000.0

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from api.checks.threads import Threads
+from api.server.threads import Threads
 
 _S = 30.0
 

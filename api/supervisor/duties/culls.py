@@ -10,9 +10,9 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, and_, func, or_, select, update
 
-from api.checks.answers import timestamp
 from api.ledger.tables import licenses, machines
 from api.licensing import Policy, Watch
+from api.node.clock import timestamp
 from api.supervisor.duties import outbox
 from api.supervisor.duties.rows import all_policies
 from api.supervisor.duties.terms import Writing

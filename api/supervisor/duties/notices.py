@@ -17,9 +17,9 @@ from typing import Any
 import msgspec
 from sqlalchemy import ColumnElement, Select, and_, func, or_, select
 
-from api.checks.answers import timestamp
 from api.ledger.tables import licenses, notices
 from api.licensing import DAY, Policy, Watch
+from api.node.clock import timestamp
 from api.supervisor.duties import outbox
 from api.supervisor.duties.rows import all_policies, put
 from api.supervisor.duties.terms import Writing

@@ -14,9 +14,9 @@ from typing import Any
 import msgspec
 from sqlalchemy import Connection, func, insert, select, update
 
-from api.checks.answers import timestamp
 from api.ledger import tables
 from api.ledger.records import Event
+from api.node.clock import timestamp
 from api.supervisor.duties.rows import mark, set_mark
 from api.supervisor.duties.terms import Writing
 

@@ -72,6 +72,6 @@ def begun_anew(head: Head) -> Snapshot:
 
 
 def latest_calls(books: Books) -> list[float]:
-    """When nodes, by their own time, last answered clients; as `api.node.timekeeping` asks for it."""
+    """When nodes, by their own time, last answered clients; as `api.snapshot.timekeeping` asks for it."""
     calls = [event.occurred_at for event in books.log[-200:] if event.origin is None and "call" in event.data]
     return calls[-20:]

@@ -6,6 +6,8 @@ from wsgiref.types import WSGIEnvironment
 
 import msgspec
 
+from api.checks.schemas import ClientBody
+
 
 class Sent(msgspec.Struct, frozen=True, kw_only=True):
     """One call. `path` and `query` as they are signed and sent; a header that was not sent is None."""
@@ -35,3 +37,10 @@ def sent_by(environ: WSGIEnvironment, path: str, raw: bytes) -> Sent:
         timestamp=find("HTTP_X_TIMESTAMP"),
         signature=find("HTTP_X_SIGNATURE"),
     )
+
+
+class Taken(msgspec.Struct, frozen=True):
+    """A call that was let in."""
+
+    sent: Sent
+    body: ClientBody
