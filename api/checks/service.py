@@ -5,20 +5,24 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from functools import partial
+from typing import Protocol
 
 import msgspec
 
 from api.checks.answers import Asked, Issuer, answer
 from api.checks.batcher import Done, passed_on
+from api.checks.recorder import Recorder
 from api.checks.request import Taken
 from api.checks.schemas import ClientBody, call_of
 from api.checks.unit_of_work import Operation, Outcome
-from api.checks.unknown_keys import TooManyUnknown
+from api.checks.unknown_keys import TooManyUnknown, UnknownKeys
 from api.ids import new_id, retry_id
 from api.licensing import IDEMPOTENT_ACTS, Act, Code
+from api.node.clock import Clock
+from api.node.identity import Node
+from api.node.shared_state import SharedState
 from api.problems import Problem
-from api.runtime import Runtime
-from api.signing import key_claim
+from api.signing import Signer, key_claim
 
 #: Members that differ from try to try of one call.
 _NOT_COMPARED = frozenset({"nonce", "client"})
@@ -31,10 +35,24 @@ class Answered(msgspec.Struct, frozen=True):
     unknown_at: float | None
 
 
+class Worker(Protocol):
+    """What a call needs of the process that answers it; `api.runtime.Runtime` is one."""
+
+    clock: Clock
+    node: Node
+    state: SharedState
+    recorder: Recorder
+    unknown_keys: UnknownKeys
+    ledger_id: str
+
+    @property
+    def signer(self) -> Signer: ...
+
+
 class Check:
     """One call: decided, recorded, answered. What goes wrong is what `problem_responses.problem_of` knows."""
 
-    def __init__(self, runtime: Runtime, act: Act, taken: Taken) -> None:
+    def __init__(self, runtime: Worker, act: Act, taken: Taken) -> None:
         """Raises the problem `STARTING`."""
         self._runtime = runtime
         self._issuer = Issuer(runtime.node, runtime.signer, runtime.ledger_id)

@@ -14,8 +14,8 @@ from api.node.clock import timestamp
 from api.runtime import shared_state
 from api.snapshot.timekeeping import CLOCK_TRUSTED
 from api.stats import cluster
+from api.stats.counts import count, settle
 from api.stats.nodes import nodes
-from api.stats.report import count, settle
 
 _COLUMNS = ("id", "rank", "role", "url", "beat_age_s", "applied_seq", "queue", "version")
 #: The whole of the counted checks is read.

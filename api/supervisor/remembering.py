@@ -14,8 +14,8 @@ from typing import Any
 from msgspec.structs import replace
 
 from api.node.clock import Clock
+from api.stats.counts import Counting
 from api.stats.last_known import Counts, remember
-from api.stats.report import Counting
 from failover import Status
 
 #: So often it is counted all the same: time makes licenses expire.

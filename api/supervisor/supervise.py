@@ -29,7 +29,7 @@ from api.ledger.log import brief_reading
 from api.node.clock import Clock
 from api.node.published import NodeState, Published
 from api.node.troubles import Trouble
-from api.stats.report import Counting
+from api.stats.counts import Counting
 from api.supervisor import duties, troubles
 from api.supervisor.following import Copy
 from api.supervisor.pace import Pace

@@ -18,7 +18,7 @@ from api.ledger.database import Database
 from api.ledger.records import Batch, Tally
 from api.ledger.store import ledger_on
 from api.node.clock import Clock
-from api.stats.report import count, settle
+from api.stats.counts import count, settle
 from api.supervisor.duties import Entry, Writing, retention, rollup
 from api.supervisor.duties.notices import say_what_expires
 from api.supervisor.duties.outbox import tell

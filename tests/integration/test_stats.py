@@ -20,9 +20,10 @@ from api.ledger.database import Database
 from api.ledger.errors import LedgerSlow, LedgerUnavailable, NoConnection
 from api.ledger.log import brief_reading
 from api.stats import cluster
+from api.stats.counts import count, settle
 from api.stats.last_known import UNKNOWN, Counts, aged, remember, remembered
 from api.stats.nodes import nodes
-from api.stats.report import Stats, count, settle
+from api.stats.report import Stats
 from api.web.openapi.stats_view import StatsView
 from tests.support.admin import Admin, admin_on
 from tests.support.leading import add_events, beat
