@@ -52,6 +52,10 @@ check: setup
 	@"$(PY)" -m pytest -q tests/unit/failover/test_decide.py \
 	  --cov=failover.decide --cov-branch --cov-fail-under=100 --cov-report=term-missing:skip-covered
 
+# How the rooms of api/ hang together: their number, circles of imports, imports that run up.
+rooms: setup
+	@"$(PY)" -m tests.rooms $(ARGS)
+
 # Brings the ledger that DATABASE_URL names (none: the embedded one) to the newest schema.
 migrate: $(NODE)
 	@"$(PY)" -m flask db upgrade
