@@ -9,7 +9,7 @@ NODE := $(VENV)/.node
 READY := $(VENV)/.ready
 IS_NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 
-.PHONY: setup run test check migrate demo bench chaos fuzz simulation
+.PHONY: setup run test check rooms migrate demo bench chaos fuzz simulation
 
 # The virtual environment with everything in it. Each half is made again where its requirements have changed;
 # a node starts with the first, so that the first verdict does not wait for the tools.
