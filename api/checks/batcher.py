@@ -1,9 +1,10 @@
-"""Group commit: one flush at a time, and all who come meanwhile go with the next one.
+"""Group commit: one flush at a time, and all calls that come meanwhile go with the next one.
 
-While one flush is on its way, those who come wait in line; when it ends, the whole line (up to `max_batch`) goes along.
-So one caller alone pays one flush, and many callers share one, without a timer. One thread flushes, does what is still
-to be done with each result, and then tells all callers one after the other: that costs less than threads that wake and
-take the interpreter from one another, and nobody who waits needs a thread to wait with.
+While one flush is under way, new calls wait in the backlog; when it ends, the whole backlog (up to `max_batch`) is the
+next batch. So one call alone pays one flush, and many calls share one, without a timer. One thread flushes, finishes
+each result, and then completes all calls one after the other: that costs less than threads that wake and take the
+interpreter from one another, and no call needs a thread to wait with. A call that another lane has to carry is handed
+on to that lane's batcher, its caller still waiting.
 Source of the idea: DeWitt et al., "Implementation techniques for main memory database systems", 1984.
 """
 
@@ -28,6 +29,8 @@ Final = TypeVar("Final")
 Flush = Callable[[list[Item]], Sequence[Result | BaseException]]
 #: Is given what became of a call, or the exception instance that it ended with.
 Done = Callable[[Final | BaseException], None]
+#: The lane that carries a call next, and the call as that lane takes it; None: the outcome is the caller's.
+NextLane = Callable[[Item, Result | BaseException], "tuple[Batcher[Item, Result], Item] | None"]
 
 #: So often within its patience the line is looked at for those who have waited too long.
 _LOOKS = 10
@@ -108,7 +111,7 @@ class _Waiter(Generic[Item]):
 
 
 class _Batch(Generic[Item]):
-    """Those whose flush is under way, and since when."""
+    """The calls whose flush is under way, and since when."""
 
     __slots__ = ("since", "waiters")
 
@@ -117,10 +120,14 @@ class _Batch(Generic[Item]):
         self.waiters = waiters
 
     def end(self) -> None:
-        """Tells each what came of it. Made for all first: it is the telling that wakes others."""
-        told = [(waiter, waiter.finished()) for waiter in self.waiters]
-        for waiter, outcome in told:
+        """Completes each call. All are finished first: completing a call wakes its caller."""
+        finished = [(waiter, waiter.finished()) for waiter in self.waiters]
+        for waiter, outcome in finished:
             waiter.tell(outcome)
+
+
+def last_lane(_item: object, _outcome: object) -> None:
+    """For a lane whose outcomes all are the callers'."""
 
 
 class Batcher(Generic[Item, Result]):
@@ -137,8 +144,10 @@ class Batcher(Generic[Item, Result]):
         max_waiting: int,
         patience_s: float,
         fails_line: type[Exception] | tuple[()] = (),
+        next_lane: NextLane[Item, Result] = last_lane,
     ) -> None:
         self._flush = flush
+        self._next_lane = next_lane
         self._fails_line = fails_line
         self._max_batch = max_batch
         self._max_waiting = max_waiting
@@ -165,7 +174,10 @@ class Batcher(Generic[Item, Result]):
         it; with what the flush raised or gave for `item`, or `finish` raised; or, `patience_s` after this, with
         `FlushTimeout`. It must not block, and what it raises is only logged.
         """
-        waiter = _Waiter(item, finish, done)
+        self.enqueue(_Waiter(item, finish, done))
+
+    def enqueue(self, waiter: _Waiter[Item]) -> None:
+        """Puts a call in line that another lane has handed on, or a new one. Raises `LineFull`."""
         with self._lock:
             if len(self._line) >= self._max_waiting:
                 raise LineFull
@@ -200,7 +212,22 @@ class Batcher(Generic[Item, Result]):
         """Flushes until nobody waits."""
         while (batch := self._next()) is not None:
             self._carry(batch)
+            batch.waiters = [waiter for waiter in batch.waiters if not self._hand_on(waiter)]
             batch.end()
+
+    def _hand_on(self, waiter: _Waiter[Item]) -> bool:
+        """Whether another lane carries this call next. Its patience begins anew there."""
+        try:
+            step = None if waiter.is_told else self._next_lane(waiter.item, waiter.outcome)  # type: ignore[arg-type]
+            if step is None:
+                return False
+            lane, waiter.item = step
+            waiter.since = time.monotonic()
+            lane.enqueue(waiter)
+        except Exception as error:
+            waiter.outcome = error
+            return False
+        return True
 
     def _next(self) -> _Batch[Item] | None:
         with self._lock:

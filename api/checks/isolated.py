@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeVar
 
 import msgspec
 from filelock import FileLock
 from filelock import Timeout as LockTimeout
 
-from api.checks.batcher import Batcher, Done
+from api.checks.batcher import Batcher
 from api.checks.unit_of_work import Draft, Operation, Outcome
 from api.ledger.errors import LedgerUnavailable, QueueIsFull
 from api.ledger.records import Ask, Batch, Event, Known
@@ -40,7 +39,6 @@ _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Event).decode
 
 Outcomes = list[Outcome | BaseException]
-T = TypeVar("T")
 
 
 def to_row(event: Event) -> Row:
@@ -80,7 +78,9 @@ class Isolated:
             f"{path}.lane.lock", timeout=_LOCK_TIMEOUT_S, poll_interval=_LOCK_POLL_S, thread_local=False
         )
         self._opening = threading.Lock()
-        self._lane: Batcher[Operation, Outcome] = Batcher(
+        #: Decides and queues. A call ends with `LedgerUnavailable` (or its own `busy`) where only the ledger could say,
+        #: or no copy is young enough; with `QueueIsFull`, `RequestIdReused` or `FlushTimeout`.
+        self.lane: Batcher[Operation, Outcome] = Batcher(
             self._flush, max_batch=_MAX_BATCH, max_waiting=_MAX_WAITING, patience_s=patience_s
         )
 
@@ -88,18 +88,6 @@ class Isolated:
         """Opens the queue before the first call needs it. Where that fails, that call will say why."""
         with contextlib.suppress(QueueError, OSError):
             self._open()
-
-    def begin(self, operation: Operation, finish: Callable[[Outcome], T], done: Done[T]) -> None:
-        """Has `operation` decided and queued; `done` is called once with what `finish` makes of the outcome.
-
-        Or with `LedgerUnavailable` where only the ledger could say, or no copy is young enough; with `QueueIsFull`,
-        `RequestIdReused` or `FlushTimeout`. Raises `LineFull`; waits for nothing.
-        """
-        self._lane.begin(operation, finish, done)
-
-    def longest(self, now: float) -> float:
-        """For how many seconds at `now` (monotonic) the oldest batch has been under way; 0 where none is."""
-        return self._lane.longest(now)
 
     def holds(self, operation: Operation) -> bool:
         """Whether events of this license wait in the queue: then what comes goes behind them."""
@@ -115,6 +103,16 @@ class Isolated:
 
     def _flush(self, operations: list[Operation]) -> Outcomes:
         try:
+            outcomes = self._flush_or_raise(operations)
+        except LedgerUnavailable as error:
+            outcomes = [error] * len(operations)
+        return [
+            operation.busy if isinstance(outcome, LedgerUnavailable) and operation.busy is not None else outcome
+            for operation, outcome in zip(operations, outcomes, strict=True)
+        ]
+
+    def _flush_or_raise(self, operations: list[Operation]) -> Outcomes:
+        try:
             return self._batch(operations)
         except (LockTimeout, OSError) as error:
             raise LedgerUnavailable(f"the queue cannot be used: {error}") from error
@@ -128,7 +126,7 @@ class Isolated:
 
     def _alone(self, operation: Operation) -> Outcome | BaseException:
         try:
-            return self._flush([operation])[0]
+            return self._flush_or_raise([operation])[0]
         except (QueueIsFull, LedgerUnavailable) as error:
             return error
 

@@ -15,12 +15,11 @@ import random
 import threading
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import TypeVar
 
 from msgspec.structs import replace
 
-from api.checks.batcher import Batcher, Done, Flush, passed_on, waited
+from api.checks.batcher import Batcher, Done, Flush, waited
 from api.checks.contention import Contention, Outcomes, Work
 from api.checks.isolated import Isolated
 from api.checks.unit_of_work import Draft, MustWrite, Operation, Outcome
@@ -42,6 +41,7 @@ _TOUCHED_MAX = 50_000
 _SUSPECT = LedgerContradicts("not examined yet")
 
 T = TypeVar("T")
+Lane = Batcher[Operation, Outcome]
 
 
 class LicenseHeld(Exception):
@@ -95,19 +95,16 @@ class Recorder:
         if self._isolated is not None:
             self._isolated.open()
 
-    @staticmethod
-    def _lane(flush: Flush[Operation, Outcome], patience_s: float) -> Batcher[Operation, Outcome]:
-        limits = {"max_batch": _MAX_BATCH, "max_waiting": _MAX_WAITING}
-        # A ledger that is away costs those in line one failed try together, not one after the other.
-        return Batcher(flush, patience_s=patience_s, fails_line=LedgerUnavailable, **limits)
-
-    def submit(self, operation: Operation, finish: Callable[[Outcome], T]) -> T:
-        """As `begin`, waited for: gives what `finish` makes of the outcome, or raises what it was told."""
-
-        def begin(done: Done[T]) -> None:
-            self.begin(operation, finish, done)
-
-        return waited(begin)
+    def _lane(self, flush: Flush[Operation, Outcome], patience_s: float) -> Lane:
+        return Batcher(
+            flush,
+            max_batch=_MAX_BATCH,
+            max_waiting=_MAX_WAITING,
+            patience_s=patience_s,
+            # A ledger that is away costs the calls in the backlog one failed try together, not one after the other.
+            fails_line=LedgerUnavailable,
+            next_lane=self._next_lane,
+        )
 
     def begin(self, operation: Operation, finish: Callable[[Outcome], T], done: Done[T]) -> None:
         """Has `operation` decided and recorded; `done` is called once with what `finish` makes of the outcome.
@@ -118,15 +115,16 @@ class Recorder:
         The first call that the ledger leaves without an answer cuts the node off for all; its supervisor ends that.
         """
         self._state.called()
-        if self._isolated is None:
-            return self._on_the_ledger(operation, finish, done)
-        if self._state.cut_off_since is not None:
-            return self._isolated.begin(operation, finish, done)
-        if self._state.may_hold_queued and self._isolated.holds(operation):
-            if self._state.is_queued_while_busy(operation.key_hash):
-                return _while_busy(self._isolated, LedgerBusy("earlier calls wait for it"), operation, finish, done)
-            return self._isolated.begin(operation, finish, done)
-        return self._on_the_ledger(operation, finish, self._or_without_it(self._isolated, operation, finish, done))
+        lane, operation = self._first_lane(operation)
+        lane.begin(operation, finish, done)
+
+    def submit(self, operation: Operation, finish: Callable[[Outcome], T]) -> T:
+        """As `begin`, waited for: gives what `finish` makes of the outcome, or raises what `begin` reports."""
+
+        def begin(done: Done[T]) -> None:
+            self.begin(operation, finish, done)
+
+        return waited(begin)
 
     @property
     def is_at_once(self) -> bool:
@@ -135,40 +133,37 @@ class Recorder:
 
     def longest(self, now: float) -> float:
         """For how many seconds at `now` (monotonic) the oldest batch has been under way; 0 where none is."""
-        cut_off = 0.0 if self._isolated is None else self._isolated.longest(now)
-        return max(cut_off, *(lane.longest(now) for lane in (self._checks, self._writes, self._alone)))
+        lanes = [self._checks, self._writes, self._alone, *([] if self._isolated is None else [self._isolated.lane])]
+        return max(lane.longest(now) for lane in lanes)
 
-    def _on_the_ledger(self, operation: Operation, finish: Callable[[Outcome], T], done: Done[T]) -> None:
+    def _first_lane(self, operation: Operation) -> tuple[Lane, Operation]:
+        if self._isolated is not None:
+            if self._state.cut_off_since is not None:
+                return self._isolated.lane, operation
+            if self._state.may_hold_queued and self._isolated.holds(operation):
+                is_busy = self._state.is_queued_while_busy(operation.key_hash)
+                busy = LedgerBusy("earlier calls wait for it") if is_busy else None
+                return self._isolated.lane, replace(operation, busy=busy)
         if self._contention.goes_alone(operation):
-            self._alone.begin(operation, finish, done)
-        elif operation.call.act in WRITING_ACTS:
-            self._write_or_alone(operation, finish, done)
-        else:
-            self._checks.begin(
-                operation, finish, _or(MustWrite, partial(self._write_or_alone, operation, finish), done)
-            )
+            return self._alone, operation
+        return self._writes if operation.call.act in WRITING_ACTS else self._checks, operation
 
-    def _write_or_alone(self, operation: Operation, finish: Callable[[Outcome], T], done: Done[T]) -> None:
-        self._writes.begin(operation, finish, _or(LicenseHeld, partial(self._alone.begin, operation, finish), done))
+    def _next_lane(self, operation: Operation, outcome: Outcome | BaseException) -> tuple[Lane, Operation] | None:
+        """Where a call goes that its lane on the ledger did not record.
 
-    def _or_without_it(
-        self, isolated: Isolated, operation: Operation, finish: Callable[[Outcome], T], done: Done[T]
-    ) -> Done[T]:
-        """`done`, unless the ledger was away, busy for too long or did not take it: then this call goes on without it.
-
-        A constraint that an operator added refuses everybody's calls, and none of them is at fault. Replay finds out.
+        Without the ledger goes what the ledger was away for, was busy with for too long, or did not take: a constraint
+        that an operator added refuses everybody's calls, and none of them is at fault. Replay finds out.
         """
-
-        def recorded(outcome: T | BaseException) -> None:
-            if isinstance(outcome, LedgerBusy) and self._state.cut_off_since is None:
-                self._state.license_busy(operation.key_hash)
-                passed_on(partial(_while_busy, isolated, outcome, operation, finish), done)
-            elif isinstance(outcome, (LedgerUnavailable, LedgerBusy, LedgerRefused)):
-                passed_on(partial(isolated.begin, operation, finish), done)
-            else:
-                done(outcome)
-
-        return recorded
+        if isinstance(outcome, MustWrite):
+            return self._writes, operation
+        if isinstance(outcome, LicenseHeld):
+            return self._alone, operation
+        if self._isolated is None or not isinstance(outcome, (LedgerUnavailable, LedgerBusy, LedgerRefused)):
+            return None
+        if isinstance(outcome, LedgerBusy) and self._state.cut_off_since is None:
+            self._state.license_busy(operation.key_hash)
+            return self._isolated.lane, replace(operation, busy=outcome)
+        return self._isolated.lane, operation
 
     def unknown(self, operation: Operation, as_of: float) -> Outcome:
         """The outcome for a key found unknown at `as_of`; counted with the next batch. Raises `LedgerError`."""
@@ -375,26 +370,3 @@ class Recorder:
         if self._reader is not None and batch.changes:
             seqs = {answer.holding.license.id: answer.seq for answer in known if answer.holding is not None}
             self._reader.put_own([(change, seqs[change.after.license.id]) for change in batch.changes])
-
-
-def _or(reason: type[Exception], begin: Callable[[Done[T]], None], done: Done[T]) -> Done[T]:
-    """`done`, unless the call ends with `reason`: then it begins anew in another lane."""
-
-    def ended(outcome: T | BaseException) -> None:
-        if isinstance(outcome, reason):
-            passed_on(begin, done)
-        else:
-            done(outcome)
-
-    return ended
-
-
-def _while_busy(
-    isolated: Isolated, reason: LedgerBusy, operation: Operation, finish: Callable[[Outcome], T], done: Done[T]
-) -> None:
-    """Begins a call without the ledger, which is there: where that may not be done, `reason` is the outcome."""
-
-    def ended(outcome: T | BaseException) -> None:
-        done(reason if isinstance(outcome, LedgerUnavailable) else outcome)
-
-    isolated.begin(replace(operation, new_seats=False), finish, ended)

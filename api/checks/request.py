@@ -39,7 +39,7 @@ def sent_by(environ: WSGIEnvironment, path: str, raw: bytes) -> Sent:
     )
 
 
-class Taken(msgspec.Struct, frozen=True):
+class AdmittedCall(msgspec.Struct, frozen=True):
     """A call that was let in."""
 
     sent: Sent

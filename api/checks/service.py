@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from functools import partial
 from typing import Protocol
 
@@ -12,7 +11,7 @@ import msgspec
 from api.checks.answers import Asked, Issuer, answer
 from api.checks.batcher import Done, passed_on
 from api.checks.recorder import Recorder
-from api.checks.request import Taken
+from api.checks.request import AdmittedCall
 from api.checks.schemas import ClientBody, call_of
 from api.checks.unit_of_work import Operation, Outcome
 from api.checks.unknown_keys import TooManyUnknown, UnknownKeys
@@ -26,13 +25,6 @@ from api.signing import Signer, key_claim
 
 #: Members that differ from try to try of one call.
 _NOT_COMPARED = frozenset({"nonce", "client"})
-
-
-class Answered(msgspec.Struct, frozen=True):
-    """The JSON to send. `unknown_at`: as of when nobody knew the key (ledger time); None for a known one."""
-
-    body: bytes
-    unknown_at: float | None
 
 
 class Worker(Protocol):
@@ -49,74 +41,78 @@ class Worker(Protocol):
     def signer(self) -> Signer: ...
 
 
-class Check:
-    """One call: decided, recorded, answered. What goes wrong is what `problem_responses.problem_of` knows."""
+class FailureCount(Protocol):
+    """Counts calls with unknown keys against their callers; `api.web.intake.Intake` does."""
 
-    def __init__(self, runtime: Worker, act: Act, taken: Taken) -> None:
+    def refuse_limited(self, call: AdmittedCall) -> None:
+        """Raises the problem `RATE_LIMITED` where this caller has used up its failures."""
+
+    def unknown_key(self, call: AdmittedCall) -> None:
+        """Counts one more; raises the same."""
+
+
+class Check:
+    """One call: decided, recorded, answered. It ends with the verdict's JSON or what `problem_responses` renders."""
+
+    def __init__(self, runtime: Worker, act: Act, call: AdmittedCall, failures: FailureCount) -> None:
         """Raises the problem `STARTING`."""
         self._runtime = runtime
+        self._admitted, self._failures = call, failures
         self._issuer = Issuer(runtime.node, runtime.signer, runtime.ledger_id)
-        body = taken.body
+        body = call.body
         key_hash = key_claim(body.key)
         # An empty request id names nothing: it must not tie calls together.
-        request_id = taken.sent.request_id or None
+        request_id = call.sent.request_id or None
         self._operation = _operation(act, body, key_hash, request_id)
         self._asked = Asked(
-            call=self._operation.call,
-            key_hash=key_hash,
-            nonce=body.nonce,
-            request_id=request_id,
-            body=taken.sent.raw,
+            call=self._operation.call, key_hash=key_hash, nonce=body.nonce, request_id=request_id, body=call.sent.raw
         )
 
-    def answer(self, before_waiting: Callable[[], None]) -> Answered:
-        """Waits for the answer. `before_waiting` is called before an unknown key waits its turn, and raises where this
-        caller is not to.
-        """
+    def answer(self) -> bytes:
+        """The verdict's JSON, waited for: an unknown key waits its turn first."""
         runtime, operation = self._runtime, self._operation
-        unknown_keys, key_hash = runtime.unknown_keys, operation.key_hash
-        remembered_at = unknown_keys.remembered(key_hash)
-        if remembered_at is not None:
-            return self._answered(runtime.recorder.unknown(operation, remembered_at))
+        unknown_at = runtime.unknown_keys.remembered(operation.key_hash)
         changes = runtime.state.key_changes
+        if unknown_at is not None:
+            signed = self._signed(runtime.recorder.unknown(operation, unknown_at))
+            self._failures.unknown_key(self._admitted)
+            return signed
         try:
-            place = unknown_keys.enter(key_hash, before_waiting)
+            place = runtime.unknown_keys.enter(
+                operation.key_hash, lambda: self._failures.refuse_limited(self._admitted)
+            )
         except TooManyUnknown as error:
             raise Problem("OVERLOADED", "too many unknown license keys are being asked for") from error
-        given = runtime.recorder.submit(operation, self._answered)
-        self._note(given, place, changes)
-        return given
+        return runtime.recorder.submit(operation, partial(self._answered, place, changes))
 
-    def begin(self, done: Done[Answered]) -> bool:
-        """Has `done` called once, on any thread, with the answer or what went wrong. Waits for nothing.
+    def begin(self, done: Done[bytes]) -> bool:
+        """Has `done` called once, on any thread, with what `answer` gives or raises. Waits for nothing.
 
         False where it might have to: for the turn of a key that is not known, or to look into the queue.
         """
         runtime, operation = self._runtime, self._operation
         if not (runtime.recorder.is_at_once and runtime.unknown_keys.knows(operation.key_hash)):
             return False
-        changes = runtime.state.key_changes
-
-        def recorded(given: Answered | BaseException) -> None:
-            if isinstance(given, Answered):
-                self._note(given, None, changes)
-            done(given)
-
-        passed_on(partial(runtime.recorder.begin, operation, self._answered), recorded)
+        answered = partial(self._answered, None, runtime.state.key_changes)
+        passed_on(partial(runtime.recorder.begin, operation, answered), done)
         return True
 
-    def _answered(self, outcome: Outcome) -> Answered:
-        unknown_at = outcome.as_of if outcome.verdict.code is Code.NOT_FOUND else None
-        runtime = self._runtime
-        return Answered(answer(self._asked, outcome, self._issuer, runtime.clock.now()), unknown_at)
+    def _answered(self, place: float | None, changes: int, outcome: Outcome) -> bytes:
+        """The signed answer, and whether the key is known from now on.
 
-    def _note(self, given: Answered, place: float | None, changes: int) -> None:
-        """Whether the key is known. `place`: the one it took; `changes`: `key_changes` as read before the look-up."""
-        key_hash = self._operation.key_hash
-        if given.unknown_at is not None:
-            self._runtime.unknown_keys.missed(key_hash, given.unknown_at, changes)
+        `place`: the one among unknown keys that this call took; `changes`: `key_changes` as read before the look-up.
+        """
+        unknown_keys, key_hash = self._runtime.unknown_keys, self._operation.key_hash
+        signed = self._signed(outcome)
+        if outcome.verdict.code is Code.NOT_FOUND:
+            unknown_keys.missed(key_hash, outcome.as_of, changes)
+            self._failures.unknown_key(self._admitted)
         else:
-            self._runtime.unknown_keys.found(key_hash, place)
+            unknown_keys.found(key_hash, place)
+        return signed
+
+    def _signed(self, outcome: Outcome) -> bytes:
+        return answer(self._asked, outcome, self._issuer, self._runtime.clock.now())
 
 
 def _operation(act: Act, body: ClientBody, key_hash: str, request_id: str | None) -> Operation:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import msgspec
 from msgspec.structs import replace
 
-from api.ledger.errors import LedgerUnavailable
+from api.ledger.errors import LedgerBusy, LedgerUnavailable
 from api.ledger.records import Batch, Change, Event, Known, Tally, Touch
 from api.ledger.rows import changed_machines, merged
 from api.licensing import Call, Code, Holding, Verdict, decide, is_certain, retried
@@ -31,7 +31,8 @@ class RequestIdReused(Exception):
 class Operation(msgspec.Struct, frozen=True, kw_only=True):
     """One call on its way. `body_hash` (of the body without nonce and client) is given for idempotent calls only.
 
-    `new_seats`: whether its machine may get a seat without the ledger.
+    `busy`: why the ledger, which is there, did not take it: its machine gets no new seat without the ledger, and what
+    only the ledger can say is answered with this.
     """
 
     call: Call
@@ -39,7 +40,7 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     event_id: str
     nonce: str
     body_hash: str | None = None
-    new_seats: bool = True
+    busy: LedgerBusy | None = None
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -134,7 +135,7 @@ class Draft:
             return retried
         watch = replace(self._watch, until=min(self._watch.until, as_of))
         verdict = retried.verdict if retried else decide(operation.call, holding, self._now, watch=watch)
-        if not is_certain(operation.call, holding, verdict, as_of, new_seats=operation.new_seats):
+        if not is_certain(operation.call, holding, verdict, as_of, new_seats=operation.busy is None):
             return LedgerUnavailable(f"{verdict.code} is not certain without the ledger")
         outcome = retried or self._written(operation, holding, verdict, as_of)
         return replace(outcome, durability="queue", as_of=min(outcome.as_of, as_of))

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 
 from flask import Blueprint, Request, Response, request
 from flask_cors import CORS
 
-from api.checks.batcher import Done, passed_on
-from api.checks.request import Sent, Taken, sent_by
-from api.checks.service import Answered, Check
+from api.checks.batcher import Done
+from api.checks.request import Sent, sent_by
+from api.checks.service import Check
 from api.licensing import Act
 from api.problems import Problem
 from api.runtime import Runtime
@@ -30,9 +29,7 @@ class ClientCalls:
 
     def answer(self, act: Act, sent: Sent) -> bytes:
         """The JSON of the verdict. Raises what `problem_responses.problem_of` knows."""
-        taken = self._intake.take(act, sent)
-        answered = Check(self._runtime, act, taken).answer(partial(self._intake.refuse_limited, taken))
-        return self._counted(taken, answered)
+        return Check(self._runtime, act, self._intake.take(act, sent), self._intake).answer()
 
     def begin(self, act: Act, sent: Sent, done: Done[bytes]) -> bool:
         """Has `done` called once, on any thread, with what `answer` gives or raises. Waits for nothing.
@@ -40,28 +37,14 @@ class ClientCalls:
         False where it might have to, or where the call is refused: nothing was done, and `answer` is to be called.
         """
         try:
-            taken = self._intake.looked_at(act, sent)
-            check = Check(self._runtime, act, taken)
+            check = Check(self._runtime, act, self._intake.looked_at(act, sent), self._intake)
         except Problem:
             return False
-
-        def answered(given: Answered | BaseException) -> None:
-            if isinstance(given, Answered):
-                passed_on(lambda tell: tell(self._counted(taken, given)), done)
-            else:
-                done(given)
-
-        return check.begin(answered)
+        return check.begin(done)
 
     def longest(self, now: float) -> float:
         """For how many seconds at `now` (monotonic) the oldest of what was begun has been on its way to the ledger."""
         return self._runtime.recorder.longest(now)
-
-    def _counted(self, taken: Taken, answered: Answered) -> bytes:
-        """Raises `RATE_LIMITED` where too many unknown keys came from there."""
-        if answered.unknown_at is not None:
-            self._intake.unknown_key(taken)
-        return answered.body
 
 
 def blueprint(calls: ClientCalls, cors_origins: Sequence[str]) -> Blueprint:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from flask import Request
 
 from api.admin.token_store import secret_hash
-from api.checks.request import Sent, Taken
+from api.checks.request import AdmittedCall, Sent
 from api.checks.schemas import ClientBody, FieldError, parse_call
 from api.licensing import Act
 from api.node.clock import Clock
@@ -25,7 +25,7 @@ class Intake:
         self._limiter = limiter
         self._clock = clock
 
-    def take(self, act: Act, sent: Sent) -> Taken:
+    def take(self, act: Act, sent: Sent) -> AdmittedCall:
         """Raises a `Problem`: of the credentials first, then of the shape."""
         try:
             return self.looked_at(act, sent)
@@ -33,19 +33,19 @@ class Intake:
             self._refuse(problem, sent)
             raise
 
-    def looked_at(self, act: Act, sent: Sent) -> Taken:
+    def looked_at(self, act: Act, sent: Sent) -> AdmittedCall:
         """The same without counting failures, which others may hold up; so whoever is refused has to `take` it."""
         self._auth.check(sent, self._clock.now())
         if sent.query:
             raise Malformed("query", "these calls take no query string")
-        return Taken(sent, _parsed(act, sent.raw))
+        return AdmittedCall(sent, _parsed(act, sent.raw))
 
-    def unknown_key(self, taken: Taken) -> None:
+    def unknown_key(self, taken: AdmittedCall) -> None:
         """Counts a license key that nobody knows; where too many were tried from there, raises `RATE_LIMITED`."""
         self.refuse_limited(taken)
         self._limiter.failed(taken.sent.address, secret_hash(taken.body.key))
 
-    def refuse_limited(self, taken: Taken) -> None:
+    def refuse_limited(self, taken: AdmittedCall) -> None:
         """Raises `RATE_LIMITED` where the address, the API key or the license key has used up its failures."""
         for candidate in (_presented(taken.sent), secret_hash(taken.body.key)):
             retry_after = self._limiter.retry_after(taken.sent.address, candidate)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from api.checks.batcher import FlushTimeout, LineFull, as_it_is
+from api.checks.batcher import Batcher, FlushTimeout, LineFull, as_it_is
 from api.checks.recorder import LicenseHeld, Recorder
 from api.checks.unit_of_work import Draft, Operation, Outcome, RequestIdReused
 from api.ids import new_id
@@ -127,23 +127,18 @@ class Told:
 
 
 class WithoutIt:
-    """`Isolated`, as far as a recorder knows it: whoever comes is told `queued`, or that the line is full."""
+    """`Isolated`, as far as a recorder knows it: each call's outcome is `queued`, or that the backlog is full."""
 
-    def __init__(self) -> None:
+    def __init__(self, room: int = 512) -> None:
         self.taken: list[Operation] = []
-        self.full = False
+        self.lane: Batcher[Operation, Any] = Batcher(self._flush, max_batch=64, max_waiting=room, patience_s=5.0)
 
-    def begin(self, operation: Operation, finish: Callable[[Any], Any], done: Callable[[Any], None]) -> None:
-        if self.full:
-            raise LineFull
-        self.taken.append(operation)
-        done(finish("queued"))
+    def _flush(self, operations: list[Operation]) -> list[str]:
+        self.taken += operations
+        return ["queued"] * len(operations)
 
     def holds(self, _operation: Operation) -> bool:
         return False
-
-    def longest(self, _now: float) -> float:
-        return 0.0
 
 
 @pytest.mark.parametrize("act", [Act.VALIDATE, Act.USAGE])
@@ -174,8 +169,8 @@ def test_a_begun_call_is_told_what_the_ledger_said_to_it(
     assert isinstance(told.only(), fault)
 
 
-def cut_off_recorder(faulty: Faulty) -> tuple[Recorder, WithoutIt, SharedState]:
-    isolated, state = WithoutIt(), SharedState(None)
+def cut_off_recorder(faulty: Faulty, room: int = 512) -> tuple[Recorder, WithoutIt, SharedState]:
+    isolated, state = WithoutIt(room), SharedState(None)
     return Recorder(faulty, Node("n"), Clock(), state=state, isolated=isolated), isolated, state  # type: ignore[arg-type]
 
 
@@ -209,8 +204,7 @@ def test_calls_that_the_ledger_refuses_go_on_without_it_and_cut_nobody_off(fault
 
 
 def test_a_call_that_finds_no_room_without_the_ledger_either_is_told_so(faulty: Faulty) -> None:
-    recorder, isolated, _ = cut_off_recorder(faulty)
-    isolated.full = True
+    recorder, _, _ = cut_off_recorder(faulty, room=0)
     faulty.before = [LedgerUnavailable("broken") for _ in range(2)]
     told = Told()
     recorder.begin(operation(sell(faulty.database), Act.VALIDATE), as_it_is, told)

@@ -330,12 +330,12 @@ class Process(Owner):
         reader: Any = CopyReader(self.disk, self.state, self.monotonic, ISOLATED_MAX_AGE_S)
         isolated = Isolated(scratch / f"{self.disk.name}.lane", reader, self.state, self.node, self.clock)
         isolated._queue = SlowQueue(self.queue, lambda: self._breathe(self._disk_s))  # type: ignore[assignment]
-        isolated._lane = Lane(self.kernel, self, isolated._flush)  # type: ignore[assignment]
+        isolated.lane = Lane(self.kernel, self, isolated._flush)  # type: ignore[assignment]
         remote: Any = self.remote
         recorder = Recorder(remote, self.node, self.clock, reader=reader, state=self.state, isolated=isolated)
-        recorder._checks = Lane(self.kernel, self, recorder._flush_checks)  # type: ignore[assignment]
-        recorder._writes = Lane(self.kernel, self, recorder._flush_writes)  # type: ignore[assignment]
-        recorder._alone = Lane(self.kernel, self, recorder._flush_alone)  # type: ignore[assignment]
+        recorder._checks = Lane(self.kernel, self, recorder._flush_checks, recorder._next_lane)  # type: ignore[assignment]
+        recorder._writes = Lane(self.kernel, self, recorder._flush_writes, recorder._next_lane)  # type: ignore[assignment]
+        recorder._alone = Lane(self.kernel, self, recorder._flush_alone, recorder._next_lane)  # type: ignore[assignment]
         return recorder
 
     def _every(self, seconds: float, job: Callable[[], None]) -> Any:

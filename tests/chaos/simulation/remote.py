@@ -9,6 +9,7 @@ from typing import Any
 from greenlet import GreenletExit, getcurrent, greenlet
 from msgspec.structs import replace
 
+from api.checks.batcher import last_lane
 from api.ledger.errors import LedgerUnavailable
 from api.ledger.records import Ask, Batch, Change, Known
 from api.ledger.rows import changed_machines
@@ -22,6 +23,7 @@ from tests.chaos.simulation.kernel import Kernel, Owner
 from tests.chaos.simulation.network import READ, RECORD, Kind, Link
 
 Flush = Callable[[list[Any]], Sequence[Any]]
+NextLane = Callable[[Any, Any], Any]
 
 
 class Remote:
@@ -93,8 +95,8 @@ class OpenTransaction:
 class Lane:
     """`api.checks.batcher.Batcher` for tasks, which may wait: the first of those who do flushes for all."""
 
-    def __init__(self, kernel: Kernel, owner: Owner, flush: Flush) -> None:
-        self._kernel, self._owner, self._flush = kernel, owner, flush
+    def __init__(self, kernel: Kernel, owner: Owner, flush: Flush, next_lane: NextLane = last_lane) -> None:
+        self._kernel, self._owner, self._flush, self._next_lane = kernel, owner, flush, next_lane
         self._line: list[tuple[Any, greenlet]] = []
         self._busy = False
 
@@ -104,6 +106,11 @@ class Lane:
         outcome = self._kernel.park() if self._busy else None
         if outcome is None:
             outcome = self._lead()
+        step = self._next_lane(item, outcome[0])
+        if step is not None:
+            lane, item = step
+            lane.begin(item, finish, done)
+            return
         done(outcome[0] if isinstance(outcome[0], BaseException) else finish(outcome[0]))
 
     def _lead(self) -> tuple[Any]:
