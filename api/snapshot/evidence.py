@@ -69,6 +69,20 @@ class Evidence:
                 return
         raise self._contradiction(f"{table.name} {id} is not shown")
 
+    def hides_machines(self, key_hash: str, shown: set[str]) -> bool:
+        """Whether `shown`, the ids of all machines that the ledger shows of a license, lack active ones of the copy.
+
+        Asks nobody. What this node queued is in its copy before it is in the ledger: that contradicts nothing.
+        """
+        if self._reader.held([]) is None:
+            return False
+        license_id, held = self._reader.ids_of(key_hash)
+        if license_id is None or held <= shown:
+            return False
+        if not self._reader.is_own(license_id):
+            self._contradiction(_not_shown(license_id, held - shown))
+        return True
+
     def _shows_less(self, ask: Ask, before: Known, now: Known) -> bool:
         if before.holding is None:
             return False
@@ -100,13 +114,17 @@ class Evidence:
                 return None  # it was given another key
             shown = set(connection.scalars(select(_machines.id).where(_machines.license_id == license_id)))
         hidden = machine_ids - shown
-        return f"machine {min(hidden)} of license {license_id} is not shown" if hidden else None
+        return _not_shown(license_id, hidden) if hidden else None
 
     def _contradiction(self, reason: str) -> LedgerContradicts:
         if not self._state.is_contradicted:
             _log.error("the ledger contradicts this node's copy of it", extra={"reason": reason})
         self._state.contradicted()
         return LedgerContradicts(f"{reason} by the ledger; this node's copy has it, and the log tells of no deletion")
+
+
+def _not_shown(license_id: str, machine_ids: set[str]) -> str:
+    return f"machine {min(machine_ids)} of license {license_id} is not shown"
 
 
 def _was_deleted(connection: Connection, table: Table, id: str) -> bool:

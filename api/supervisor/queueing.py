@@ -53,14 +53,15 @@ class Queueing:
         self.replay: Replay | None = None
         #: Why there is no queue.
         self.trouble: str | None = None
+        copy = Reader(settings.data_dir / SNAPSHOT_NAME, self._state, monotonic, source=source_of(database.url))
+        #: This node's copy as a witness of what is in the ledger.
+        self.evidence = Evidence(copy, database, self._state)
         try:
             self.queue = EventQueue(settings.queue_path)
         except QueueUnavailable as error:
             self.trouble = str(error)
             return
-        copy = Reader(settings.data_dir / SNAPSHOT_NAME, self._state, monotonic, source=source_of(database.url))
-        evidence = Evidence(copy, database, self._state)
-        handler = LedgerReplay(self._ledger, settings.node_id, clock, evidence)
+        handler = LedgerReplay(self._ledger, settings.node_id, clock, self.evidence)
         self.replay = Replay(
             self.queue, handler, on_dead=handler.note_dead, ledger=handler.ledger_id, monotonic=monotonic
         )

@@ -129,7 +129,7 @@ def supervise(
         jobs.every(_FOLLOW_EVERY_S, "follow", follow)
         remembering = Remembering(settings.data_dir, counting, clock, supervisor.status, lambda: copy.head_seen)
         jobs.every(_REMEMBER_EVERY_S, "remember", remembering.remember)
-        proof = duties.run_on(jobs, settings, rest, supervisor, clock, lambda: copy.head_seen)
+        proof = duties.run_on(jobs, settings, rest, supervisor, clock, queueing.evidence, lambda: copy.head_seen)
         jobs.every(_FORGET_EVERY_S, "forget machines", lambda: copy.forget_machines(clock.now()))
         saying = _Saying(published, supervisor, copy, jobs, queueing, clock, proof)
         if begun is not None:

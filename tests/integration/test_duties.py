@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 import pytest
-from sqlalchemy import select, text, update
+from sqlalchemy import delete, select, text, update
 
 from api.ledger import tables
 from api.ledger.database import Database
@@ -54,6 +54,20 @@ def is_untouched(database: Database, sold: Sold) -> bool:
     assert rows(database, tables.events) == rows(database, tables.outbox) == []
     assert rows(database, tables.log_head)[0]["seq"] == 0
     return bool(machine(database, sold, "dead")["active"] and license_row(database, sold)["seats"] == 1)
+
+
+def test_a_cull_frees_the_seats_that_it_takes_and_none_that_is_hidden(leader: Leading) -> None:
+    sold, database = dead_machine(leader.database), leader.database
+    for fingerprint in ("alive", "tolerated", "deleted"):
+        add_machine(database, sold, fingerprint, heartbeat_at=time.time())
+    change_license(database, sold, excess=2)
+    change_machine(database, sold, "dead", excess=True)
+    change_machine(database, sold, "tolerated", excess=True)
+    with database.writing() as connection:
+        connection.execute(delete(tables.machines).where(tables.machines.c.fingerprint == "deleted"))
+    leader.do(cull)
+    assert not machine(database, sold, "dead")["active"]
+    assert (license_row(database, sold)["seats"], license_row(database, sold)["excess"]) == (3, 1)
 
 
 # -- the fence --------------------------------------------------------------------------------------------------------

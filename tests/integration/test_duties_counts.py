@@ -5,26 +5,31 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import insert, update
+from sqlalchemy import delete, insert, update
 
 from api.checks.isolated import to_row
 from api.checks.recorder import Recorder
 from api.ids import new_id
 from api.ledger import tables
-from api.ledger.records import Event
+from api.ledger.records import Ask, Change, Event
 from api.ledger.store import Ledger
-from api.licensing import DAY, MOST_DEPARTED, MOST_NEVER_CAME, Act
+from api.licensing import DAY, MOST_DEPARTED, MOST_NEVER_CAME, Act, Machine
 from api.node.clock import Clock
 from api.node.identity import Node
+from api.node.shared_state import SharedState
+from api.snapshot import Follower, Reader, Snapshot, source_of
+from api.snapshot.evidence import Evidence
 from api.supervisor.duties.counts import COUNTED, Proof
 from api.supervisor.duties.retention import Keep, forget_machines
 from api.supervisor.replay import LedgerReplay
 from failover.queue import Queued
 from tests.contract.test_ledger_recorder import operation
 from tests.support.leading import Leading
+from tests.support.ledger import with_machines
 from tests.support.nodes import Sold, change_machine, events_of, license_row, opened_ledger, rows, sell
 
 _KEEP = Keep(checks=DAY, events=DAY, timeout=6.0, gone=7 * DAY)
@@ -72,6 +77,119 @@ def test_counts_that_are_not_those_of_the_machines_are_mended_and_said(leading: 
     assert said["data"] == {"kept": {"seats": 5, "excess": 2}, "counted": {"seats": 1, "excess": 0}}
     leading.do_all(proof)
     assert proof.mended == 1
+
+
+# -- machines that are hidden, or deleted behind the log's back ------------------------------------------------------
+
+
+class Copying:
+    """A node that leads, with its copy of the ledger. `follow` brings that up to date."""
+
+    def __init__(self, ledger: Ledger, folder: Path) -> None:
+        self.snapshot, self.state, clock = Snapshot(folder / "snapshot.db"), SharedState(None), Clock()
+        self._follower = Follower(ledger.database, self.snapshot, clock)
+        source = source_of(ledger.database.url)
+        self.reader = Reader(folder / "snapshot.db", self.state, clock.monotonic, source=source)
+        self.proof = Proof(Evidence(self.reader, ledger.database, self.state))
+        self.recorder = Recorder(ledger, Node("n"), clock)
+
+    def follow(self) -> None:
+        while self._follower.poll():
+            pass
+
+    def seated(self, sold: Sold, *fingerprints: str) -> None:
+        calls = [operation(sold, Act.ACTIVATE, fingerprint=fingerprint) for fingerprint in fingerprints]
+        assert all(outcome.verdict.valid for outcome in self.recorder._flush_writes(calls))  # type: ignore[union-attr]
+
+
+@pytest.fixture
+def copying(ledger: Ledger, tmp_path: Path) -> Iterator[Copying]:
+    copying = Copying(ledger, tmp_path)
+    yield copying
+    copying.reader.close()
+    copying.snapshot.close()
+
+
+def delete_machines(ledger: Ledger, sold: Sold, fingerprint: str) -> None:
+    """As an operator would, who does not know of the counts."""
+    of_it = tables.machines.c.license_id == sold.id, tables.machines.c.fingerprint == fingerprint
+    with ledger.database.writing() as connection:
+        connection.execute(delete(tables.machines).where(*of_it))
+
+
+def test_machines_that_the_ledger_does_not_show_free_no_seats_and_others_are_counted(
+    leading: Leading, ledger: Ledger, copying: Copying
+) -> None:
+    hidden, wrong = sell(ledger.database, {"max_machines": 2}), sell(ledger.database)
+    for sold in (hidden, wrong):
+        copying.seated(sold, "a", "b")
+    copying.follow()
+    delete_machines(ledger, hidden, "a")
+    with ledger.database.writing() as connection:
+        connection.execute(update(tables.licenses).where(tables.licenses.c.id == wrong.id).values(seats=5))
+    leading.do_all(copying.proof)
+    assert (kept(ledger, hidden), kept(ledger, wrong)) == ((2, 0), (2, 0))
+    assert copying.proof.mended == 1
+    assert copying.state.is_contradicted
+    assert COUNTED not in {row["type"] for row in events_of(ledger.database, hidden)}
+    [answer] = copying.recorder._flush_writes([operation(hidden, Act.ACTIVATE, fingerprint="c")])
+    assert answer.verdict.code == "MACHINE_LIMIT_EXCEEDED"  # type: ignore[union-attr]
+
+
+def test_a_contradiction_is_said_for_as_long_as_it_lasts_and_what_is_shown_again_is_no_trouble(
+    leading: Leading, ledger: Ledger, copying: Copying
+) -> None:
+    sold = sell(ledger.database)
+    copying.seated(sold, "a")
+    copying.follow()
+    [row] = rows(ledger.database, tables.machines, license_id=sold.id)
+    delete_machines(ledger, sold, "a")
+    leading.do_all(copying.proof)
+    copying.state.reconciled()
+    leading.do(copying.proof.again)
+    assert copying.state.is_contradicted, "said again before it would be forgotten"
+    with ledger.database.writing() as connection:
+        connection.execute(insert(tables.machines), row)
+    copying.state.reconciled()
+    leading.do(copying.proof.again)
+    assert not copying.state.is_contradicted
+    assert (kept(ledger, sold), copying.proof.mended) == ((1, 0), 0)
+
+
+def test_where_the_copy_is_made_anew_as_an_operator_said_the_rest_is_counted(
+    leading: Leading, ledger: Ledger, copying: Copying
+) -> None:
+    sold = sell(ledger.database)
+    copying.seated(sold, "a", "b")
+    copying.follow()
+    delete_machines(ledger, sold, "a")
+    leading.do_all(copying.proof)
+    assert (kept(ledger, sold), copying.proof.mended) == ((2, 0), 0)
+    with copying.snapshot.writing() as writer:  # what `flask db adopt` comes to
+        writer.clear()
+    copying.follow()
+    leading.do(copying.proof.again)
+    assert (kept(ledger, sold), copying.proof.mended) == ((1, 0), 1)
+
+
+def test_a_machine_that_this_node_queued_is_neither_hidden_nor_counted_before_it_is_replayed(
+    leading: Leading, ledger: Ledger, copying: Copying
+) -> None:
+    sold = sell(ledger.database)
+    copying.follow()
+    [known] = copying.snapshot.look_up([Ask(sold.key_hash, "a")])
+    assert known.holding is not None
+    machine = Machine(id="queued", license_id=sold.id, fingerprint="a", active=True, created_at=1.0)
+    after = with_machines(known.holding, machine)
+    copying.reader.put_own([(Change(known.holding, after), known.seq)], queued=True)
+    with ledger.database.writing() as connection:
+        connection.execute(update(tables.licenses).where(tables.licenses.c.id == sold.id).values(seats=5))
+    leading.do_all(copying.proof)
+    assert kept(ledger, sold) == (5, 0)
+    assert not copying.state.is_contradicted
+
+
+# -- whatever happened ----------------------------------------------------------------------------------------------
 
 
 def test_after_any_history_replay_included_the_kept_counts_are_those_of_the_rows(

@@ -65,14 +65,15 @@ def _free(writing: Writing, doomed: list[Any]) -> None:
     if not doomed:
         return
     ids, license_ids = [row.id for row in doomed], sorted({row.license_id for row in doomed})
-    freed = {"active": False, "excess": False, "heartbeat_at": None, "culled": True, "seat_at": writing.now}
-    writing.connection.execute(update(machines).where(machines.c.id.in_(ids)).values(freed))
-    seats = select(func.count()).where(machines.c.license_id == licenses.c.id, machines.c.active)
+    # Not counted anew from the machines: some may be hidden, and theirs are not to be given away.
+    gone = select(func.count()).where(machines.c.license_id == licenses.c.id, machines.c.id.in_(ids))
     counted = {
-        "seats": seats.scalar_subquery(),
-        "excess": seats.where(machines.c.excess).scalar_subquery(),
+        "seats": licenses.c.seats - gone.scalar_subquery(),
+        "excess": licenses.c.excess - gone.where(machines.c.excess).scalar_subquery(),
     }
     writing.connection.execute(update(licenses).where(licenses.c.id.in_(license_ids)).values(counted))
+    freed = {"active": False, "excess": False, "heartbeat_at": None, "culled": True, "seat_at": writing.now}
+    writing.connection.execute(update(machines).where(machines.c.id.in_(ids)).values(freed))
     events = [
         writing.say(CULLED, license_id=row.license_id, machine_id=row.id, heartbeat_at=timestamp(row.heartbeat_at))
         for row in doomed

@@ -21,6 +21,7 @@ from api.ledger.log import Journal
 from api.licensing import DAY
 from api.node.clock import Clock
 from api.node.identity import Node
+from api.snapshot.evidence import Evidence
 from api.supervisor.duties import culls, notices, outbox, retention, rollup, watching
 from api.supervisor.duties.counts import Proof
 from api.supervisor.duties.pace import Pace, by_date
@@ -158,11 +159,17 @@ def duties_of(settings: Settings) -> list[Duty]:
 
 
 def run_on(
-    jobs: Jobs, settings: Settings, database: Database, supervisor: Supervisor, clock: Clock, head: Callable[[], int]
+    jobs: Jobs,
+    settings: Settings,
+    database: Database,
+    supervisor: Supervisor,
+    clock: Clock,
+    evidence: Evidence,
+    head: Callable[[], int],
 ) -> Proof:
     """Lets `jobs` do the leader's duties on `database`, by `clock`, whenever `supervisor` leads.
 
-    Gives what proves the counts. `head`: where the log was when somebody last looked.
+    Gives what proves the counts, held against `evidence`. `head`: where the log was when somebody last looked.
     """
     me = supervisor.me
     journal = Journal(database, Node(me.node, me.rank, me.instance), clock)
@@ -171,7 +178,7 @@ def run_on(
         return supervisor.elector.trust.epoch if supervisor.is_leader() else None
 
     tick_s = min(_TICK_S, settings.heartbeat_interval)
-    proof = Proof()
-    duties = [*duties_of(settings), Duty("counts", 3600.0, proof)]
+    proof = Proof(evidence)
+    duties = [*duties_of(settings), Duty("counts", 3600.0, proof), Duty("doubtful counts", 300.0, proof.again)]
     jobs.every(tick_s, "duties", Duties(Term(journal, me, epoch), duties, head=head).tick)
     return proof
