@@ -55,7 +55,8 @@ class Session:
         if schema is not None and not _SCHEMA_NAME.fullmatch(schema):
             raise ValueError("a schema's name has lower-case letters, digits and _, and does not begin with a digit")
         self.schema = schema
-        self._state = _STATE + ("" if schema is None else f'SET LOCAL search_path = "{schema}"; ')
+        # Temporary tables come first unless they are named: behind a pooler they are another client's.
+        self._state = _STATE + ("" if schema is None else f'SET LOCAL search_path = "{schema}", pg_temp; ')
 
     def alone(self, limits: Limits) -> str:
         """To go before statements that are one message, and so one transaction without BEGIN."""

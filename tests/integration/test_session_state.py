@@ -18,7 +18,7 @@ from api.ledger.database import Database
 from failover.session import Limits
 from tests.chaos.cluster.pooler import PgBouncer
 from tests.support.cli import Cli
-from tests.support.nodes import environment, events_of, rows, running_node, sell, starting_node
+from tests.support.nodes import Node, Sold, environment, events_of, rows, running_node, sell, starting_node
 from tests.support.postgres import PostgresServer
 from tests.support.processes import until
 
@@ -63,8 +63,8 @@ def set_on(server: PostgresServer, url: str, default: str) -> None:
     with_admin(server, f"ALTER DATABASE {url.rsplit('/', 1)[1]} SET {default}")
 
 
-def with_admin(server: PostgresServer, statement: str) -> None:
-    connection = psycopg2.connect(server.url())
+def with_admin(server: PostgresServer, statement: str, url: str | None = None) -> None:
+    connection = psycopg2.connect(url or server.url())
     connection.autocommit = True
     with connection.cursor() as cursor:
         cursor.execute(statement)
@@ -139,6 +139,67 @@ def test_a_serializable_role_costs_nobody_an_answer_with_24_at_once(
         assert len(codes) == 240
 
 
+def twins_of(url: str, prefix: str) -> str:
+    """Statements that make tables as empty as a new ledger's, of the same names, and forms, as all of ours."""
+    return ";".join(f"CREATE {prefix}{table} (LIKE public.{table} INCLUDING ALL)" for table in tables_in(url))
+
+
+def is_served(node: Node, copied: Sold, new: Sold) -> None:
+    """Whether each license is known, and what is answered of it is in the ledger that it was sold in."""
+    for sold in (copied, new):
+        for act in ("validate", "usage", "activate"):
+            answer = node.call(act, sold.key, **({"fingerprint": "pc"} if act == "activate" else {}))
+            assert (answer.code, answer.body.get("durability")) == ("VALID", "ledger"), answer.body
+    assert node.call("validate", f"KEY-{uuid.uuid4().hex}").code == "NOT_FOUND"
+
+
+def test_a_search_path_that_leads_to_empty_tables_of_the_same_names_denies_nobody(
+    server: PostgresServer, url: str, reached: Callable[[str], str], tmp_path: Path
+) -> None:
+    """A role's, which every session of it begins with: while the node runs, and before it starts."""
+    name = url.rsplit("/", 1)[1]
+    with running_node(reached(url), tmp_path / "node") as node:
+        copied = sell(node.database)
+        assert node.call("validate", copied.key).code == "VALID"
+        with_admin(server, "CREATE SCHEMA twin;" + twins_of(url, "TABLE twin."), url)
+        with_admin(server, f"ALTER ROLE postgres IN DATABASE {name} SET search_path = twin, public")
+        with_admin(server, f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")
+        until(lambda: node.call("validate", copied.key).body.get("durability") == "ledger", "connections made anew")
+        until(lambda: node.runtime.state.cut_off_since is None, "the node is back at its ledger")
+        is_served(node, copied, sell(node.database))
+    with running_node(reached(url), tmp_path / "node") as node:
+        is_served(node, copied, sell(node.database))
+    with running_node(reached(url), tmp_path / "another") as node:
+        is_served(node, copied, sell(node.database))
+        assert node.http.get("/readyz").get_json()["troubles"] == []
+    for table in ("licenses", "events", "check_minutes", "lease"):
+        assert read_of(url, f"SELECT count(*) FROM twin.{table}") == 0
+
+
+def test_temporary_tables_of_another_client_of_the_pooler_deny_nobody(
+    server: PostgresServer, url: str, tmp_path: Path
+) -> None:
+    """They are found before any schema's, unless a search path names them last."""
+    if not PgBouncer.is_installed():
+        pytest.skip("PGBOUNCER IS MISSING")
+    pooler = PgBouncer(server, tmp_path / "pooler").start()
+    pooled = url.replace(f":{server.port}/", f":{pooler.port}/")
+    try:
+        with running_node(pooled, tmp_path / "node") as node:
+            copied, new = sell(node.database), sell(node.database)
+            temporary = twins_of(url, "TEMP TABLE IF NOT EXISTS ")
+            spoiler = psycopg2.connect(pooled)
+            spoiler.autocommit = True
+            with spoiler.cursor() as cursor:
+                for _ in range(20):  # whichever of the pooler's sessions it gets
+                    cursor.execute(temporary)
+                    is_served(node, copied, new)
+            spoiler.close()
+            assert node.http.get("/readyz").get_json()["troubles"] == []
+    finally:
+        pooler.kill()
+
+
 def test_what_another_client_of_the_pooler_has_set_does_not_reach_us(
     server: PostgresServer, url: str, tmp_path: Path
 ) -> None:
@@ -188,6 +249,15 @@ def tables_in(url: str) -> list[str]:
         found = [str(row[0]) for row in cursor.fetchall()]
     connection.close()
     return found
+
+
+def read_of(url: str, query: str) -> object:
+    connection = psycopg2.connect(url)
+    with connection.cursor() as cursor:
+        cursor.execute(query)
+        found = cursor.fetchone()
+    connection.close()
+    return found and found[0]
 
 
 def test_row_security_that_filters_is_an_error_and_no_empty_answer(
