@@ -63,6 +63,12 @@ BREAKS = [
         "23514",
     ),
     Break("a full disk", _DISK_FULL, "DROP TRIGGER no_space ON events", "53100"),
+    Break(
+        "a role that may only read",
+        "ALTER ROLE seller SET default_transaction_read_only = on",
+        "ALTER ROLE seller RESET default_transaction_read_only",
+        "25006",
+    ),
 ]
 
 
