@@ -1,4 +1,5 @@
-﻿; License.ahk: signed license checks for AutoHotkey 1.1 that go on when servers fail.
+﻿; License.ahk: signed license checks for AutoHotkey 1.1, asked of several servers in turn, with a saved token for when
+; none of them answers.
 ;
 ;     #Include License.ahk
 ;     g_LicenseAPI_Servers := []
@@ -12,10 +13,12 @@
 ;         ExitApp
 ;     }
 ;
-; This one file is all there is: nothing to install, nothing to download. Keep it in UTF-8 with its byte order mark.
-; clients/ahk/README.md has everything else: a first script in ten minutes, each option, the log files and where the
-; token is kept. v2/License.ahk is this file in the language of AutoHotkey v2, section by section: what is changed here
-; is changed there.
+; This file is the whole client: nothing else to install or download.
+; Keep it in UTF-8 with its byte order mark.
+; clients/ahk/README.md describes a first script in ten minutes, each option, the log files and where the token is kept.
+;
+; The files for AutoHotkey 1.1 and v2 are both assembled from clients/ahk/src. Change the sections there, not this file,
+; and run `make clients`.
 ;
 ; Sections: 1 the client, 2 results and texts, 3 the walk over the servers, 4 HTTP, 5 tokens, 6 JSON, 7 cryptography,
 ; 8 what is kept, 9 this machine, 10 logs, 11 text, keys and time.
@@ -25,14 +28,14 @@
 
 ; Asks about one license of one product. Options (those with a star are needed):
 ;   servers*       URLs in order of priority: https, or http to this machine; else the global g_LicenseAPI_Servers
-;   product*       the product's code: sent by Validate and Activate, which alone take one; every verdict has to name it
+;   product*       the product's code: sent by Validate and Activate only; every verdict has to name it
 ;   key*           the customer's license key, as it was pasted
 ;   publicKeys*    the JWKs to pin, as `flask secrets` or /.well-known/jwks.json prints them, in one text
-;   apiKey         what the servers ask for       sharedSecret  the same
+;   apiKey         as set on the servers          sharedSecret  the same
 ;   version        the program's (PEP 440), checked by Validate and Activate
 ;   language       "en", "pt", or "" for the system's
-;   proxy          "" as Windows is set, "direct", or "host:port"
-;   folder, registry, logFolder   where the token, the second floor and the logs are kept
+;   proxy          "" for the proxy of Windows' settings, "direct", or "host:port"
+;   folder, registry, logFolder   where the token, the second copy of the floors and the logs are kept
 ; Throws an Exception for a setting with which no check could succeed.
 class LicenseClient {
     static Version := "1.0.0"
@@ -60,10 +63,10 @@ class LicenseClient {
         this.http := new LicenseHttp(this._Option(options, "proxy"))
         this.texts := LicenseTexts.In(this._Option(options, "language"))
         this.budgets := [2000, 5000, 60000]     ; milliseconds for a server's whole answer, in each pass
-        this.clockOffset := 0                   ; by how much this machine's clock is behind, once a server has said so
-        this.endings := 0                       ; how many tokens have been deleted
-        this.check := ""                        ; the walk of the check in the background, while there is one
-        this.timer := "", this.slice := ""      ; what begins such a check, and what carries it on
+        this.clockOffset := 0                   ; seconds by which this machine's clock is behind a server's
+        this.deletions := 0                     ; how many tokens have been deleted
+        this.check := ""                        ; the walk of the check in the background; "" for none
+        this.timer := "", this.slice := ""      ; the functions of two timers: begin a check, advance it
     }
 
     ; Whether the program may run. `entitlements`: an array of names that the license must include.
@@ -71,7 +74,7 @@ class LicenseClient {
         return this._Now(this._ValidateCall(entitlements))
     }
 
-    ; Validate, and where only this machine's seat or its heartbeat is missing, Activate or Ping.
+    ; Validates, and where only this machine's seat or heartbeat is missing, activates it or sends the heartbeat.
     Unlock() {
         answer := this.Validate()
         if (LicenseText.IsOneOf(answer.code, ["NO_MACHINE", "NO_MACHINES", "FINGERPRINT_SCOPE_MISMATCH"]))
@@ -81,26 +84,27 @@ class LicenseClient {
         return answer
     }
 
-    ; Takes a seat for this machine; again is no error. `name`: how the vendor sees the machine, by default the
-    ; computer's.
+    ; Takes a seat for this machine. Repeating it is no error. `name`: how the vendor sees the machine, by default the
+    ; computer's name.
     Activate(name := "", requestId := "") {
+        name := name = "" ? A_ComputerName : name
         call := new LicenseCall(this, "activate", requestId)
         call.Add("product", this.product)
         call.AddFingerprint()
-        call.Add("name", SubStr(RegExReplace(name = "" ? A_ComputerName : name, "[\x00-\x1F\x7F-\x9F]", " "), 1, 200))
+        call.Add("name", SubStr(RegExReplace(name, "[\x00-\x1F\x7F-\x9F]", " "), 1, 200))
         call.Add("platform", "Windows " . A_OSVersion)
         call.Add("version", this.programVersion)
         return this._Now(call)
     }
 
-    ; Gives this machine's seat back and deletes the saved token. Only a server can.
+    ; Gives this machine's seat back and deletes the saved token. Needs a server.
     Deactivate(requestId := "") {
         call := new LicenseCall(this, "deactivate", requestId)
         call.AddFingerprint()
         return this._Now(call)
     }
 
-    ; This machine's heartbeat.
+    ; Sends this machine's heartbeat.
     Ping() {
         return this._Now(this._PingCall())
     }
@@ -110,7 +114,7 @@ class LicenseClient {
         return this._Now(new LicenseCall(this, "check-in"))
     }
 
-    ; Counts `increment` uses, all or nothing. Only a server can. To repeat a call whose answer was lost, give the
+    ; Counts `increment` uses, all or nothing. Needs a server. To repeat a call whose answer was lost, give the
     ; requestId of its result: it is counted once.
     Usage(increment := 1, requestId := "") {
         call := new LicenseCall(this, "usage", requestId)
@@ -127,19 +131,20 @@ class LicenseClient {
         return this._Now(call)
     }
 
-    ; What would be said if no server could be reached. Asks none.
+    ; The result if no server could be reached, by the saved token alone. Sends nothing.
     Status() {
         return this._Offline(new LicenseCall(this, "status"), [])
     }
 
-    ; Checks again every `minutes` and calls `callback` (a function's name, or an object to call) with each result.
-    ; `act`: "validate", or "ping" for a heartbeat.
-    ; The check runs in slices of a timer: windows, hotkeys and the rest of the script go on meanwhile. While the
-    ; callback itself goes on, such as in a MsgBox, the next check waits.
+    ; Checks again every `minutes` and calls `callback` (a function; in AutoHotkey 1.1 its name will do) with each
+    ; result. `act`: "validate", or "ping" for a heartbeat. The check runs in slices of a timer: windows, hotkeys and
+    ; the rest of the script go on meanwhile. While the callback is still running, for example in a MsgBox, the next
+    ; check waits.
     Every(minutes, callback, act := "validate") {
-        if minutes is not number
-            throw Exception("License: minutes must be a number above 0")
-        if (minutes <= 0)
+        isNumeric := false
+        if minutes is number
+            isNumeric := true
+        if (!isNumeric || minutes <= 0)
             throw Exception("License: minutes must be a number above 0")
         this.Stop()
         this.timer := ObjBindMethod(this, "Begin", this._Callable(callback), act)
@@ -148,7 +153,7 @@ class LicenseClient {
         SetTimer, % timer, % period < 1 ? 1 : period > 0xFFFFFFFF ? 0xFFFFFFFF : period
     }
 
-    ; Ends what Every began. A check that is under way is finished.
+    ; Ends the checks that Every began. A check that is under way is finished.
     Stop() {
         timer := this.timer
         if (timer)
@@ -156,7 +161,7 @@ class LicenseClient {
         this.timer := ""
     }
 
-    ; One check in the background, now. Nothing happens while there is one already.
+    ; Starts one check in the background, now. Does nothing while there is one already.
     Begin(callback, act := "validate") {
         if (this.check)
             return
@@ -166,14 +171,16 @@ class LicenseClient {
         if (!this.slice)
             this.slice := ObjBindMethod(this, "_Slice")
         slice := this.slice
-        SetTimer, % slice, 30
+        SetTimer, % slice, % 30
     }
 
-    ; The next check may begin only when the files of this one are written. There is one timer for all checks, which
-    ; AutoHotkey does not call while it still runs: callbacks never pile up. It ends when there is nothing left to do.
+    ; Advances the check in the background and calls its callback when it is over. The next check may begin only when
+    ; this one has written its files. One timer serves all checks, and AutoHotkey does not call it while it is still
+    ; running: callbacks never pile up. The timer ends when there is no check left.
     _Slice() {
-        before := A_IsCritical, slice := this.slice
-        Critical, On                    ; or a check that begins now would lose its timer
+        before := A_IsCritical
+        Critical, On        ; a check that began between these lines would lose its timer
+        slice := this.slice
         if (!this.check) {
             SetTimer, % slice, Delete
             return
@@ -193,6 +200,7 @@ class LicenseClient {
         }
     }
 
+    ; The function that a callback is. In AutoHotkey 1.1 it may be given by its name.
     _Callable(callback) {
         called := IsObject(callback) ? callback : Func(callback)
         if (!called)
@@ -218,7 +226,7 @@ class LicenseClient {
         return call
     }
 
-    ; Walks to the end. Meanwhile windows are served, and hotkeys and timers run.
+    ; The result of a call, after its whole walk. Meanwhile windows are served, and hotkeys and timers run.
     _Now(call) {
         walk := new LicenseWalk(this, call)
         while (!walk.Advance())
@@ -231,7 +239,8 @@ class LicenseClient {
         return LicenseTime.Now()
     }
 
-    ; What a walk came to, and what is kept of it. Meanwhile no timer or hotkey cuts in: its check keeps the same files.
+    ; The result of a walk that is over; saves its token, floors and log lines. No timer or hotkey interrupts it,
+    ; because a check of theirs would write the same files.
     _Result(walk) {
         before := A_IsCritical
         Critical, On
@@ -252,10 +261,10 @@ class LicenseClient {
         answer := walk.answer, claims := answer.claims
         this.logs.Used(this._Clock(), answer.server, walk.call.act . " " . claims.code)
         this.store.SettleFloors(claims.iat, this._Clock())
-        if (this._EndsTheToken(walk.call, claims)) {
-            this.endings += 1
+        if (this._EndsToken(walk.call, claims)) {
+            this.deletions += 1
             this.store.DeleteToken()
-        } else if (claims.valid && answer.token != "" && walk.endings = this.endings)
+        } else if (claims.valid && answer.token != "" && walk.deletions = this.deletions)
             this._Save(answer.token, claims, answer.server)
         result := new LicenseResult(walk.call, walk.attempts)
         result.valid := claims.valid, result.code := claims.code, result.source := "server"
@@ -268,17 +277,18 @@ class LicenseClient {
         return result
     }
 
-    ; Whether the seat was given back, or the ledger that gave the saved token denies for good.
-    _EndsTheToken(call, claims) {
+    ; Whether an answer ends the saved token: the seat was given back, or the ledger that issued the token denies the
+    ; license for good.
+    _EndsToken(call, claims) {
         if (call.act == "deactivate" && claims.valid)
             return true
         saved := this._Saved([]).claims
-        isOfItsLedger := !saved || LicenseText.Same(saved.led, claims.led)
-        return isOfItsLedger && !claims.valid
+        isSameLedger := !saved || LicenseText.Same(saved.led, claims.led)
+        return isSameLedger && !claims.valid
             && LicenseText.IsOneOf(claims.code, ["BANNED", "SUSPENDED", "EXPIRED", "NOT_FOUND"])
     }
 
-    ; Keeps a token that is ours and this machine's, in place of one that is not newer.
+    ; Saves a token that is for this key, product and machine, unless the saved one is newer.
     _Save(token, verdict, server) {
         try
             claims := LicenseTokens.Lease(this.publicKeys, token, this._Bound())
@@ -287,7 +297,7 @@ class LicenseClient {
             return
         }
         saved := this._Saved([]).claims
-        ; One from the verdict's future was signed by a server whose clock was wrong, and keeps no other out.
+        ; A saved token that was signed later than this verdict is from a server whose clock was wrong: it is replaced.
         if (!saved || claims.iat >= saved.iat || saved.iat > verdict.iat)
             this.store.SaveToken(token, this.fingerprint, server)
     }
@@ -296,7 +306,7 @@ class LicenseClient {
         return {keyHash: this.keyHash, fingerprint: this.fingerprint, product: this.product}
     }
 
-    ; What the saved token says now: {code, claims (or ""), reason (or "")}.
+    ; The state of the saved token now: {code, claims (or ""), reason (or "")}.
     _Saved(entitlements) {
         token := this.store.Token()
         if (token == "")
@@ -316,10 +326,10 @@ class LicenseClient {
         return {code: "OFFLINE_VALID", claims: claims, reason: ""}
     }
 
-    ; All servers failed. A use can be counted and a seat given back by a server only.
+    ; The result when all servers failed. Only a server can count a use or give a seat back.
     _Offline(call, attempts) {
-        standsIn := call.act != "usage" && call.act != "deactivate"
-        saved := standsIn ? this._Saved(call.entitlements) : {code: "NO_SERVER", claims: "", reason: ""}
+        mayUseToken := call.act != "usage" && call.act != "deactivate"
+        saved := mayUseToken ? this._Saved(call.entitlements) : {code: "NO_SERVER", claims: "", reason: ""}
         if (saved.claims && call.act != "status")
             this.store.RaiseLocalFloor(this._Clock())
         result := new LicenseResult(call, attempts)
@@ -339,14 +349,16 @@ class LicenseClient {
         return options.HasKey(name) && options[name] != "" ? options[name] : otherwise
     }
 
-    ; The option, else the array of the guide.
+    ; The option `servers`, else the global g_LicenseAPI_Servers.
     _Servers(options) {
         global g_LicenseAPI_Servers
-        return options.HasKey("servers") ? options.servers : g_LicenseAPI_Servers
+        if (options.HasKey("servers"))
+            return options.servers
+        return g_LicenseAPI_Servers
     }
 }
 
-; One logical call, the same on whichever server it is tried; its request id makes its effect one.
+; One logical call, the same on each server that it is tried on. Its request id makes it idempotent.
 class LicenseCall {
     __New(client, act, requestId := "") {
         if (requestId == "")
@@ -357,16 +369,17 @@ class LicenseCall {
         this.members := "", this.fingerprint := "", this.entitlements := []
     }
 
-    ; A member of the body; an empty text is left out.
+    ; Adds a member to the body, unless its text is empty.
     Add(name, text) {
         if (text != "")
             this.members .= ",""" . name . """:" . LicenseJson.Quoted(text)
     }
 
     AddNumber(name, number, largest) {
-        if (!RegExMatch(number, "^[1-9][0-9]{0,9}\z") || number > largest)
+        isWhole := RegExMatch(number, "^[1-9][0-9]{0,9}\z")
+        if (!isWhole || number > largest)
             throw Exception("License: " . name . " must be a whole number from 1 to " . largest)
-        this.members .= ",""" . name . """:" . number
+        this.members .= ",""" . name . """:" . (number + 0)
     }
 
     AddFingerprint() {
@@ -409,13 +422,13 @@ class LicenseCall {
 
 ; == 2. Results and texts ==============================================================================================
 
-; What every call gives back, made of signed claims or local rules only.
+; The result of every call, made from signed claims or local rules only.
 ;   valid, code    whether the program may run, and why: the server's codes, or OFFLINE_VALID, OFFLINE_EXPIRED,
 ;                  CLOCK_TAMPERED, TOKEN_INVALID, NO_SERVER
 ;   detail         a sentence for the user, in the language chosen
 ;   source         "server" or "offline"          server         the URL that decided, "" offline
 ;   expires        when the license ends, "2027-01-01T00:00:00Z"; "" for never or not known
-;   offlineUntil   until when the saved token lasts; "" without one
+;   offlineUntil   the end of the saved token; "" without one
 ;   entitlements   an array                       uses, maxUses  numbers, "" for none
 ;   act, requestId, attempts   the call, its id, and [server, reason] for each server that did not decide
 class LicenseResult {
@@ -426,13 +439,13 @@ class LicenseResult {
     }
 }
 
-; Sentences for the user. To say something else: license.texts["SUSPENDED"] := "...".
-; "CODE valid" is said where a code that may be a denial is none.
+; Sentences for the user, by code. To replace one: license.texts["SUSPENDED"] := "...". The text of "CODE valid" is
+; shown where a code that can be a denial comes with a valid verdict.
 class LicenseTexts {
-    ; A copy of one's own of the texts in a language: "en", "pt", or "" for the system's.
+    ; A new copy of the texts in a language: "en", "pt", or "" for the system's.
     In(language) {
         if (language == "")
-            language := SubStr(A_Language, -1) = "16" ? "pt" : "en"     ; 0416 is Brazil, 0816 Portugal
+            language := SubStr(A_Language, 3) = "16" ? "pt" : "en"     ; 0416 is Brazil, 0816 Portugal
         if (language != "en" && language != "pt")
             throw Exception("License: language must be en or pt")
         return language = "pt" ? this._Portuguese() : this._English()
@@ -445,75 +458,73 @@ class LicenseTexts {
     }
 
     _English() {
-        texts := {"VALID": "The license is valid."}
-        texts["NOT_FOUND"] := "There is no such license key."
-        texts["BANNED"] := "This license has been banned."
-        texts["SUSPENDED"] := "This license is suspended."
-        texts["EXPIRED"] := "This license has expired."
-        texts["EXPIRED valid"] := "This license has expired and is in its grace period."
-        texts["OVERDUE"] := "This license has not checked in for too long."
-        texts["PRODUCT_SCOPE_MISMATCH"] := "This license is for another product."
-        texts["VERSION_SCOPE_MISMATCH"] := "This license does not cover this version."
-        texts["ENTITLEMENTS_MISSING"] := "This license does not include what was asked for."
-        texts["FINGERPRINT_SCOPE_REQUIRED"] := "This license asks for the machine's fingerprint."
-        texts["NO_MACHINE"] := "This machine is not activated."
-        texts["NO_MACHINES"] := "This machine is not activated."
-        texts["FINGERPRINT_SCOPE_MISMATCH"] := "This license is in use on another machine."
-        texts["HEARTBEAT_NOT_STARTED"] := "This machine has not reported yet."
-        texts["HEARTBEAT_DEAD"] := "This machine has not reported for too long."
-        texts["MACHINE_LIMIT_EXCEEDED"] := "Every seat of this license is taken."
-        texts["TOO_MANY_MACHINES"] := "This license is in use on too many machines."
-        texts["TOO_MANY_MACHINES valid"] := "The license is valid, on more machines than it has seats."
-        texts["USES_EXHAUSTED"] := "Every use of this license is used up."
-        texts["OFFLINE_VALID"] := "No server could be reached. The program goes on with the saved token."
-        texts["OFFLINE_EXPIRED"] := "No server could be reached, and the saved token has ended. Please connect."
-        texts["CLOCK_TAMPERED"] := "This computer's clock was set back. Please set it right, or connect."
-        texts["TOKEN_INVALID"] := "The saved token is damaged or not for this machine. Please connect."
-        texts["NO_SERVER"] := "No license server could be reached. Please check the connection."
-        texts["OTHER_PRODUCT"] := "No server answered for this product. Is the key for another one?"
-        texts["OTHER"] := "The license server answered: "
-        return texts
+        return Object("VALID", "The license is valid."
+            , "NOT_FOUND", "There is no such license key."
+            , "BANNED", "This license has been banned."
+            , "SUSPENDED", "This license is suspended."
+            , "EXPIRED", "This license has expired."
+            , "EXPIRED valid", "This license has expired and is in its grace period."
+            , "OVERDUE", "This license has not checked in for too long."
+            , "PRODUCT_SCOPE_MISMATCH", "This license is for another product."
+            , "VERSION_SCOPE_MISMATCH", "This license does not cover this version."
+            , "ENTITLEMENTS_MISSING", "This license does not include what was asked for."
+            , "FINGERPRINT_SCOPE_REQUIRED", "This license asks for the machine's fingerprint."
+            , "NO_MACHINE", "This machine is not activated."
+            , "NO_MACHINES", "This machine is not activated."
+            , "FINGERPRINT_SCOPE_MISMATCH", "This license is in use on another machine."
+            , "HEARTBEAT_NOT_STARTED", "This machine has not reported yet."
+            , "HEARTBEAT_DEAD", "This machine has not reported for too long."
+            , "MACHINE_LIMIT_EXCEEDED", "Every seat of this license is taken."
+            , "TOO_MANY_MACHINES", "This license is in use on too many machines."
+            , "TOO_MANY_MACHINES valid", "The license is valid, on more machines than it has seats."
+            , "USES_EXHAUSTED", "Every use of this license is used up."
+            , "OFFLINE_VALID", "No server could be reached. The program goes on with the saved token."
+            , "OFFLINE_EXPIRED", "No server could be reached, and the saved token has ended. Please connect."
+            , "CLOCK_TAMPERED", "This computer's clock was set back. Please set it right, or connect."
+            , "TOKEN_INVALID", "The saved token is damaged or not for this machine. Please connect."
+            , "NO_SERVER", "No license server could be reached. Please check the connection."
+            , "OTHER_PRODUCT", "No server answered for this product. Is the key for another one?"
+            , "OTHER", "The license server answered: ")
     }
 
     _Portuguese() {
-        texts := {"VALID": "A licença é válida."}
-        texts["NOT_FOUND"] := "Esta chave de licença não existe."
-        texts["BANNED"] := "Esta licença foi banida."
-        texts["SUSPENDED"] := "Esta licença está suspensa."
-        texts["EXPIRED"] := "Esta licença expirou."
-        texts["EXPIRED valid"] := "Esta licença expirou e está no período de carência."
-        texts["OVERDUE"] := "Esta licença ficou tempo demais sem se apresentar."
-        texts["PRODUCT_SCOPE_MISMATCH"] := "Esta licença é de outro produto."
-        texts["VERSION_SCOPE_MISMATCH"] := "Esta licença não cobre esta versão."
-        texts["ENTITLEMENTS_MISSING"] := "Esta licença não inclui o que foi pedido."
-        texts["FINGERPRINT_SCOPE_REQUIRED"] := "Esta licença exige a identificação da máquina."
-        texts["NO_MACHINE"] := "Esta máquina não está ativada."
-        texts["NO_MACHINES"] := "Esta máquina não está ativada."
-        texts["FINGERPRINT_SCOPE_MISMATCH"] := "Esta licença está em uso em outra máquina."
-        texts["HEARTBEAT_NOT_STARTED"] := "Esta máquina ainda não se apresentou."
-        texts["HEARTBEAT_DEAD"] := "Esta máquina ficou tempo demais sem se apresentar."
-        texts["MACHINE_LIMIT_EXCEEDED"] := "Todas as vagas desta licença estão ocupadas."
-        texts["TOO_MANY_MACHINES"] := "Esta licença está em uso em máquinas demais."
-        texts["TOO_MANY_MACHINES valid"] := "A licença é válida, em mais máquinas do que tem vagas."
-        texts["USES_EXHAUSTED"] := "Todos os usos desta licença foram gastos."
-        texts["OFFLINE_VALID"] := "Nenhum servidor respondeu. O programa continua com o token salvo."
-        texts["OFFLINE_EXPIRED"] := "Nenhum servidor respondeu, e o token salvo venceu. Conecte-se à internet."
-        texts["CLOCK_TAMPERED"] := "O relógio deste computador foi atrasado. Acerte-o ou conecte-se à internet."
-        texts["TOKEN_INVALID"] := "O token salvo está danificado ou não é desta máquina. Conecte-se à internet."
-        texts["NO_SERVER"] := "Nenhum servidor de licenças respondeu. Verifique a conexão."
-        texts["OTHER_PRODUCT"] := "Nenhum servidor respondeu por este produto. A chave é de outro?"
-        texts["OTHER"] := "O servidor de licenças respondeu: "
-        return texts
+        return Object("VALID", "A licença é válida."
+            , "NOT_FOUND", "Esta chave de licença não existe."
+            , "BANNED", "Esta licença foi banida."
+            , "SUSPENDED", "Esta licença está suspensa."
+            , "EXPIRED", "Esta licença expirou."
+            , "EXPIRED valid", "Esta licença expirou e está no período de carência."
+            , "OVERDUE", "Esta licença ficou tempo demais sem se apresentar."
+            , "PRODUCT_SCOPE_MISMATCH", "Esta licença é de outro produto."
+            , "VERSION_SCOPE_MISMATCH", "Esta licença não cobre esta versão."
+            , "ENTITLEMENTS_MISSING", "Esta licença não inclui o que foi pedido."
+            , "FINGERPRINT_SCOPE_REQUIRED", "Esta licença exige a identificação da máquina."
+            , "NO_MACHINE", "Esta máquina não está ativada."
+            , "NO_MACHINES", "Esta máquina não está ativada."
+            , "FINGERPRINT_SCOPE_MISMATCH", "Esta licença está em uso em outra máquina."
+            , "HEARTBEAT_NOT_STARTED", "Esta máquina ainda não se apresentou."
+            , "HEARTBEAT_DEAD", "Esta máquina ficou tempo demais sem se apresentar."
+            , "MACHINE_LIMIT_EXCEEDED", "Todas as vagas desta licença estão ocupadas."
+            , "TOO_MANY_MACHINES", "Esta licença está em uso em máquinas demais."
+            , "TOO_MANY_MACHINES valid", "A licença é válida, em mais máquinas do que tem vagas."
+            , "USES_EXHAUSTED", "Todos os usos desta licença foram gastos."
+            , "OFFLINE_VALID", "Nenhum servidor respondeu. O programa continua com o token salvo."
+            , "OFFLINE_EXPIRED", "Nenhum servidor respondeu, e o token salvo venceu. Conecte-se à internet."
+            , "CLOCK_TAMPERED", "O relógio deste computador foi atrasado. Acerte-o ou conecte-se à internet."
+            , "TOKEN_INVALID", "O token salvo está danificado ou não é desta máquina. Conecte-se à internet."
+            , "NO_SERVER", "Nenhum servidor de licenças respondeu. Verifique a conexão."
+            , "OTHER_PRODUCT", "Nenhum servidor respondeu por este produto. A chave é de outro?"
+            , "OTHER", "O servidor de licenças respondeu: ")
     }
 }
 
 
 ; == 3. The walk over the servers ======================================================================================
 
-; The servers in order of priority, and the memory of which has just failed. The memory is in the registry, so that the
-; next run of a script that is started for each check knows of it too.
+; The servers in order of priority, and when each last failed. The failures are in the registry, so that they also count
+; for the next run of a script that is started for each check.
 class LicenseServers {
-    static AtTheEnd := 30       ; seconds
+    static AtTheEnd := 30       ; seconds for which a server that failed is asked last
 
     __New(urls, registry) {
         this.urls := [], this.registry := registry . "\failed"
@@ -527,7 +538,8 @@ class LicenseServers {
             throw Exception("License: servers: at least one URL is needed")
     }
 
-    ; Those that did not just fail as they were given, then the others, the longest failed first.
+    ; The servers in the order to ask them: those without a recent failure as given, then the others, oldest failure
+    ; first.
     Order(now) {
         order := [], failed := []
         for index, url in this.urls {
@@ -568,15 +580,15 @@ class LicenseServers {
 }
 
 ; One call tried on server after server, pass after pass, until one decides. It never waits: Advance does what can be
-; done now and says whether it is over. Then `answer` is {server, claims, token}, or "" when all failed.
+; done now and returns whether the walk is over. Then `answer` is {server, claims, token}, or "" when all failed.
 class LicenseWalk {
     static Fresh := 60          ; seconds: a denial from a node whose knowledge is older than this is provisional
 
     __New(client, call) {
         saved := client._Saved([]).claims
-        this.ledger := saved ? saved.led : ""   ; the one that gave the saved token: another's denial is provisional
+        this.ledger := saved ? saved.led : ""   ; that issued the saved token: a denial by another is provisional
         this.client := client, this.call := call, this.answer := "", this.attempts := []
-        this.endings := client.endings      ; a token that is deleted meanwhile does not come back with the answer
+        this.deletions := client.deletions  ; so that a token deleted meanwhile does not come back with the answer
         this.pass := 0, this.waiting := [], this.provisional := [], this.exchange := "", this.server := ""
         this.nonce := "", this.body := "", this.deadline := 0, this.isResigned := false, this.isOver := false
     }
@@ -593,7 +605,7 @@ class LicenseWalk {
         return true
     }
 
-    ; Begins with the next server; false when there is none left to ask.
+    ; Begins the exchange with the next server; false when there is none left to ask.
     _Next() {
         while (!this.waiting.Length()) {
             this.pass += 1
@@ -603,7 +615,7 @@ class LicenseWalk {
             if (this.pass > 2 && (this.provisional.Length() || this.client._Saved([]).code == "OFFLINE_VALID"))
                 return false
             for index, server in this.client.servers.Order(this.client._Clock())
-                if (!this._HasSpoken(server))
+                if (!this._HasAnswered(server))
                     this.waiting.Push(server)
             if (!this.waiting.Length())
                 return false
@@ -654,7 +666,7 @@ class LicenseWalk {
         this._Note("provisional " . claims.code)
     }
 
-    ; Once more on the same server and within the same budget, where only the time of the call was wrong.
+    ; Sends the call once more to the same server and within the same budget, where only its timestamp was wrong.
     _Resigned(members) {
         ts := LicenseJson.NumberOf(members, "ts")
         if (ts == "" || ts < 0 || ts > 1 << 40)
@@ -675,20 +687,20 @@ class LicenseWalk {
         this.client.logs.Failover(this.client._Clock(), this.server, reason)
     }
 
-    _HasSpoken(server) {
+    _HasAnswered(server) {
         for index, answer in this.provisional
             if (LicenseText.Same(answer.server, server))
                 return true
         return false
     }
 
-    ; Whether it is a denial by old knowledge, or by another ledger than that of the saved token.
+    ; Whether the verdict is a denial by stale knowledge, or by another ledger than that of the saved token.
     _IsProvisional(claims) {
         isOfAnother := this.ledger != "" && !LicenseText.Same(claims.led, this.ledger)
         return !claims.valid && (isOfAnother || claims.iat - claims.as_of > LicenseWalk.Fresh)
     }
 
-    ; Of the provisional denials one of the saved token's ledger, and of these the freshest; "" for none.
+    ; The provisional denial that counts: by the saved token's ledger before any other, then the freshest; "" for none.
     _Preferred() {
         preferred := ""
         for index, answer in this.provisional
@@ -711,13 +723,13 @@ class LicenseWalk {
 
 ; == 4. HTTP ===========================================================================================================
 
-; WinHTTP, asynchronous: the only way in which one deadline bounds all that a server can draw out (name, connection,
-; TLS, headers, body), and in which no window of the script waits.
+; WinHTTP, asynchronous: only so can one deadline bound every phase that a server can delay (name, connection, TLS,
+; headers, body), while no window of the script waits.
 ;
-; WinHTTP tells what has happened by calling a function, on threads of its own, where script code must not run. So the
-; function is a few bytes of machine code that note what happened and set an event. `state` is 32 bytes: what has
-; happened so far (bits) at 0, the length of what was read at 4, an error at 8, how much can be read at 12, the event at
-; 16, the address of SetEvent at 24. In the words of C, for (handle, state, status, info, length):
+; WinHTTP reports progress by a callback on threads of its own, where script code must not run. So the callback is a few
+; bytes of machine code that record the status and set an event. `state` is 32 bytes: the bits of the statuses so far at
+; 0, the length of what was read at 4, an error at 8, how much can be read at 12, the event at 16, the address of
+; SetEvent at 24. In C, for (handle, state, status, info, length):
 ;
 ;     if (!state) return
 ;     state->length = length
@@ -732,32 +744,34 @@ class LicenseHttp {
     static _Callback := 0
     static Event := 0
     static SetEvent := 0
-    static _Left := []          ; the memory of exchanges that are over, until WinHTTP has let go of it
+    static _Left := []          ; memory of finished exchanges that WinHTTP may still write to
 
     __New(proxy) {
         this._Prepare()
         named := proxy != "" && proxy != "direct"
-        access := proxy == "direct" ? 1 : named ? 3 : 4     ; 4: as Windows is set, known from Windows 8.1 on
+        access := proxy == "direct" ? 1 : named ? 3 : 4     ; 4: by Windows' settings, from Windows 8.1 on
         this.session := this._Open(access, named ? proxy : "")
         if (!this.session && access = 4)
             this.session := this._Open(0, "")
-        if (!this.session)
+        if (!this.session) {
             throw Exception("License: WinHTTP error " . A_LastError)
+        }
         if (!LicenseHttp.SetOption(this.session, 84, 0x2800))   ; TLS 1.2 and 1.3
-            LicenseHttp.SetOption(this.session, 84, 0x800)      ; a Windows that does not know 1.3
+            LicenseHttp.SetOption(this.session, 84, 0x800)      ; for a Windows without TLS 1.3
         DllCall("winhttp\WinHttpSetStatusCallback", "Ptr", this.session, "Ptr", LicenseHttp._Callback
             , "UInt", 0x6E0C00, "Ptr", 0, "Ptr")
     }
 
     __Delete() {
-        if (this.session)
+        if (this.HasKey("session") && this.session)
             DllCall("winhttp\WinHttpCloseHandle", "Ptr", this.session)
     }
 
-    ; Until something happens, at most so many milliseconds; windows, hotkeys and timers are served.
+    ; Waits until an exchange makes progress, at most so many milliseconds. Windows, hotkeys and timers are served.
     Wait(milliseconds) {
         event := LicenseHttp.Event
-        DllCall("MsgWaitForMultipleObjectsEx", "UInt", 1, "Ptr*", event, "UInt", milliseconds, "UInt", 0x4FF, "UInt", 0)
+        DllCall("MsgWaitForMultipleObjectsEx", "UInt", 1, "Ptr*", event, "UInt", milliseconds, "UInt", 0x4FF
+            , "UInt", 0)
         Sleep, -1
     }
 
@@ -765,8 +779,9 @@ class LicenseHttp {
         return DllCall("winhttp\WinHttpSetOption", "Ptr", handle, "UInt", option, "UInt*", value, "UInt", 4)
     }
 
-    ; An exchange is over, and its handles are closed: its memory is freed once WinHTTP has said its last word on it. It
-    ; is no memory of AutoHotkey's, which goes when the script ends, in the middle of a check perhaps.
+    ; Takes over the memory of a finished exchange, whose handles are closed, and frees it once WinHTTP has reported
+    ; their closing. The memory is not AutoHotkey's own, which is freed when the script ends, perhaps in the middle of a
+    ; check.
     Leave(memory) {
         before := A_IsCritical
         Critical, On
@@ -798,14 +813,15 @@ class LicenseHttp {
         Loop % size
             NumPut("0x" . SubStr(code, 2 * A_Index - 1, 2), memory + 0, A_Index - 1, "UChar")
         before := 0
-        DllCall("VirtualProtect", "Ptr", memory, "Ptr", size, "UInt", 0x20, "UInt*", before)    ; to be run, not written
+        ; Executable, and no longer writable.
+        DllCall("VirtualProtect", "Ptr", memory, "Ptr", size, "UInt", 0x20, "UInt*", before)
         LicenseHttp._Callback := memory
     }
 }
 
-; One POST and its whole answer before `deadline` (LicenseTime.Ticks). Poll never waits; when it says that it is over,
-; there is `failure` (refused, timeout, name, tls, short body, body too large, broken), or `status` and `answer`, the
-; bytes. In `state` are the 32 bytes for the function above, then what is received, then what is sent.
+; One POST and its whole answer before `deadline` (LicenseTime.Ticks). Poll never waits. Once it returns true, there is
+; `failure` (refused, timeout, name, tls, short body, body too large, broken), or `status` and `answer`, the bytes.
+; `state` is the address of the 32 bytes for the callback above, then of the bytes received, then of the bytes to send.
 class LicenseExchange {
     static MaxAnswer := 262144
     static Closing := 0x800
@@ -867,12 +883,12 @@ class LicenseExchange {
         DllCall("winhttp\WinHttpSetOption", "Ptr", this.request, "UInt", 45, "Ptr*", state, "UInt", A_PtrSize)
         LicenseHttp.SetOption(this.request, 63, 3)      ; no cookies, no redirects
         left := this.deadline - LicenseTime.Ticks()
-        left := (left < 1 ? 1 : left) + 50        ; WinHTTP names its own time-outs by what it was doing
+        left := (left < 1 ? 1 : left) + 50      ; so that our deadline comes first and the failure is "timeout"
         DllCall("winhttp\WinHttpSetTimeouts", "Ptr", this.request, "Int", left, "Int", left, "Int", left, "Int", left)
         LicenseHttp.SetOption(this.request, 7, left)
     }
 
-    ; What was awaited has happened.
+    ; The awaited status has come: takes the next step.
     _GoOn() {
         if (this.awaited = LicenseExchange.Sent) {
             this._Await(LicenseExchange.Headed)
@@ -902,7 +918,7 @@ class LicenseExchange {
             this._Over(this._Reason(A_LastError))
     }
 
-    ; Exactly what is there already: more would wait for a server that drips.
+    ; Reads only the bytes that are there already: to ask for more would be to wait for a server that sends slowly.
     _ReadOn(available) {
         if (this.size + available > LicenseExchange.MaxAnswer)
             return this._Over("body too large")
@@ -917,13 +933,13 @@ class LicenseExchange {
         DllCall("winhttp\WinHttpQueryHeaders", "Ptr", this.request, "UInt", 0x20000013, "Ptr", 0, "UInt*", status
             , "UInt*", size, "Ptr", 0)
         this.status := status
-        size := 64, text := new LicenseBuffer(size)
+        size := 64, text := new LicenseBuffer(size, 0)
         if (DllCall("winhttp\WinHttpQueryHeaders", "Ptr", this.request, "UInt", 5, "Ptr", 0, "Ptr", text.Ptr
             , "UInt*", size, "Ptr", 0))
             this.declared := StrGet(text.Ptr + 0, "UTF-16")
     }
 
-    ; To be said before an operation begins: it may be over before it returns.
+    ; Sets the status to wait for. Called before an operation begins, because it may be over before it returns.
     _Await(bit) {
         this.awaited := bit
         NumPut(0, this.state + 0, 0, "UInt")
@@ -946,9 +962,9 @@ class LicenseExchange {
     }
 
     _Reason(error) {
-        static reasons := {12029: "refused", 12007: "name", 12002: "timeout", 10060: "timeout", 12157: "tls"
-            , 12175: "tls", 12185: "tls", 12037: "tls", 12038: "tls", 12044: "tls", 12045: "tls", 12055: "tls"
-            , 12056: "tls", 12057: "tls", 12169: "tls", 12170: "tls", 12179: "tls"}
+        static reasons := Object(12029, "refused", 12007, "name", 12002, "timeout", 10060, "timeout", 12157, "tls"
+            , 12175, "tls", 12185, "tls", 12037, "tls", 12038, "tls", 12044, "tls", 12045, "tls", 12055, "tls"
+            , 12056, "tls", 12057, "tls", 12169, "tls", 12170, "tls", 12179, "tls")
         return reasons.HasKey(error) ? reasons[error] : "broken"
     }
 }
@@ -956,21 +972,22 @@ class LicenseExchange {
 
 ; == 5. Tokens =========================================================================================================
 
-; Why a token decides nothing: an Exception whose Message is one of the reasons of tests/vectors/README.md.
+; A token was refused: an Exception whose Message is one of the reasons of tests/vectors/README.md.
 class LicenseRefused {
     Because(reason) {
         return Exception(reason, "LicenseRefused")
     }
 
-    ; The reason; anything else that was thrown is thrown on.
+    ; The reason of a refusal that was caught. Any other error is thrown again.
     Expect(thrown) {
-        if (!IsObject(thrown) || thrown.What != "LicenseRefused")
+        isRefusal := IsObject(thrown) && thrown.What == "LicenseRefused"
+        if (!isRefusal)
             throw thrown
         return thrown.Message
     }
 }
 
-; The strict verifier, step by step as tests/vectors/README.md describes it. The first step that fails is the reason.
+; The strict verifier, step by step as tests/vectors/README.md describes it. The first step that fails gives the reason.
 class LicenseTokens {
     static Issuer := "protecao"
     static Leeway := 300        ; seconds by which a customer's clock may be behind before it counts
@@ -981,9 +998,9 @@ class LicenseTokens {
     static _Lease := "iss=text iat=whole nbf=whole exp=whole jti=text sub=text kh=text fp=text aud=text ent=texts "
         . "lic_exp=whole? grace_until=whole? led=text epoch=whole"
 
-    ; The claims of an answer to exactly this call. `bound`: act, nonce, requestId and fingerprint ("" where none was
-    ; sent), bodyHash, keyHash, product. Its freshness is its nonce: its times are held against no clock. Throws
-    ; LicenseRefused.
+    ; The claims of a verdict that answers exactly this call. `bound`: act, nonce, requestId and fingerprint ("" where
+    ; none was sent), bodyHash, keyHash, product. The nonce proves that it is fresh: its times are compared with no
+    ; clock. Throws LicenseRefused.
     Verdict(keys, token, bound) {
         claims := this._Claims(keys, token, "verdict+jwt", this._Verdict)
         this._Require("times", claims.iat.value < claims.exp.value)
@@ -998,14 +1015,14 @@ class LicenseTokens {
         return this._Plain(claims)
     }
 
-    ; Whether `token` is the one that the verdict came with, and not one that a relay put beside it.
+    ; Whether `token` is the one whose hash is in the verdict, and not one that a relay put beside it.
     IsTokenOf(claims, token) {
         isAscii := !RegExMatch(token, "[^\x01-\x7F]")
         return isAscii && LicenseText.Same(claims.th
             , LicenseBytes.Base64Url(LicenseCrypto.Sha256(LicenseBytes.Utf8(token))))
     }
 
-    ; The claims of an offline token for this key, machine and product, at no time in particular.
+    ; The claims of an offline token for this key, machine and product. CheckClock judges its times.
     Lease(keys, token, bound) {
         claims := this._Claims(keys, token, "lease+jwt", this._Lease)
         this._Require("times", claims.iat.value < claims.exp.value && claims.nbf.value < claims.exp.value)
@@ -1016,8 +1033,8 @@ class LicenseTokens {
         return this._Plain(claims)
     }
 
-    ; `floor`: the highest signed time seen so far, "" for none. The leeway is for clocks that are behind: the end is
-    ; `exp` to the second.
+    ; Throws LicenseRefused where the token does not hold at `now`. `floor`: the highest time seen so far, "" for none.
+    ; The leeway is for clocks that are behind: the end is `exp` to the second.
     CheckClock(lease, now, floor) {
         this._Require("clock_tampered", floor == "" || floor <= now + this.Leeway)
         this._Require("not_yet_valid", lease.nbf <= now + this.Leeway)
@@ -1030,7 +1047,7 @@ class LicenseTokens {
         at := 1
         while (at := RegExMatch(text, "Os)\{[^{}]*\}", found, at)) {
             keys.Push(this._PinnedKey(found[0]))
-            at += found.Len(0)
+            at += StrLen(found[0])
         }
         if (!keys.Length())
             throw Exception("License: publicKeys: no JWK was found in the text")
@@ -1065,7 +1082,7 @@ class LicenseTokens {
         return this._Typed(this._Object(payload, "claims"), types)
     }
 
-    ; The pinned key that the header names. Other members are ignored, a key among them above all.
+    ; The pinned key that the header names. Other members are ignored, above all a key in the header itself.
     _Key(keys, header, typ) {
         this._Require("alg", LicenseText.Same(LicenseJson.TextOf(header, "alg"), "ES256"))
         this._Require("crit", !LicenseJson.Find(header, "crit"))
@@ -1083,7 +1100,7 @@ class LicenseTokens {
         return bytes
     }
 
-    ; The JSON object in some bytes. `otherwise`: the reason when it is none.
+    ; The JSON object in some bytes. `otherwise`: the reason for the refusal when there is none.
     _Object(bytes, otherwise) {
         try
             node := LicenseJson.Parse(LicenseBytes.FromUtf8(bytes))
@@ -1093,8 +1110,8 @@ class LicenseTokens {
         return node
     }
 
-    ; The claims by name: every one of its type, and there unless its type ends in "?". None is ever null: RFC 7519
-    ; knows no null.
+    ; The claims by name. Each has to be of its type, and present unless its type ends in "?". None may be null, which
+    ; RFC 7519 does not provide for.
     _Typed(object, types) {
         claims := {}, wanted := []
         for index, each in StrSplit(types, " ")
@@ -1102,7 +1119,7 @@ class LicenseTokens {
         for index, each in wanted {
             node := LicenseJson.Find(object, each[1])
             node := IsObject(node) ? node : {kind: "absent", value: ""}
-            this._Require("claims", node.kind != "null" && this._IsThere(node, each[2]))
+            this._Require("claims", node.kind != "null" && this._IsPresent(node, each[2]))
             claims[each[1]] := node
         }
         for index, each in wanted
@@ -1113,14 +1130,14 @@ class LicenseTokens {
         return claims
     }
 
-    ; Whether it is there, or may be left out.
-    _IsThere(node, type) {
-        return node.kind != "absent" || SubStr(type, 0) == "?"
+    ; Whether a claim is present, or optional.
+    _IsPresent(node, type) {
+        return node.kind != "absent" || InStr(type, "?")
     }
 
     _IsOf(node, type) {
         if (node.kind == "absent")
-            return this._IsThere(node, type)
+            return this._IsPresent(node, type)
         type := RTrim(type, "?")
         if (type != "texts")
             return node.kind == type
@@ -1147,13 +1164,13 @@ class LicenseTokens {
         return plain
     }
 
-    ; Calls that carry no product, about a key that nobody knows: there is no product to name.
+    ; Whether the verdict may name no product: the key is unknown, and the call carried no product.
     _IsOfNoProduct(claims, act) {
         return claims.aud.kind == "absent" && claims.sub.kind == "absent" && claims.code.value == "NOT_FOUND"
             && act != "validate" && act != "activate"
     }
 
-    ; The text that was sent; where none was sent, there is none.
+    ; Whether a claim is the text that was sent; where none was sent, whether the claim is absent.
     _IsSent(node, text) {
         return text == "" ? node.kind == "absent" : this._IsText(node, text)
     }
@@ -1171,11 +1188,11 @@ class LicenseTokens {
 
 ; == 6. JSON ===========================================================================================================
 
-; A strict reader (RFC 8259, no member twice) and what little writing there is. A value is {kind, value}: kind is text,
-; whole (a number without fraction or exponent, at most 2^53 - 1 either way), number (any other), flag (true, false) or
-; null; or {kind: "array", values}; or {kind: "object", names, values}. Throws LicenseRefused.
-; What a hostile server sends must not hold the script up: so the limits, far beyond any answer, and so no string
-; function on the whole text, each of which would copy or measure all of it. `at` is the address of the next character.
+; A strict reader (RFC 8259, no member twice) and a writer of texts. A value is {kind, value}: kind is text, whole (a
+; number without fraction or exponent, at most 2^53 - 1 either way), number (any other), flag (true, false) or null; or
+; {kind: "array", values}; or {kind: "object", names, values}. Throws LicenseRefused. An answer of a hostile server must
+; not block the script. Hence the limits, far beyond any honest answer, and hence no string function on the whole text,
+; because each would copy or measure all of it. `at` is the address of the next character.
 class LicenseJson {
     static _MaxDepth := 100
     static _MaxValues := 1000
@@ -1190,7 +1207,7 @@ class LicenseJson {
         return node
     }
 
-    ; The object in some bytes; an empty one where they are none.
+    ; The object in some bytes; an empty one where they hold none.
     Members(bytes) {
         try {
             node := this.Parse(LicenseBytes.FromUtf8(bytes))
@@ -1221,7 +1238,7 @@ class LicenseJson {
 
     Quoted(text) {
         text := StrReplace(StrReplace(text, "\", "\\"), """", "\""")
-        Loop 31
+        Loop % 31
             text := StrReplace(text, Chr(A_Index), Format("\u{:04x}", A_Index))
         return """" . text . """"
     }
@@ -1233,7 +1250,7 @@ class LicenseJson {
     }
 
     _Value(depth) {
-        static words := {"true": true, "false": false, "null": ""}
+        static words := Object("true", true, "false", false, "null", "")
         this.count += 1
         this._Require(depth <= LicenseJson._MaxDepth && this.count <= LicenseJson._MaxValues)
         this._SkipSpace()
@@ -1283,7 +1300,7 @@ class LicenseJson {
         return node
     }
 
-    ; Whether the list ends here; if not, and something is in it already, steps over the comma.
+    ; Whether the list ends here. If it does not and has values already, steps over the comma.
     _Closes(bracket, count) {
         this._SkipSpace()
         ends := this._Next() == bracket
@@ -1294,7 +1311,7 @@ class LicenseJson {
     }
 
     _Text() {
-        static escapes := {"""": """", "\": "\", "/": "/", "b": "`b", "f": "`f", "n": "`n", "r": "`r", "t": "`t"}
+        static escapes := Object("""", """", "\", "\", "/", "/", "b", "`b", "f", "`f", "n", "`n", "r", "`r", "t", "`t")
         out := ""
         this.at += 2
         Loop {
@@ -1309,10 +1326,10 @@ class LicenseJson {
             this.escapes += 1
             this._Require(this.escapes <= LicenseJson._MaxEscapes)
             this._Require(RegExMatch(text, "OA)\\(?:([\x22\\/bfnrt])|u([0-9A-Fa-f]{4}))", escape))
-            this.at += 2 * escape.Len(0)
+            this.at += 2 * StrLen(escape[0])
             code := "0x" . escape[2]
-            ; A text of AutoHotkey ends at a NUL: a character that is none stands for it.
-            out .= escape[1] != "" ? escapes[escape[1]] : Chr(code = 0 ? 0xFFFF : code)
+            ; A text of AutoHotkey ends at a NUL: the noncharacter U+FFFF stands for it.
+            out .= escape[1] != "" ? escapes[escape[1]] : Chr(code = 0 ? 0xFFFF : code + 0)
         }
     }
 
@@ -1326,7 +1343,7 @@ class LicenseJson {
         return code ? Chr(code) : ""
     }
 
-    ; Steps over characters, and gives them: all that are in the set ("spn"), or all up to one that is ("cspn").
+    ; Reads characters and returns them: all that are in the set ("spn"), or all up to the first one that is ("cspn").
     _Run(which, set) {
         begin := this.at
         length := DllCall("ntdll\wcs" . which, "Ptr", begin, "WStr", set, "CDecl UPtr")
@@ -1343,9 +1360,9 @@ class LicenseJson {
 
 ; == 7. Cryptography ===================================================================================================
 
-; Windows CNG (bcrypt.dll). Bytes are objects with Ptr and Size, as a LicenseBuffer is.
+; Windows CNG (bcrypt.dll). Bytes are objects with Ptr and Size.
 class LicenseCrypto {
-    static _Providers := {}
+    static _Providers := Object()
 
     Sha256(bytes) {
         return this._Hashed(this._Provider("SHA256", 0), "", bytes)
@@ -1366,7 +1383,8 @@ class LicenseCrypto {
     ; A handle of the point (x, y) of P-256, 32 bytes each.
     PublicKey(x, y) {
         head := new LicenseBuffer(8)
-        NumPut(0x31534345, head.Ptr + 0, 0, "UInt")     ; BCRYPT_ECDSA_PUBLIC_P256_MAGIC: "ECS1"
+        ; BCRYPT_ECDSA_PUBLIC_P256_MAGIC: "ECS1"
+        NumPut(0x31534345, head.Ptr + 0, 0, "UInt")
         NumPut(32, head.Ptr + 0, 4, "UInt")
         blob := LicenseBytes.Joined(LicenseBytes.Joined(head, x), y)
         handle := 0
@@ -1375,7 +1393,7 @@ class LicenseCrypto {
         return handle
     }
 
-    ; Whether r and s, 32 bytes each in `signature`, sign the hash.
+    ; Whether `signature`, r and s of 32 bytes each, is valid for the hash.
     Verifies(handle, hash, signature) {
         return !DllCall("bcrypt\BCryptVerifySignature", "Ptr", handle, "Ptr", 0, "Ptr", hash.Ptr, "UInt", hash.Size
             , "Ptr", signature.Ptr, "UInt", signature.Size, "UInt", 0, "UInt")
@@ -1407,13 +1425,15 @@ class LicenseCrypto {
     }
 
     _Check(status) {
-        if (status)
+        if (status) {
             throw Exception("License: CNG error " . Format("{:#x}", status))
+        }
     }
 }
 
-; The libraries of Windows that are called by name here, loaded from Windows' own folder before the first call: one of
-; the same name that somebody laid beside the program is never looked for. They stay loaded, and so their handles hold.
+; The libraries of Windows that are called by name here, loaded from Windows' own folder before the first call: a
+; planted library of the same name beside the program is never looked for. They stay loaded, so that their handles stay
+; valid.
 class LicenseLibraries {
     static _IsLoaded := false
 
@@ -1423,22 +1443,23 @@ class LicenseLibraries {
     }
 
     _LoadAll() {
-        folder := new LicenseBuffer(520)
+        folder := new LicenseBuffer(520, 0)
         DllCall("GetSystemDirectory", "Ptr", folder.Ptr, "UInt", 260)
         for index, name in ["bcrypt", "crypt32", "winhttp"] {
             path := StrGet(folder.Ptr + 0, "UTF-16") . "\" . name . ".dll"
-            ; What they load in their turn comes from there too; 8 is for a Windows 7 that does not know 0x800.
+            ; With 0x800 their own dependencies come from there too; 8 is for a Windows 7 without that flag.
             if (!DllCall("LoadLibraryEx", "Str", path, "Ptr", 0, "UInt", 0x800, "Ptr")
-                && !DllCall("LoadLibraryEx", "Str", path, "Ptr", 0, "UInt", 8, "Ptr"))
+                && !DllCall("LoadLibraryEx", "Str", path, "Ptr", 0, "UInt", 8, "Ptr")) {
                 throw Exception("License: " . name . " cannot be loaded, error " . A_LastError)
+            }
         }
         return true
     }
 }
 
-; So many bytes, all zero at first.
+; The Buffer of AutoHotkey v2: `size` bytes of memory, always zero at first.
 class LicenseBuffer {
-    __New(size) {
+    __New(size, fill := 0) {
         this.SetCapacity("bytes", size < 8 ? 8 : size)
         this.Ptr := this.GetAddress("bytes")
         this.Size := size
@@ -1461,7 +1482,7 @@ class LicenseBytes {
             return ""
         length := DllCall("MultiByteToWideChar", "UInt", 65001, "UInt", 8, "Ptr", bytes.Ptr, "Int", bytes.Size
             , "Ptr", 0, "Int", 0)
-        wide := new LicenseBuffer(2 * length + 2)
+        wide := new LicenseBuffer(2 * length + 2, 0)
         DllCall("MultiByteToWideChar", "UInt", 65001, "UInt", 8, "Ptr", bytes.Ptr, "Int", bytes.Size, "Ptr", wide.Ptr
             , "Int", length)
         text := StrGet(wide.Ptr + 0, "UTF-16")
@@ -1482,7 +1503,7 @@ class LicenseBytes {
         size := 0
         DllCall("crypt32\CryptBinaryToString", "Ptr", bytes.Ptr, "UInt", bytes.Size, "UInt", 0x40000001, "Ptr", 0
             , "UInt*", size)
-        text := new LicenseBuffer(2 * size)
+        text := new LicenseBuffer(2 * size, 0)
         DllCall("crypt32\CryptBinaryToString", "Ptr", bytes.Ptr, "UInt", bytes.Size, "UInt", 0x40000001
             , "Ptr", text.Ptr, "UInt*", size)
         return StrGet(text.Ptr + 0, "UTF-16")
@@ -1496,7 +1517,7 @@ class LicenseBytes {
     FromBase64Url(text) {
         if (!RegExMatch(text, "^[A-Za-z0-9_-]*+\z") || Mod(StrLen(text), 4) = 1)
             return ""
-        last := SubStr(text, 0), unused := Mod(StrLen(text), 4)
+        last := SubStr(text, StrLen(text)), unused := Mod(StrLen(text), 4)
         if (unused && !InStr(unused = 2 ? "AQgw" : "AEIMQUYcgkosw048", last, true))
             return ""
         bytes := new LicenseBuffer(StrLen(text) * 3 // 4)
@@ -1505,7 +1526,7 @@ class LicenseBytes {
         return this.FromBase64(StrReplace(StrReplace(text, "-", "+"), "_", "/"), bytes)
     }
 
-    ; The bytes of a base64 text, in a buffer that is large enough; "" for a text that is none.
+    ; The bytes of a base64 text, written to `bytes`, which has to be large enough; "" where the text is not base64.
     FromBase64(text, bytes) {
         LicenseLibraries.Load()
         size := bytes.Size
@@ -1521,9 +1542,9 @@ class LicenseBytes {
 
 ; == 8. What is kept ===================================================================================================
 
-; The offline token, this machine's name and the floors: the highest times that were seen, `signed` by a server and on
-; this machine's own clock, in two places. All of it under DPAPI, which only this user can open. clients/ahk/README.md
-; describes the formats. What is kept is a hint: it is believed only as far as it can be verified.
+; The files: the offline token, this machine's fingerprint, and the floors (the highest times seen, `signed` by a server
+; and on this machine's own `clock`), which are in the registry as well. All are encrypted by DPAPI for this Windows
+; user. clients/ahk/README.md describes the formats. What is read is trusted only as far as it can be verified.
 class LicenseStore {
     __New(folder, registry, product, keyHash) {
         name := RegExReplace(product, "[^A-Za-z0-9._-]", "_")
@@ -1534,7 +1555,7 @@ class LicenseStore {
         this.floorKey := registry . "\" . name
     }
 
-    ; The saved token as it came; "" for none. One that cannot be read is "damaged", which no verifier accepts.
+    ; The saved token; "" for none. One that cannot be read is "damaged", which no verifier accepts.
     Token() {
         if (!FileExist(this.tokenFile))
             return ""
@@ -1552,27 +1573,28 @@ class LicenseStore {
         DllCall("DeleteFile", "Str", this.tokenFile)
     }
 
-    ; The time that a clock must not be far below: the higher of the two floors; "" where neither place holds one.
+    ; The time that a clock must not be far below: the higher of the two floors; "" where there is none.
     Floor() {
         floors := this._Floors()
         return this._Higher(floors.signed, floors.clock)
     }
 
-    ; A verdict on a call just made was signed at `signed`, while this machine's clock said `clock`. Its nonce proves
-    ; that this is the time now: a floor that lies above it came from a clock that was wrong.
+    ; Sets the floors after a verdict, signed at `signed` while this machine's clock showed `clock`. Its nonce proves
+    ; that it is fresh, so a floor well above `signed` came from a server whose clock was wrong.
     SettleFloors(signed, clock) {
         before := this._Floors().signed
         keeps := before != "" && signed < before && before <= signed + LicenseTokens.Leeway
         this._KeepFloors({signed: keeps ? before : signed, clock: clock})
     }
 
-    ; The saved token was used at `clock`: a clock that is set back later does not prolong it.
+    ; Raises the floor of this machine's clock when the saved token is used, so that a clock set back later does not
+    ; prolong it.
     RaiseLocalFloor(clock) {
         floors := this._Floors()
         this._KeepFloors({signed: floors.signed, clock: this._Higher(floors.clock, clock)})
     }
 
-    ; The parts of this machine as they were when it got its name: {fingerprint, parts}, or "".
+    ; The saved fingerprint and the parts of this machine that it was made of: {fingerprint, parts}, or "".
     Machine() {
         kept := this._Read(this.machineFile)
         parts := StrSplit(LicenseJson.TextOf(kept, "parts"), " ")
@@ -1584,13 +1606,13 @@ class LicenseStore {
         this._Write(this.machineFile, "{""format"":1,""fp"":""" . fingerprint . """,""parts"":""" . list . """}")
     }
 
-    ; Of each kind the higher one of the two places; "" for none.
+    ; Both floors, each the higher of file and registry; "" for none.
     _Floors() {
         one := this._FloorsInFile(), two := this._FloorsInRegistry()
         return {signed: this._Higher(one.signed, two.signed), clock: this._Higher(one.clock, two.clock)}
     }
 
-    ; Writes both places, where they are lost, damaged or hold anything else.
+    ; Writes the floors to file and registry, where these are missing, damaged or different.
     _KeepFloors(floors) {
         json := this._JsonOf(floors)
         if (!LicenseText.Same(this._JsonOf(this._FloorsInFile()), json))
@@ -1627,26 +1649,25 @@ class LicenseStore {
         return one == "" ? two : two == "" ? one : one > two ? one : two
     }
 
-    ; The object in a file; an empty one where there is none.
+    ; The object in a file; an empty one where it cannot be read.
     _Read(path) {
         return LicenseJson.Members(this._Dpapi("CryptUnprotectData", LicenseFiles.Read(path)))
     }
 
-    ; Replaces the file, whole or not at all. A disk that refuses changes no verdict. Two copies of a script keep the
-    ; same files: each writes to a name of its own first.
+    ; Replaces a file atomically. A write that fails changes no verdict. Two copies of a script may write the same file,
+    ; so each writes under a name of its own first.
     _Write(path, json) {
         sealed := this._Dpapi("CryptProtectData", LicenseBytes.Utf8(json))
         made := path . "." . DllCall("GetCurrentProcessId", "UInt") . ".new"
-        folder := this.folder
-        try FileCreateDir, % folder
+        try FileCreateDir, % this.folder
         if (!sealed.Size || !LicenseFiles.Write(made, sealed) || !LicenseFiles.Move(made, path))
             DllCall("DeleteFile", "Str", made)
     }
 
-    ; No bytes where DPAPI refuses.
+    ; Encrypts or decrypts bytes; none where DPAPI fails.
     _Dpapi(function, bytes) {
         LicenseLibraries.Load()
-        given := new LicenseBuffer(2 * A_PtrSize), made := new LicenseBuffer(2 * A_PtrSize)
+        given := new LicenseBuffer(2 * A_PtrSize, 0), made := new LicenseBuffer(2 * A_PtrSize, 0)
         NumPut(bytes.Size, given.Ptr + 0, 0, "UInt")
         NumPut(bytes.Ptr, given.Ptr + 0, A_PtrSize, "Ptr")
         if (!bytes.Size || !DllCall("crypt32\" . function, "Ptr", given.Ptr, "Ptr", 0, "Ptr", 0, "Ptr", 0, "Ptr", 0
@@ -1660,16 +1681,15 @@ class LicenseStore {
     }
 }
 
-; Files that hold nobody up: only a regular one is opened, never a pipe, a device, a directory or the target of a link
-; that somebody laid under its name. Of any other, and of one that another program keeps to itself, nothing is read, and
-; nothing is written to it.
+; File access that never blocks: only regular files are opened, never a pipe, a device, a directory or a link under the
+; file's name. Any of these, and a file that another program has locked, reads as empty and is not written to.
 class LicenseFiles {
     static _MaxSize := 1000000
     static _Denied := 0x410     ; attributes: a directory, a reparse point
 
     ; The bytes of a file; none where it cannot be read.
     Read(path) {
-        handle := this._Open(path, 0x80000000, 3)           ; to read what is there
+        handle := this._Open(path, 0x80000000, 3)           ; reads an existing file
         if (!handle)
             return new LicenseBuffer(0)
         size := 0, count := 0
@@ -1681,30 +1701,30 @@ class LicenseFiles {
         return count = bytes.Size ? bytes : new LicenseBuffer(0)
     }
 
-    ; Makes a file anew. Whether it is whole.
+    ; Writes a new file in place of an old one. Whether all of it was written.
     Write(path, bytes) {
         DllCall("DeleteFile", "Str", path)
-        return this._Put(this._Open(path, 0x40000000, 1), bytes)    ; to write what was not there
+        return this._Put(this._Open(path, 0x40000000, 1), bytes)    ; creates the file
     }
 
-    ; Writes at the end of a file that may be there. Whether all of it was written.
+    ; Appends to a file, or makes it. Whether all of it was written.
     Append(path, bytes) {
         return this._Put(this._Open(path, 4, 4), bytes)
     }
 
-    ; In place of what is under the new name, unless that is a directory. Whether it was done.
+    ; Renames a file, in place of one under the new name, but not of a directory. Whether that succeeded.
     Move(path, to) {
         return DllCall("MoveFileEx", "Str", path, "Str", to, "UInt", 1)
     }
 
-    ; A handle, or 0. Others may read, write and delete the file meanwhile. 0x300000: a link is opened itself, not what
-    ; it leads to, and a pipe does not learn who opens it.
+    ; A handle, or 0. Others may read, write and delete the file meanwhile. 0x300000: a link is opened itself and not
+    ; its target, and the server of a pipe cannot act as this user.
     _Open(path, access, how) {
         handle := DllCall("CreateFile", "Str", path, "UInt", access, "UInt", 7, "Ptr", 0, "UInt", how
             , "UInt", 0x300000, "Ptr", 0, "Ptr")
         if (handle = -1)
             return 0
-        about := new LicenseBuffer(52)
+        about := new LicenseBuffer(52, 0)
         if (DllCall("GetFileType", "Ptr", handle, "UInt") = 1
             && DllCall("GetFileInformationByHandle", "Ptr", handle, "Ptr", about.Ptr)
             && !(NumGet(about.Ptr + 0, 0, "UInt") & this._Denied))
@@ -1723,7 +1743,7 @@ class LicenseFiles {
     }
 }
 
-; Values of the registry as texts. Here and above with `try`: what fails inside a try block of the caller's throws.
+; Values of the registry as texts. `try`, because what fails here would otherwise throw in the caller's try block.
 class LicenseRegistry {
     ; "" for a value that is not there.
     Read(key, name) {
@@ -1744,12 +1764,14 @@ class LicenseRegistry {
 
 ; == 9. This machine ===================================================================================================
 
-; A name for this machine: the hash of three stable parts (the id of the Windows installation, the system volume, the
-; board) as they were when it got its name. It keeps it while the installation and one of the other two are the same: a
-; new volume or a new board does not change it. Another installation of Windows does, and so do both others, at once or
-; one after the other. Network cards, users and this script's folder are no part of it.
+; The fingerprint of this machine: the hash of three stable parts (the id of the Windows installation, the system
+; volume, the board) as they were when it was made. It stays the same while the installation and one of the other two
+; do: a new volume or a new board does not change it. Another installation of Windows changes it, and so do a new volume
+; and a new board together, at once or one after the other. Network cards, users and this script's folder are no part of
+; it.
 class LicenseMachine {
-    ; What is kept is believed only where it follows from parts that this machine has now; else it is made anew.
+    ; The saved fingerprint is used only where it is the hash of its parts and these match this machine; else a new one
+    ; is made.
     Fingerprint(product, store) {
         parts := this._Parts(product)
         kept := store.Machine()
@@ -1772,7 +1794,7 @@ class LicenseMachine {
     ; Hashed together with the product, so that two vendors cannot compare their customers.
     _Parts(product) {
         before := A_RegView
-        SetRegView, 64      ; where the id is, for a 32-bit AutoHotkey too
+        SetRegView, 64      ; the id is in the 64-bit view only
         guid := LicenseRegistry.Read("HKLM\SOFTWARE\Microsoft\Cryptography", "MachineGuid")
         board := "", volume := ""
         for index, name in ["SystemManufacturer", "SystemProductName", "BaseBoardManufacturer", "BaseBoardProduct"]
@@ -1782,8 +1804,7 @@ class LicenseMachine {
         try DriveGet, volume, Serial, % drive . "\"
         if (guid == "")
             throw Exception("License: this Windows has no MachineGuid")
-        StringLower, guid, guid
-        return [this._Hash(product . "|guid|" . guid), this._Hash(product . "|volume|" . volume)
+        return [this._Hash(product . "|guid|" . Format("{:L}", guid)), this._Hash(product . "|volume|" . volume)
             , this._Hash(product . "|board|" . board)]
     }
 
@@ -1795,9 +1816,9 @@ class LicenseMachine {
 
 ; == 10. Logs ==========================================================================================================
 
-; The three files of the guide, in %TEMP%: a line each time, "UTC time <tab> server <tab> reason". No key, ever.
+; The three log files, in %TEMP% by default: one line an event, "UTC time <tab> server <tab> reason". Never a key.
 class LicenseLogs {
-    static Limit := 1000000     ; bytes: a longer file is begun anew, the last one stays beside it as .old
+    static Limit := 1000000     ; bytes: a longer file is renamed to .old, in place of the last one
 
     __New(folder) {
         this.folder := folder
@@ -1813,7 +1834,7 @@ class LicenseLogs {
         this._Line("license_server_failover", now, server, reason)
     }
 
-    ; The saved token decided that the program may run.
+    ; No server decided, and the saved token permits the program to run.
     Offline(now, reason) {
         this._Line("license_offline_success", now, "offline", reason)
     }
@@ -1833,7 +1854,8 @@ class LicenseLogs {
 ; == 11. Text, keys and time ===========================================================================================
 
 class LicenseText {
-    ; Exactly the same, capitals too. The x keeps two texts that look like numbers from being compared as numbers.
+    ; Whether two texts are identical, case included. The x keeps texts that look like numbers from being compared as
+    ; such.
     Same(one, two) {
         return "x" . one == "x" . two
     }
@@ -1845,14 +1867,15 @@ class LicenseText {
         return false
     }
 
-    ; A setting that every server would refuse is refused here. The message does not show it: it may be the key.
+    ; The text, or an error for a setting that every server would refuse. The message does not show it: it may be the
+    ; key.
     Checked(name, text, shortest, longest) {
         if (StrLen(text) < shortest || StrLen(text) > longest || RegExMatch(text, "[\x00-\x1F\x7F-\x9F]"))
             throw Exception("License: " . name . " must be a text of " . shortest . " to " . longest . " characters")
         return text
     }
 
-    ; PEP 440, for the same reason: "1.2", "1.2.3rc1", "2024.1.post2".
+    ; The same for a version by PEP 440: "1.2", "1.2.3rc1", "2024.1.post2".
     Version(text) {
         if (text != "" && !RegExMatch(text, "i)^v?(\d+!)?\d+(\.\d+)*([-_.]?(a|b|c|rc|alpha|beta|pre|preview)[-_.]?\d*)?"
             . "(-\d+|[-_.]?(post|rev|r)[-_.]?\d*)?([-_.]?dev[-_.]?\d*)?(\+[a-z0-9]+([-_.][a-z0-9]+)*)?\z"))
@@ -1861,8 +1884,9 @@ class LicenseText {
     }
 }
 
-; The one form of a license key, whatever mail, chat and word processors made of what is pasted. clients/ahk/README.md
-; says what it does; tests/vectors/keys.json has examples. The characters are hexadecimal, one or a range each.
+; The canonical form of a license key, whatever mail, chat and word processors did to the text that is pasted.
+; clients/ahk/README.md describes it; tests/vectors/keys.json has examples. The characters are hexadecimal, one or a
+; range each.
 class LicenseKey {
     ; Control characters, line and paragraph breaks, soft hyphens, zero-width and direction marks.
     static _Invisible := "1-1F 7F-9F AD 61C 180E 200B-200F 2028-202E 2060-2069 FEFF"
@@ -1870,17 +1894,17 @@ class LicenseKey {
     static _Quotes := "22 27 60 AB B4 BB 2018-201F 2039-203A 300C-300F 301D-301F FF02 FF07 FF40"
     static _Dashes := "2010-2015 2212 FE58 FE63 FF0D"
 
-    ; The license key that is meant by `text`. A key of the servers' own making is found in any letters, spacing and
-    ; dashes; any other keeps its own.
+    ; The canonical form of `text`. A key that the servers generated is recognised with any case, spaces and dashes; any
+    ; other key keeps its own.
     Canonical(text) {
         spaces := this._Characters(this._Spaces), quotes := this._Characters(this._Quotes)
         shown := Trim(this._Shown(text), spaces . quotes)
         plain := Trim(this._Plain(shown, spaces), " ")
         compact := RegExReplace(plain, "[ -]")
-        if (!RegExMatch(compact, "^[0-9A-Za-z]{30}\z"))     ; no capital of another alphabet's letter is one of ours
+        ; Before capitals are made: letters of other alphabets have ASCII capitals.
+        if (!RegExMatch(compact, "^[0-9A-Za-z]{30}\z"))
             return plain
-        StringUpper, ours, compact
-        ours := StrReplace(StrReplace(StrReplace(ours, "O", "0"), "I", "1"), "L", "1")
+        ours := StrReplace(StrReplace(StrReplace(Format("{:U}", compact), "O", "0"), "I", "1"), "L", "1")
         return InStr(ours, "U") ? plain : RTrim(RegExReplace(ours, ".{6}", "$0-"), "-")
     }
 
@@ -1927,7 +1951,7 @@ class LicenseTime {
         return DllCall("GetTickCount64", "Int64")
     }
 
-    ; "2027-01-01T00:00:00Z"; "" for what no calendar holds.
+    ; "2027-01-01T00:00:00Z" for Unix seconds; "" for a time that is not from the years 1970 to 9999.
     Iso(at) {
         if (at == "" || at < 0 || at > 253402300799)
             return ""

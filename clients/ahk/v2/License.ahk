@@ -1,4 +1,5 @@
-; License.ahk: signed license checks for AutoHotkey v2 that go on when servers fail.
+; License.ahk: signed license checks for AutoHotkey v2, asked of several servers in turn, with a saved token for when
+; none of them answers.
 ;
 ;     #Include License.ahk
 ;     license := LicenseClient({servers: ["https://one.example", "https://two.example"], product: "editor",
@@ -7,9 +8,11 @@
 ;     if !answer.valid
 ;         MsgBox(answer.detail), ExitApp()
 ;
-; This one file is all there is: nothing to install, nothing to download. clients/ahk/README.md has everything else:
-; a first script in ten minutes, each option, the log files and where the token is kept. v1/License.ahk is this file in
-; the language of AutoHotkey 1.1, section by section: what is changed here is changed there.
+; This file is the whole client: nothing else to install or download.
+; clients/ahk/README.md describes a first script in ten minutes, each option, the log files and where the token is kept.
+;
+; The files for AutoHotkey 1.1 and v2 are both assembled from clients/ahk/src. Change the sections there, not this file,
+; and run `make clients`.
 ;
 ; Sections: 1 the client, 2 results and texts, 3 the walk over the servers, 4 HTTP, 5 tokens, 6 JSON, 7 cryptography,
 ; 8 what is kept, 9 this machine, 10 logs, 11 text, keys and time.
@@ -21,44 +24,45 @@
 
 ; Asks about one license of one product. Options (those with a star are needed):
 ;   servers*       URLs in order of priority: https, or http to this machine; else the global g_LicenseAPI_Servers
-;   product*       the product's code: sent by Validate and Activate, which alone take one; every verdict has to name it
+;   product*       the product's code: sent by Validate and Activate only; every verdict has to name it
 ;   key*           the customer's license key, as it was pasted
 ;   publicKeys*    the JWKs to pin, as `flask secrets` or /.well-known/jwks.json prints them, in one text
-;   apiKey         what the servers ask for       sharedSecret  the same
+;   apiKey         as set on the servers          sharedSecret  the same
 ;   version        the program's (PEP 440), checked by Validate and Activate
 ;   language       "en", "pt", or "" for the system's
-;   proxy          "" as Windows is set, "direct", or "host:port"
-;   folder, registry, logFolder   where the token, the second floor and the logs are kept
+;   proxy          "" for the proxy of Windows' settings, "direct", or "host:port"
+;   folder, registry, logFolder   where the token, the second copy of the floors and the logs are kept
 ; Throws ValueError for a setting with which no check could succeed.
 class LicenseClient {
     static Version := "1.0.0"
-    static _Options := ["servers", "product", "key", "publicKeys", "apiKey", "sharedSecret", "version", "language",
-        "proxy", "folder", "registry", "logFolder"]
+    static _Options := ["servers", "product", "key", "publicKeys", "apiKey", "sharedSecret", "version", "language"
+        , "proxy", "folder", "registry", "logFolder"]
 
     __New(options) {
         for name, value in options.OwnProps()
-            if !LicenseText.IsOneOf(name, LicenseClient._Options)
-                throw ValueError("License: there is no option " name)
-        this.product := LicenseText.Checked("product", LicenseClient._Option(options, "product"), 1, 64)
-        this.key := LicenseText.Checked("key", LicenseKey.Canonical(LicenseClient._Option(options, "key")), 8, 128)
-        this.apiKey := LicenseText.Checked("apiKey", LicenseClient._Option(options, "apiKey"), 0, 1000)
-        this.sharedSecret := LicenseClient._Option(options, "sharedSecret")
-        this.programVersion := LicenseText.Version(LicenseClient._Option(options, "version"))
+            if (!LicenseText.IsOneOf(name, LicenseClient._Options))
+                throw ValueError("License: there is no option " . name)
+        appData := EnvGet("LOCALAPPDATA")
+        this.product := LicenseText.Checked("product", this._Option(options, "product"), 1, 64)
+        this.key := LicenseText.Checked("key", LicenseKey.Canonical(this._Option(options, "key")), 8, 128)
+        this.apiKey := LicenseText.Checked("apiKey", this._Option(options, "apiKey"), 0, 1000)
+        this.sharedSecret := this._Option(options, "sharedSecret")
+        this.programVersion := LicenseText.Version(this._Option(options, "version"))
         this.keyHash := LicenseBytes.Base64Url(LicenseCrypto.Sha256(LicenseBytes.Utf8(this.key)))
-        this.publicKeys := LicenseTokens.PinnedKeys(LicenseClient._Option(options, "publicKeys"))
-        registry := LicenseClient._Option(options, "registry", "HKCU\Software\protecao-license")
-        folder := LicenseClient._Option(options, "folder", EnvGet("LOCALAPPDATA") "\protecao-license")
+        this.publicKeys := LicenseTokens.PinnedKeys(this._Option(options, "publicKeys"))
+        registry := this._Option(options, "registry", "HKCU\Software\protecao-license")
+        folder := this._Option(options, "folder", appData . "\protecao-license")
         this.store := LicenseStore(folder, registry, this.product, this.keyHash)
         this.fingerprint := LicenseMachine.Fingerprint(this.product, this.store)
-        this.servers := LicenseServers(LicenseClient._Servers(options), registry)
-        this.logs := LicenseLogs(LicenseClient._Option(options, "logFolder", A_Temp))
-        this.http := LicenseHttp(LicenseClient._Option(options, "proxy"))
-        this.texts := LicenseTexts.In(LicenseClient._Option(options, "language"))
+        this.servers := LicenseServers(this._Servers(options), registry)
+        this.logs := LicenseLogs(this._Option(options, "logFolder", A_Temp))
+        this.http := LicenseHttp(this._Option(options, "proxy"))
+        this.texts := LicenseTexts.In(this._Option(options, "language"))
         this.budgets := [2000, 5000, 60000]     ; milliseconds for a server's whole answer, in each pass
-        this.clockOffset := 0                   ; by how much this machine's clock is behind, once a server has said so
-        this.endings := 0                       ; how many tokens have been deleted
-        this.check := ""                        ; the walk of the check in the background, while there is one
-        this.timer := "", this.slice := ""      ; what begins such a check, and what carries it on
+        this.clockOffset := 0                   ; seconds by which this machine's clock is behind a server's
+        this.deletions := 0                     ; how many tokens have been deleted
+        this.check := ""                        ; the walk of the check in the background; "" for none
+        this.timer := "", this.slice := ""      ; the functions of two timers: begin a check, advance it
     }
 
     ; Whether the program may run. `entitlements`: an array of names that the license must include.
@@ -66,33 +70,36 @@ class LicenseClient {
         return this._Now(this._ValidateCall(entitlements))
     }
 
-    ; Validate, and where only this machine's seat or its heartbeat is missing, Activate or Ping.
+    ; Validates, and where only this machine's seat or heartbeat is missing, activates it or sends the heartbeat.
     Unlock() {
         answer := this.Validate()
-        if LicenseText.IsOneOf(answer.code, ["NO_MACHINE", "NO_MACHINES", "FINGERPRINT_SCOPE_MISMATCH"])
+        if (LicenseText.IsOneOf(answer.code, ["NO_MACHINE", "NO_MACHINES", "FINGERPRINT_SCOPE_MISMATCH"]))
             return this.Activate()
-        if LicenseText.IsOneOf(answer.code, ["HEARTBEAT_NOT_STARTED", "HEARTBEAT_DEAD"])
+        if (LicenseText.IsOneOf(answer.code, ["HEARTBEAT_NOT_STARTED", "HEARTBEAT_DEAD"]))
             return this.Ping()
         return answer
     }
 
-    ; Takes a seat for this machine; again is no error. `name`: how the vendor sees the machine.
+    ; Takes a seat for this machine. Repeating it is no error. `name`: how the vendor sees the machine, by default the
+    ; computer's name.
     Activate(name := A_ComputerName, requestId := "") {
         call := LicenseCall(this, "activate", requestId)
-        call.Add("product", this.product), call.AddFingerprint()
+        call.Add("product", this.product)
+        call.AddFingerprint()
         call.Add("name", SubStr(RegExReplace(name, "[\x00-\x1F\x7F-\x9F]", " "), 1, 200))
-        call.Add("platform", "Windows " A_OSVersion), call.Add("version", this.programVersion)
+        call.Add("platform", "Windows " . A_OSVersion)
+        call.Add("version", this.programVersion)
         return this._Now(call)
     }
 
-    ; Gives this machine's seat back and deletes the saved token. Only a server can.
+    ; Gives this machine's seat back and deletes the saved token. Needs a server.
     Deactivate(requestId := "") {
         call := LicenseCall(this, "deactivate", requestId)
         call.AddFingerprint()
         return this._Now(call)
     }
 
-    ; This machine's heartbeat.
+    ; Sends this machine's heartbeat.
     Ping() {
         return this._Now(this._PingCall())
     }
@@ -102,7 +109,7 @@ class LicenseClient {
         return this._Now(LicenseCall(this, "check-in"))
     }
 
-    ; Counts `increment` uses, all or nothing. Only a server can. To repeat a call whose answer was lost, give the
+    ; Counts `increment` uses, all or nothing. Needs a server. To repeat a call whose answer was lost, give the
     ; requestId of its result: it is counted once.
     Usage(increment := 1, requestId := "") {
         call := LicenseCall(this, "usage", requestId)
@@ -114,52 +121,60 @@ class LicenseClient {
     Checkout(seconds := 0) {
         call := LicenseCall(this, "checkout")
         call.AddFingerprint()
-        if seconds
+        if (seconds)
             call.AddNumber("ttl", seconds, 315360000)
         return this._Now(call)
     }
 
-    ; What would be said if no server could be reached. Asks none.
+    ; The result if no server could be reached, by the saved token alone. Sends nothing.
     Status() {
         return this._Offline(LicenseCall(this, "status"), [])
     }
 
-    ; Checks again every `minutes` and calls `callback` with each result. `act`: "validate", or "ping" for a heartbeat.
-    ; The check runs in slices of a timer: windows, hotkeys and the rest of the script go on meanwhile. While the
-    ; callback itself goes on, such as in a MsgBox, the next check waits.
+    ; Checks again every `minutes` and calls `callback` (a function; in AutoHotkey 1.1 its name will do) with each
+    ; result. `act`: "validate", or "ping" for a heartbeat. The check runs in slices of a timer: windows, hotkeys and
+    ; the rest of the script go on meanwhile. While the callback is still running, for example in a MsgBox, the next
+    ; check waits.
     Every(minutes, callback, act := "validate") {
-        if !IsNumber(minutes) || minutes <= 0
+        isNumeric := IsNumber(minutes)
+        if (!isNumeric || minutes <= 0)
             throw ValueError("License: minutes must be a number above 0")
         this.Stop()
-        this.timer := ObjBindMethod(this, "Begin", callback, act)
-        SetTimer(this.timer, Min(Max(1, Round(minutes * 60000)), 0xFFFFFFFF))
+        this.timer := ObjBindMethod(this, "Begin", this._Callable(callback), act)
+        timer := this.timer
+        period := Round(minutes * 60000)
+        SetTimer(timer, period < 1 ? 1 : period > 0xFFFFFFFF ? 0xFFFFFFFF : period)
     }
 
-    ; Ends what Every began. A check that is under way is finished.
+    ; Ends the checks that Every began. A check that is under way is finished.
     Stop() {
-        if this.timer
-            SetTimer(this.timer, 0)
+        timer := this.timer
+        if (timer)
+            SetTimer(timer, 0)
         this.timer := ""
     }
 
-    ; One check in the background, now. Nothing happens while there is one already.
+    ; Starts one check in the background, now. Does nothing while there is one already.
     Begin(callback, act := "validate") {
-        if this.check
+        if (this.check)
             return
         walk := LicenseWalk(this, act = "ping" ? this._PingCall() : this._ValidateCall(""))
-        walk.callback := callback
+        walk.callback := this._Callable(callback)
         this.check := walk
-        if !this.slice
+        if (!this.slice)
             this.slice := ObjBindMethod(this, "_Slice")
-        SetTimer(this.slice, 30)
+        slice := this.slice
+        SetTimer(slice, 30)
     }
 
-    ; The next check may begin only when the files of this one are written. There is one timer for all checks, which
-    ; AutoHotkey does not call while it still runs: callbacks never pile up. It ends when there is nothing left to do.
+    ; Advances the check in the background and calls its callback when it is over. The next check may begin only when
+    ; this one has written its files. One timer serves all checks, and AutoHotkey does not call it while it is still
+    ; running: callbacks never pile up. The timer ends when there is no check left.
     _Slice() {
-        before := Critical("On")        ; or a check that begins now would lose its timer
-        if !this.check {
-            SetTimer(this.slice, 0)
+        before := Critical("On")        ; a check that began between these lines would lose its timer
+        slice := this.slice
+        if (!this.check) {
+            SetTimer(slice, 0)
             return
         }
         Critical(before)
@@ -168,17 +183,26 @@ class LicenseClient {
             goesOn := !walk.Advance()
             result := goesOn ? "" : this._Result(walk)
         } finally {
-            if !goesOn
+            if (!goesOn)
                 this.check := ""
         }
-        if !goesOn
-            walk.callback.Call(result)
+        if (!goesOn) {
+            callback := walk.callback
+            callback.Call(result)
+        }
+    }
+
+    ; The function that a callback is. In AutoHotkey 1.1 it may be given by its name.
+    _Callable(callback) {
+        return callback
     }
 
     _ValidateCall(entitlements) {
         call := LicenseCall(this, "validate")
-        call.Add("product", this.product), call.AddFingerprint(), call.Add("version", this.programVersion)
-        if entitlements
+        call.Add("product", this.product)
+        call.AddFingerprint()
+        call.Add("version", this.programVersion)
+        if (entitlements)
             call.AddEntitlements(entitlements)
         return call
     }
@@ -189,10 +213,10 @@ class LicenseClient {
         return call
     }
 
-    ; Walks to the end. Meanwhile windows are served, and hotkeys and timers run.
+    ; The result of a call, after its whole walk. Meanwhile windows are served, and hotkeys and timers run.
     _Now(call) {
         walk := LicenseWalk(this, call)
-        while !walk.Advance()
+        while (!walk.Advance())
             LicenseHttp.Wait(50)
         return this._Result(walk)
     }
@@ -202,7 +226,8 @@ class LicenseClient {
         return LicenseTime.Now()
     }
 
-    ; What a walk came to, and what is kept of it. Meanwhile no timer or hotkey cuts in: its check keeps the same files.
+    ; The result of a walk that is over; saves its token, floors and log lines. No timer or hotkey interrupts it,
+    ; because a check of theirs would write the same files.
     _Result(walk) {
         before := Critical("On")
         try
@@ -213,18 +238,19 @@ class LicenseClient {
 
     _Undecided(walk) {
         result := this._Offline(walk.call, walk.attempts)
-        if result.valid
-            this.logs.Offline(this._Clock(), walk.call.act " " result.code)
+        if (result.valid)
+            this.logs.Offline(this._Clock(), walk.call.act . " " . result.code)
         return result
     }
 
     _Decided(walk) {
         answer := walk.answer, claims := answer.claims
-        this.logs.Used(this._Clock(), answer.server, walk.call.act " " claims.code)
+        this.logs.Used(this._Clock(), answer.server, walk.call.act . " " . claims.code)
         this.store.SettleFloors(claims.iat, this._Clock())
-        if this._EndsTheToken(walk.call, claims)
-            this.endings++, this.store.DeleteToken()
-        else if claims.valid && answer.token != "" && walk.endings = this.endings
+        if (this._EndsToken(walk.call, claims)) {
+            this.deletions += 1
+            this.store.DeleteToken()
+        } else if (claims.valid && answer.token != "" && walk.deletions = this.deletions)
             this._Save(answer.token, claims, answer.server)
         result := LicenseResult(walk.call, walk.attempts)
         result.valid := claims.valid, result.code := claims.code, result.source := "server"
@@ -232,30 +258,33 @@ class LicenseClient {
         result.expires := LicenseTime.Iso(claims.lic_exp), result.entitlements := claims.ent
         result.uses := claims.uses, result.maxUses := claims.max_uses
         saved := this._Saved([])
-        if saved.code == "OFFLINE_VALID"
+        if (saved.code == "OFFLINE_VALID")
             result.offlineUntil := LicenseTime.Iso(saved.claims.exp)
         return result
     }
 
-    ; Whether the seat was given back, or the ledger that gave the saved token denies for good.
-    _EndsTheToken(call, claims) {
-        if call.act == "deactivate" && claims.valid
+    ; Whether an answer ends the saved token: the seat was given back, or the ledger that issued the token denies the
+    ; license for good.
+    _EndsToken(call, claims) {
+        if (call.act == "deactivate" && claims.valid)
             return true
         saved := this._Saved([]).claims
-        isOfItsLedger := !saved || LicenseText.Same(saved.led, claims.led)
-        return isOfItsLedger && !claims.valid
+        isSameLedger := !saved || LicenseText.Same(saved.led, claims.led)
+        return isSameLedger && !claims.valid
             && LicenseText.IsOneOf(claims.code, ["BANNED", "SUSPENDED", "EXPIRED", "NOT_FOUND"])
     }
 
-    ; Keeps a token that is ours and this machine's, in place of one that is not newer.
+    ; Saves a token that is for this key, product and machine, unless the saved one is newer.
     _Save(token, verdict, server) {
         try
             claims := LicenseTokens.Lease(this.publicKeys, token, this._Bound())
-        catch LicenseRefused
+        catch as refused {
+            LicenseRefused.Expect(refused)
             return
+        }
         saved := this._Saved([]).claims
-        ; One from the verdict's future was signed by a server whose clock was wrong, and keeps no other out.
-        if !saved || claims.iat >= saved.iat || saved.iat > verdict.iat
+        ; A saved token that was signed later than this verdict is from a server whose clock was wrong: it is replaced.
+        if (!saved || claims.iat >= saved.iat || saved.iat > verdict.iat)
             this.store.SaveToken(token, this.fingerprint, server)
     }
 
@@ -263,79 +292,80 @@ class LicenseClient {
         return {keyHash: this.keyHash, fingerprint: this.fingerprint, product: this.product}
     }
 
-    ; What the saved token says now: {code, claims (or ""), reason (or "")}.
+    ; The state of the saved token now: {code, claims (or ""), reason (or "")}.
     _Saved(entitlements) {
         token := this.store.Token()
-        if token == ""
+        if (token == "")
             return {code: "NO_SERVER", claims: "", reason: ""}
+        claims := ""
         try {
-            claims := ""
             claims := LicenseTokens.Lease(this.publicKeys, token, this._Bound())
             LicenseTokens.CheckClock(claims, this._Clock(), this.store.Floor())
-        } catch LicenseRefused as refused {
-            reason := refused.Message
+        } catch as refused {
+            reason := LicenseRefused.Expect(refused)
             code := !claims ? "TOKEN_INVALID" : reason == "expired" ? "OFFLINE_EXPIRED" : "CLOCK_TAMPERED"
             return {code: code, claims: claims, reason: reason}
         }
-        for name in entitlements
-            if !LicenseText.IsOneOf(name, claims.ent)
+        for index, name in entitlements
+            if (!LicenseText.IsOneOf(name, claims.ent))
                 return {code: "TOKEN_INVALID", claims: claims, reason: "ent"}
         return {code: "OFFLINE_VALID", claims: claims, reason: ""}
     }
 
-    ; All servers failed. A use can be counted and a seat given back by a server only.
+    ; The result when all servers failed. Only a server can count a use or give a seat back.
     _Offline(call, attempts) {
-        standsIn := call.act != "usage" && call.act != "deactivate"
-        saved := standsIn ? this._Saved(call.entitlements) : {code: "NO_SERVER", claims: "", reason: ""}
-        if saved.claims && call.act != "status"
+        mayUseToken := call.act != "usage" && call.act != "deactivate"
+        saved := mayUseToken ? this._Saved(call.entitlements) : {code: "NO_SERVER", claims: "", reason: ""}
+        if (saved.claims && call.act != "status")
             this.store.RaiseLocalFloor(this._Clock())
         result := LicenseResult(call, attempts)
         result.valid := saved.code == "OFFLINE_VALID", result.code := saved.code, result.source := "offline"
         result.detail := LicenseTexts.Of(this.texts, saved.code, result.valid)
-        for each in attempts
-            if each[2] == "verdict refused: aud" && !result.valid
+        for index, each in attempts
+            if (each[2] == "verdict refused: aud" && !result.valid)
                 result.detail := this.texts["OTHER_PRODUCT"]
-        if saved.claims {
+        if (saved.claims) {
             result.expires := LicenseTime.Iso(saved.claims.lic_exp), result.entitlements := saved.claims.ent
             result.offlineUntil := LicenseTime.Iso(saved.claims.exp)
         }
         return result
     }
 
-    static _Option(options, name, otherwise := "") {
+    _Option(options, name, otherwise := "") {
         return options.HasOwnProp(name) && options.%name% != "" ? options.%name% : otherwise
     }
 
-    ; The option, else the array of the guide.
-    static _Servers(options) {
+    ; The option `servers`, else the global g_LicenseAPI_Servers.
+    _Servers(options) {
         global g_LicenseAPI_Servers
-        if options.HasOwnProp("servers")
+        if (options.HasOwnProp("servers"))
             return options.servers
         return IsSet(g_LicenseAPI_Servers) ? g_LicenseAPI_Servers : []
     }
 }
 
-; One logical call, the same on whichever server it is tried; its request id makes its effect one.
+; One logical call, the same on each server that it is tried on. Its request id makes it idempotent.
 class LicenseCall {
     __New(client, act, requestId := "") {
-        if requestId == ""
+        if (requestId == "")
             requestId := LicenseBytes.Base64Url(LicenseCrypto.Random(16))
-        else if !RegExMatch(requestId, "^[A-Za-z0-9_-]{8,64}\z")
+        else if (!RegExMatch(requestId, "^[A-Za-z0-9_-]{8,64}\z"))
             throw ValueError("License: requestId must be 8 to 64 of A-Z a-z 0-9 _ -")
-        this.client := client, this.act := act, this.path := "/v1/" act, this.requestId := requestId
+        this.client := client, this.act := act, this.path := "/v1/" . act, this.requestId := requestId
         this.members := "", this.fingerprint := "", this.entitlements := []
     }
 
-    ; A member of the body; an empty text is left out.
+    ; Adds a member to the body, unless its text is empty.
     Add(name, text) {
-        if text != ""
-            this.members .= ',"' name '":' LicenseJson.Quoted(text)
+        if (text != "")
+            this.members .= ',"' . name . '":' . LicenseJson.Quoted(text)
     }
 
     AddNumber(name, number, largest) {
-        if !IsInteger(number) || number < 1 || number > largest
-            throw ValueError("License: " name " must be a whole number from 1 to " largest)
-        this.members .= ',"' name '":' Integer(number)
+        isWhole := IsInteger(number) && number > 0
+        if (!isWhole || number > largest)
+            throw ValueError("License: " . name . " must be a whole number from 1 to " . largest)
+        this.members .= ',"' . name . '":' . (number + 0)
     }
 
     AddFingerprint() {
@@ -345,45 +375,46 @@ class LicenseCall {
 
     AddEntitlements(names) {
         list := ""
-        for each in names
-            list .= (A_Index > 1 ? "," : "") LicenseJson.Quoted(each)
+        for index, each in names
+            list .= (A_Index > 1 ? "," : "") . LicenseJson.Quoted(each)
         this.entitlements := names
-        this.members .= ',"entitlements":[' list "]"
+        this.members .= ',"entitlements":[' . list . "]"
     }
 
     ; The JSON to send, in UTF-8.
     Body(nonce) {
-        about := '{"app":"license-client-ahk","version":"' LicenseClient.Version '"}'
-        return LicenseBytes.Utf8('{"key":' LicenseJson.Quoted(this.client.key) ',"nonce":"' nonce '"' this.members
-            . ',"client":' about "}")
+        about := '{"app":"license-client-ahk","version":"' . LicenseClient.Version . '"}'
+        return LicenseBytes.Utf8('{"key":' . LicenseJson.Quoted(this.client.key) . ',"nonce":"' . nonce . '"'
+            . this.members . ',"client":' . about . "}")
     }
 
     Headers(body, timestamp) {
-        lines := "Content-Type: application/json`r`nX-Request-Id: " this.requestId
-        if this.client.apiKey != ""
-            lines .= "`r`nX-API-Key: " this.client.apiKey
-        if this.client.sharedSecret != ""
-            lines .= "`r`nX-Timestamp: " timestamp "`r`nX-Signature: " LicenseCall.Signature(this.client.sharedSecret,
-                this.requestId, timestamp, "POST", this.path, body)
+        lines := "Content-Type: application/json`r`nX-Request-Id: " . this.requestId
+        if (this.client.apiKey != "")
+            lines .= "`r`nX-API-Key: " . this.client.apiKey
+        if (this.client.sharedSecret != "")
+            lines .= "`r`nX-Timestamp: " . timestamp . "`r`nX-Signature: "
+                . LicenseCall.Signature(this.client.sharedSecret, this.requestId, timestamp, "POST", this.path, body)
         return lines
     }
 
     static Signature(secret, requestId, timestamp, method, path, body) {
-        signed := LicenseBytes.Joined(LicenseBytes.Utf8(requestId "." timestamp "." method " " path "."), body)
-        return "v1," LicenseBytes.Base64(LicenseCrypto.Hmac(LicenseBytes.Utf8(secret), signed))
+        head := LicenseBytes.Utf8(requestId . "." . timestamp . "." . method . " " . path . ".")
+        mac := LicenseCrypto.Hmac(LicenseBytes.Utf8(secret), LicenseBytes.Joined(head, body))
+        return "v1," . LicenseBytes.Base64(mac)
     }
 }
 
 
 ; == 2. Results and texts ==============================================================================================
 
-; What every call gives back, made of signed claims or local rules only.
+; The result of every call, made from signed claims or local rules only.
 ;   valid, code    whether the program may run, and why: the server's codes, or OFFLINE_VALID, OFFLINE_EXPIRED,
 ;                  CLOCK_TAMPERED, TOKEN_INVALID, NO_SERVER
 ;   detail         a sentence for the user, in the language chosen
 ;   source         "server" or "offline"          server         the URL that decided, "" offline
 ;   expires        when the license ends, "2027-01-01T00:00:00Z"; "" for never or not known
-;   offlineUntil   until when the saved token lasts; "" without one
+;   offlineUntil   the end of the saved token; "" without one
 ;   entitlements   an array                       uses, maxUses  numbers, "" for none
 ;   act, requestId, attempts   the call, its id, and [server, reason] for each server that did not decide
 class LicenseResult {
@@ -394,166 +425,165 @@ class LicenseResult {
     }
 }
 
-; Sentences for the user. To say something else: license.texts["SUSPENDED"] := "...".
-; "CODE valid" is said where a code that may be a denial is none.
+; Sentences for the user, by code. To replace one: license.texts["SUSPENDED"] := "...". The text of "CODE valid" is
+; shown where a code that can be a denial comes with a valid verdict.
 class LicenseTexts {
-    ; A copy of one's own of the texts in a language: "en", "pt", or "" for the system's.
+    ; A new copy of the texts in a language: "en", "pt", or "" for the system's.
     static In(language) {
-        if language == ""
-            language := SubStr(A_Language, -2) = "16" ? "pt" : "en"     ; 0416 is Brazil, 0816 Portugal
-        if language != "en" && language != "pt"
+        if (language == "")
+            language := SubStr(A_Language, 3) = "16" ? "pt" : "en"     ; 0416 is Brazil, 0816 Portugal
+        if (language != "en" && language != "pt")
             throw ValueError("License: language must be en or pt")
-        return language = "pt" ? LicenseTexts._Portuguese() : LicenseTexts._English()
+        return language = "pt" ? this._Portuguese() : this._English()
     }
 
     static Of(texts, code, valid) {
-        if valid && texts.Has(code " valid")
-            return texts[code " valid"]
-        return texts.Has(code) ? texts[code] : texts["OTHER"] code
+        if (valid && texts.Has(code . " valid"))
+            return texts[code . " valid"]
+        return texts.Has(code) ? texts[code] : texts["OTHER"] . code
     }
 
     static _English() {
-        return Map("VALID", "The license is valid.",
-            "NOT_FOUND", "There is no such license key.",
-            "BANNED", "This license has been banned.",
-            "SUSPENDED", "This license is suspended.",
-            "EXPIRED", "This license has expired.",
-            "EXPIRED valid", "This license has expired and is in its grace period.",
-            "OVERDUE", "This license has not checked in for too long.",
-            "PRODUCT_SCOPE_MISMATCH", "This license is for another product.",
-            "VERSION_SCOPE_MISMATCH", "This license does not cover this version.",
-            "ENTITLEMENTS_MISSING", "This license does not include what was asked for.",
-            "FINGERPRINT_SCOPE_REQUIRED", "This license asks for the machine's fingerprint.",
-            "NO_MACHINE", "This machine is not activated.",
-            "NO_MACHINES", "This machine is not activated.",
-            "FINGERPRINT_SCOPE_MISMATCH", "This license is in use on another machine.",
-            "HEARTBEAT_NOT_STARTED", "This machine has not reported yet.",
-            "HEARTBEAT_DEAD", "This machine has not reported for too long.",
-            "MACHINE_LIMIT_EXCEEDED", "Every seat of this license is taken.",
-            "TOO_MANY_MACHINES", "This license is in use on too many machines.",
-            "TOO_MANY_MACHINES valid", "The license is valid, on more machines than it has seats.",
-            "USES_EXHAUSTED", "Every use of this license is used up.",
-            "OFFLINE_VALID", "No server could be reached. The program goes on with the saved token.",
-            "OFFLINE_EXPIRED", "No server could be reached, and the saved token has ended. Please connect.",
-            "CLOCK_TAMPERED", "This computer's clock was set back. Please set it right, or connect.",
-            "TOKEN_INVALID", "The saved token is damaged or not for this machine. Please connect.",
-            "NO_SERVER", "No license server could be reached. Please check the connection.",
-            "OTHER_PRODUCT", "No server answered for this product. Is the key for another one?",
-            "OTHER", "The license server answered: ")
+        return Map("VALID", "The license is valid."
+            , "NOT_FOUND", "There is no such license key."
+            , "BANNED", "This license has been banned."
+            , "SUSPENDED", "This license is suspended."
+            , "EXPIRED", "This license has expired."
+            , "EXPIRED valid", "This license has expired and is in its grace period."
+            , "OVERDUE", "This license has not checked in for too long."
+            , "PRODUCT_SCOPE_MISMATCH", "This license is for another product."
+            , "VERSION_SCOPE_MISMATCH", "This license does not cover this version."
+            , "ENTITLEMENTS_MISSING", "This license does not include what was asked for."
+            , "FINGERPRINT_SCOPE_REQUIRED", "This license asks for the machine's fingerprint."
+            , "NO_MACHINE", "This machine is not activated."
+            , "NO_MACHINES", "This machine is not activated."
+            , "FINGERPRINT_SCOPE_MISMATCH", "This license is in use on another machine."
+            , "HEARTBEAT_NOT_STARTED", "This machine has not reported yet."
+            , "HEARTBEAT_DEAD", "This machine has not reported for too long."
+            , "MACHINE_LIMIT_EXCEEDED", "Every seat of this license is taken."
+            , "TOO_MANY_MACHINES", "This license is in use on too many machines."
+            , "TOO_MANY_MACHINES valid", "The license is valid, on more machines than it has seats."
+            , "USES_EXHAUSTED", "Every use of this license is used up."
+            , "OFFLINE_VALID", "No server could be reached. The program goes on with the saved token."
+            , "OFFLINE_EXPIRED", "No server could be reached, and the saved token has ended. Please connect."
+            , "CLOCK_TAMPERED", "This computer's clock was set back. Please set it right, or connect."
+            , "TOKEN_INVALID", "The saved token is damaged or not for this machine. Please connect."
+            , "NO_SERVER", "No license server could be reached. Please check the connection."
+            , "OTHER_PRODUCT", "No server answered for this product. Is the key for another one?"
+            , "OTHER", "The license server answered: ")
     }
 
     static _Portuguese() {
-        return Map("VALID", "A licença é válida.",
-            "NOT_FOUND", "Esta chave de licença não existe.",
-            "BANNED", "Esta licença foi banida.",
-            "SUSPENDED", "Esta licença está suspensa.",
-            "EXPIRED", "Esta licença expirou.",
-            "EXPIRED valid", "Esta licença expirou e está no período de carência.",
-            "OVERDUE", "Esta licença ficou tempo demais sem se apresentar.",
-            "PRODUCT_SCOPE_MISMATCH", "Esta licença é de outro produto.",
-            "VERSION_SCOPE_MISMATCH", "Esta licença não cobre esta versão.",
-            "ENTITLEMENTS_MISSING", "Esta licença não inclui o que foi pedido.",
-            "FINGERPRINT_SCOPE_REQUIRED", "Esta licença exige a identificação da máquina.",
-            "NO_MACHINE", "Esta máquina não está ativada.",
-            "NO_MACHINES", "Esta máquina não está ativada.",
-            "FINGERPRINT_SCOPE_MISMATCH", "Esta licença está em uso em outra máquina.",
-            "HEARTBEAT_NOT_STARTED", "Esta máquina ainda não se apresentou.",
-            "HEARTBEAT_DEAD", "Esta máquina ficou tempo demais sem se apresentar.",
-            "MACHINE_LIMIT_EXCEEDED", "Todas as vagas desta licença estão ocupadas.",
-            "TOO_MANY_MACHINES", "Esta licença está em uso em máquinas demais.",
-            "TOO_MANY_MACHINES valid", "A licença é válida, em mais máquinas do que tem vagas.",
-            "USES_EXHAUSTED", "Todos os usos desta licença foram gastos.",
-            "OFFLINE_VALID", "Nenhum servidor respondeu. O programa continua com o token salvo.",
-            "OFFLINE_EXPIRED", "Nenhum servidor respondeu, e o token salvo venceu. Conecte-se à internet.",
-            "CLOCK_TAMPERED", "O relógio deste computador foi atrasado. Acerte-o ou conecte-se à internet.",
-            "TOKEN_INVALID", "O token salvo está danificado ou não é desta máquina. Conecte-se à internet.",
-            "NO_SERVER", "Nenhum servidor de licenças respondeu. Verifique a conexão.",
-            "OTHER_PRODUCT", "Nenhum servidor respondeu por este produto. A chave é de outro?",
-            "OTHER", "O servidor de licenças respondeu: ")
+        return Map("VALID", "A licença é válida."
+            , "NOT_FOUND", "Esta chave de licença não existe."
+            , "BANNED", "Esta licença foi banida."
+            , "SUSPENDED", "Esta licença está suspensa."
+            , "EXPIRED", "Esta licença expirou."
+            , "EXPIRED valid", "Esta licença expirou e está no período de carência."
+            , "OVERDUE", "Esta licença ficou tempo demais sem se apresentar."
+            , "PRODUCT_SCOPE_MISMATCH", "Esta licença é de outro produto."
+            , "VERSION_SCOPE_MISMATCH", "Esta licença não cobre esta versão."
+            , "ENTITLEMENTS_MISSING", "Esta licença não inclui o que foi pedido."
+            , "FINGERPRINT_SCOPE_REQUIRED", "Esta licença exige a identificação da máquina."
+            , "NO_MACHINE", "Esta máquina não está ativada."
+            , "NO_MACHINES", "Esta máquina não está ativada."
+            , "FINGERPRINT_SCOPE_MISMATCH", "Esta licença está em uso em outra máquina."
+            , "HEARTBEAT_NOT_STARTED", "Esta máquina ainda não se apresentou."
+            , "HEARTBEAT_DEAD", "Esta máquina ficou tempo demais sem se apresentar."
+            , "MACHINE_LIMIT_EXCEEDED", "Todas as vagas desta licença estão ocupadas."
+            , "TOO_MANY_MACHINES", "Esta licença está em uso em máquinas demais."
+            , "TOO_MANY_MACHINES valid", "A licença é válida, em mais máquinas do que tem vagas."
+            , "USES_EXHAUSTED", "Todos os usos desta licença foram gastos."
+            , "OFFLINE_VALID", "Nenhum servidor respondeu. O programa continua com o token salvo."
+            , "OFFLINE_EXPIRED", "Nenhum servidor respondeu, e o token salvo venceu. Conecte-se à internet."
+            , "CLOCK_TAMPERED", "O relógio deste computador foi atrasado. Acerte-o ou conecte-se à internet."
+            , "TOKEN_INVALID", "O token salvo está danificado ou não é desta máquina. Conecte-se à internet."
+            , "NO_SERVER", "Nenhum servidor de licenças respondeu. Verifique a conexão."
+            , "OTHER_PRODUCT", "Nenhum servidor respondeu por este produto. A chave é de outro?"
+            , "OTHER", "O servidor de licenças respondeu: ")
     }
 }
 
 
 ; == 3. The walk over the servers ======================================================================================
 
-; The servers in order of priority, and the memory of which has just failed. The memory is in the registry, so that the
-; next run of a script that is started for each check knows of it too.
+; The servers in order of priority, and when each last failed. The failures are in the registry, so that they also count
+; for the next run of a script that is started for each check.
 class LicenseServers {
-    static AtTheEnd := 30       ; seconds
+    static AtTheEnd := 30       ; seconds for which a server that failed is asked last
 
     __New(urls, registry) {
-        this.urls := [], this.registry := registry "\failed"
-        for url in urls {
-            checked := LicenseServers._Checked(url)
-            if LicenseText.IsOneOf(checked, this.urls)
+        this.urls := [], this.registry := registry . "\failed"
+        for index, url in urls {
+            checked := this._Checked(url)
+            if (LicenseText.IsOneOf(checked, this.urls))
                 throw ValueError("License: servers: a URL comes twice")
             this.urls.Push(checked)
         }
-        if !this.urls.Length
+        if (!this.urls.Length)
             throw ValueError("License: servers: at least one URL is needed")
     }
 
-    ; Those that did not just fail as they were given, then the others, the longest failed first.
+    ; The servers in the order to ask them: those without a recent failure as given, then the others, oldest failure
+    ; first.
     Order(now) {
         order := [], failed := []
-        for url in this.urls {
-            at := RegRead(this.registry, url, "")
-            if !IsInteger(at) || now < at || now - at >= LicenseServers.AtTheEnd {
+        for index, url in this.urls {
+            at := LicenseRegistry.Read(this.registry, url)
+            if (!RegExMatch(at, "^[0-9]{1,12}\z") || now < at || now - at >= LicenseServers.AtTheEnd) {
                 order.Push(url)
                 continue
             }
             place := 1
-            while place <= failed.Length && failed[place][1] <= Integer(at)
-                place++
-            failed.InsertAt(place, [Integer(at), url])
+            while (place <= failed.Length && failed[place][1] <= at)
+                place += 1
+            failed.InsertAt(place, [at + 0, url])
         }
-        for each in failed
+        for index, each in failed
             order.Push(each[2])
         return order
     }
 
     Failed(url, now) {
-        try
-            RegWrite(now, "REG_SZ", this.registry, url)
+        LicenseRegistry.Write(this.registry, url, now)
     }
 
     Answered(url) {
-        if RegRead(this.registry, url, "") != ""
-            try
-                RegDelete(this.registry, url)
+        if (LicenseRegistry.Read(this.registry, url) != "")
+            LicenseRegistry.Delete(this.registry, url)
     }
 
     ; The URL without a slash at the end.
-    static _Checked(url) {
-        if !RegExMatch(url, "i)^(https?)://([a-z0-9._-]+|\[[0-9a-f:.]+\])(?::(\d{1,5}))?/?\z", &parts)
-            || parts[3] != "" && (parts[3] < 1 || parts[3] > 65535)
+    _Checked(url) {
+        if (!RegExMatch(url, "i)^(https?)://([a-z0-9._-]+|\[[0-9a-f:.]+\])(?::(\d{1,5}))?/?\z", &parts)
+            || parts[3] != "" && (parts[3] < 1 || parts[3] > 65535))
             throw ValueError("License: servers: a URL must be like https://host or https://host:port")
         isLocal := RegExMatch(parts[2], "i)^(localhost|127\.\d+\.\d+\.\d+|\[::1\])\z")
-        if parts[1] != "https" && !isLocal
-            throw ValueError("License: servers: " parts[2] " needs https, plain http is for this machine only")
+        if (parts[1] != "https" && !isLocal)
+            throw ValueError("License: servers: " . parts[2] . " needs https, plain http is for this machine only")
         return RTrim(url, "/")
     }
 }
 
 ; One call tried on server after server, pass after pass, until one decides. It never waits: Advance does what can be
-; done now and says whether it is over. Then `answer` is {server, claims, token}, or "" when all failed.
+; done now and returns whether the walk is over. Then `answer` is {server, claims, token}, or "" when all failed.
 class LicenseWalk {
     static Fresh := 60          ; seconds: a denial from a node whose knowledge is older than this is provisional
 
     __New(client, call) {
         saved := client._Saved([]).claims
-        this.ledger := saved ? saved.led : ""   ; the one that gave the saved token: another's denial is provisional
+        this.ledger := saved ? saved.led : ""   ; that issued the saved token: a denial by another is provisional
         this.client := client, this.call := call, this.answer := "", this.attempts := []
-        this.endings := client.endings      ; a token that is deleted meanwhile does not come back with the answer
+        this.deletions := client.deletions  ; so that a token deleted meanwhile does not come back with the answer
         this.pass := 0, this.waiting := [], this.provisional := [], this.exchange := "", this.server := ""
         this.nonce := "", this.body := "", this.deadline := 0, this.isResigned := false, this.isOver := false
     }
 
     Advance() {
-        while !this.isOver {
-            if !this.exchange && !this._Next()
+        while (!this.isOver) {
+            if (!this.exchange && !this._Next())
                 this._Finish(this._Preferred())
-            else if !this.exchange.Poll()
+            else if (!this.exchange.Poll())
                 return false
             else
                 this._Judge()
@@ -561,22 +591,23 @@ class LicenseWalk {
         return true
     }
 
-    ; Begins with the next server; false when there is none left to ask.
+    ; Begins the exchange with the next server; false when there is none left to ask.
     _Next() {
-        while !this.waiting.Length {
-            if ++this.pass > this.client.budgets.Length
+        while (!this.waiting.Length) {
+            this.pass += 1
+            if (this.pass > this.client.budgets.Length)
                 return false
             ; The third pass is for hosts that wake from sleep, and only where nothing else can decide.
-            if this.pass > 2 && (this.provisional.Length || this.client._Saved([]).code == "OFFLINE_VALID")
+            if (this.pass > 2 && (this.provisional.Length || this.client._Saved([]).code == "OFFLINE_VALID"))
                 return false
-            for server in this.client.servers.Order(this.client._Clock())
-                if !this._HasSpoken(server)
+            for index, server in this.client.servers.Order(this.client._Clock())
+                if (!this._HasAnswered(server))
                     this.waiting.Push(server)
-            if !this.waiting.Length
+            if (!this.waiting.Length)
                 return false
         }
         this.server := this.waiting.RemoveAt(1), this.isResigned := false
-        this.deadline := A_TickCount + this.client.budgets[this.pass]
+        this.deadline := LicenseTime.Ticks() + this.client.budgets[this.pass]
         this._Send()
         return true
     }
@@ -586,23 +617,23 @@ class LicenseWalk {
         this.nonce := LicenseBytes.Base64Url(LicenseCrypto.Random(16))
         this.body := this.call.Body(this.nonce)
         headers := this.call.Headers(this.body, this.client._Clock() + this.client.clockOffset)
-        url := this.server this.call.path
+        url := this.server . this.call.path
         this.exchange := LicenseExchange(this.client.http, url, headers, this.body, this.deadline)
     }
 
     _Judge() {
         exchange := this.exchange, this.exchange := ""
-        if exchange.failure != ""
+        if (exchange.failure != "")
             return this._GiveUp(exchange.failure)
         members := LicenseJson.Members(exchange.answer)
-        if exchange.status != 200 {
+        if (exchange.status != 200) {
             code := LicenseJson.TextOf(members, "code")
-            if exchange.status = 401 && code == "TIMESTAMP_SKEWED" && !this.isResigned && this._Resigned(members)
+            if (exchange.status = 401 && code == "TIMESTAMP_SKEWED" && !this.isResigned && this._Resigned(members))
                 return
-            return this._GiveUp("status " exchange.status (RegExMatch(code, "^[A-Z_]{1,40}\z") ? " " code : ""))
+            return this._GiveUp("status " . exchange.status . (RegExMatch(code, "^[A-Z_]{1,40}\z") ? " " . code : ""))
         }
         verdict := LicenseJson.TextOf(members, "verdict")
-        if verdict == ""
+        if (verdict == "")
             return this._GiveUp("no verdict")
         bound := this.client._Bound()
         bound.act := this.call.act, bound.nonce := this.nonce, bound.fingerprint := this.call.fingerprint
@@ -610,21 +641,21 @@ class LicenseWalk {
         bound.bodyHash := LicenseBytes.Base64Url(LicenseCrypto.Sha256(this.body))
         try
             claims := LicenseTokens.Verdict(this.client.publicKeys, verdict, bound)
-        catch LicenseRefused as refused
-            return this._GiveUp("verdict refused: " refused.Message)
+        catch as refused
+            return this._GiveUp("verdict refused: " . LicenseRefused.Expect(refused))
         this.client.servers.Answered(this.server)
         token := LicenseJson.TextOf(members, "token")
         answer := {server: this.server, claims: claims, token: LicenseTokens.IsTokenOf(claims, token) ? token : ""}
-        if !this._IsProvisional(claims)
+        if (!this._IsProvisional(claims))
             return this._Finish(answer)
         this.provisional.Push(answer)
-        this._Note("provisional " claims.code)
+        this._Note("provisional " . claims.code)
     }
 
-    ; Once more on the same server and within the same budget, where only the time of the call was wrong.
+    ; Sends the call once more to the same server and within the same budget, where only its timestamp was wrong.
     _Resigned(members) {
         ts := LicenseJson.NumberOf(members, "ts")
-        if ts == "" || ts < 0 || ts > 1 << 40
+        if (ts == "" || ts < 0 || ts > 1 << 40)
             return false
         this.client.clockOffset := ts - this.client._Clock()
         this.isResigned := true
@@ -642,24 +673,24 @@ class LicenseWalk {
         this.client.logs.Failover(this.client._Clock(), this.server, reason)
     }
 
-    _HasSpoken(server) {
-        for answer in this.provisional
-            if answer.server == server
+    _HasAnswered(server) {
+        for index, answer in this.provisional
+            if (LicenseText.Same(answer.server, server))
                 return true
         return false
     }
 
-    ; Whether it is a denial by old knowledge, or by another ledger than that of the saved token.
+    ; Whether the verdict is a denial by stale knowledge, or by another ledger than that of the saved token.
     _IsProvisional(claims) {
         isOfAnother := this.ledger != "" && !LicenseText.Same(claims.led, this.ledger)
         return !claims.valid && (isOfAnother || claims.iat - claims.as_of > LicenseWalk.Fresh)
     }
 
-    ; Of the provisional denials one of the saved token's ledger, and of these the freshest; "" for none.
+    ; The provisional denial that counts: by the saved token's ledger before any other, then the freshest; "" for none.
     _Preferred() {
         preferred := ""
-        for answer in this.provisional
-            if !preferred || this._IsPreferred(answer.claims, preferred.claims)
+        for index, answer in this.provisional
+            if (!preferred || this._IsPreferred(answer.claims, preferred.claims))
                 preferred := answer
         return preferred
     }
@@ -678,13 +709,13 @@ class LicenseWalk {
 
 ; == 4. HTTP ===========================================================================================================
 
-; WinHTTP, asynchronous: the only way in which one deadline bounds all that a server can draw out (name, connection,
-; TLS, headers, body), and in which no window of the script waits.
+; WinHTTP, asynchronous: only so can one deadline bound every phase that a server can delay (name, connection, TLS,
+; headers, body), while no window of the script waits.
 ;
-; WinHTTP tells what has happened by calling a function, on threads of its own, where script code must not run. So the
-; function is a few bytes of machine code that note what happened and set an event. `state` is 32 bytes: what has
-; happened so far (bits) at 0, the length of what was read at 4, an error at 8, how much can be read at 12, the event at
-; 16, the address of SetEvent at 24. In the words of C, for (handle, state, status, info, length):
+; WinHTTP reports progress by a callback on threads of its own, where script code must not run. So the callback is a few
+; bytes of machine code that record the status and set an event. `state` is 32 bytes: the bits of the statuses so far at
+; 0, the length of what was read at 4, an error at 8, how much can be read at 12, the event at 16, the address of
+; SetEvent at 24. In C, for (handle, state, status, info, length):
 ;
 ;     if (!state) return
 ;     state->length = length
@@ -699,33 +730,34 @@ class LicenseHttp {
     static _Callback := 0
     static Event := 0
     static SetEvent := 0
-    static _Left := []          ; the memory of exchanges that are over, until WinHTTP has let go of it
+    static _Left := []          ; memory of finished exchanges that WinHTTP may still write to
 
     __New(proxy) {
-        LicenseHttp._Prepare()
+        this._Prepare()
         named := proxy != "" && proxy != "direct"
-        access := proxy == "direct" ? 1 : named ? 3 : 4     ; 4: as Windows is set, known from Windows 8.1 on
-        this.session := LicenseHttp._Open(access, named ? proxy : "")
-        if !this.session && access = 4
-            this.session := LicenseHttp._Open(0, "")
-        if !this.session
+        access := proxy == "direct" ? 1 : named ? 3 : 4     ; 4: by Windows' settings, from Windows 8.1 on
+        this.session := this._Open(access, named ? proxy : "")
+        if (!this.session && access = 4)
+            this.session := this._Open(0, "")
+        if (!this.session) {
             throw OSError(A_LastError, -1, "License: WinHTTP")
-        if !LicenseHttp.SetOption(this.session, 84, 0x2800)     ; TLS 1.2 and 1.3
-            LicenseHttp.SetOption(this.session, 84, 0x800)      ; a Windows that does not know 1.3
-        DllCall("winhttp\WinHttpSetStatusCallback", "Ptr", this.session, "Ptr", LicenseHttp._Callback,
-            "UInt", 0x6E0C00, "Ptr", 0, "Ptr")
+        }
+        if (!LicenseHttp.SetOption(this.session, 84, 0x2800))   ; TLS 1.2 and 1.3
+            LicenseHttp.SetOption(this.session, 84, 0x800)      ; for a Windows without TLS 1.3
+        DllCall("winhttp\WinHttpSetStatusCallback", "Ptr", this.session, "Ptr", LicenseHttp._Callback
+            , "UInt", 0x6E0C00, "Ptr", 0, "Ptr")
     }
 
     __Delete() {
-        if this.HasOwnProp("session") && this.session
+        if (this.HasOwnProp("session") && this.session)
             DllCall("winhttp\WinHttpCloseHandle", "Ptr", this.session)
     }
 
-    ; Until something happens, at most so many milliseconds; windows, hotkeys and timers are served.
+    ; Waits until an exchange makes progress, at most so many milliseconds. Windows, hotkeys and timers are served.
     static Wait(milliseconds) {
         event := LicenseHttp.Event
-        DllCall("MsgWaitForMultipleObjectsEx", "UInt", 1, "Ptr*", &event, "UInt", milliseconds, "UInt", 0x4FF,
-            "UInt", 0)
+        DllCall("MsgWaitForMultipleObjectsEx", "UInt", 1, "Ptr*", &event, "UInt", milliseconds, "UInt", 0x4FF
+            , "UInt", 0)
         Sleep(-1)
     }
 
@@ -733,28 +765,28 @@ class LicenseHttp {
         return DllCall("winhttp\WinHttpSetOption", "Ptr", handle, "UInt", option, "UInt*", &value, "UInt", 4)
     }
 
-    ; An exchange is over, and its handles are closed: its memory is freed once WinHTTP has said its last word on it. It
-    ; is no memory of AutoHotkey's, which goes when the script ends, in the middle of a check perhaps.
+    ; Takes over the memory of a finished exchange, whose handles are closed, and frees it once WinHTTP has reported
+    ; their closing. The memory is not AutoHotkey's own, which is freed when the script ends, perhaps in the middle of a
+    ; check.
     static Leave(memory) {
         before := Critical("On")
         LicenseHttp._Left.Push(memory)
         index := LicenseHttp._Left.Length
-        while index >= 1 {
-            if NumGet(LicenseHttp._Left[index], 0, "UInt") & LicenseExchange.Closing
+        while (index >= 1) {
+            if (NumGet(LicenseHttp._Left[index], 0, "UInt") & LicenseExchange.Closing)
                 DllCall("GlobalFree", "Ptr", LicenseHttp._Left.RemoveAt(index))
-            index--
+            index -= 1
         }
         Critical(before)
     }
 
-    static _Open(access, proxy) {
-        name := proxy == "" ? 0 : StrPtr(proxy)
-        return DllCall("winhttp\WinHttpOpen", "Str", "license-client-ahk/" LicenseClient.Version, "UInt", access,
-            "Ptr", name, "Ptr", 0, "UInt", 0x10000000, "Ptr")
+    _Open(access, proxy) {
+        return DllCall("winhttp\WinHttpOpen", "Str", "license-client-ahk/" . LicenseClient.Version, "UInt", access
+            , "Ptr", proxy == "" ? 0 : StrPtr(proxy), "Ptr", 0, "UInt", 0x10000000, "Ptr")
     }
 
-    static _Prepare() {
-        if LicenseHttp._Callback
+    _Prepare() {
+        if (LicenseHttp._Callback)
             return
         LicenseLibraries.Load()
         kernel := DllCall("GetModuleHandle", "Str", "kernel32", "Ptr")
@@ -764,20 +796,25 @@ class LicenseHttp {
         size := StrLen(code) // 2
         memory := DllCall("VirtualAlloc", "Ptr", 0, "Ptr", size, "UInt", 0x3000, "UInt", 4, "Ptr")
         loop size
-            NumPut("UChar", Integer("0x" SubStr(code, 2 * A_Index - 1, 2)), memory, A_Index - 1)
+            NumPut("UChar", "0x" . SubStr(code, 2 * A_Index - 1, 2), memory, A_Index - 1)
         before := 0
-        DllCall("VirtualProtect", "Ptr", memory, "Ptr", size, "UInt", 0x20, "UInt*", &before)   ; to be run, not written
+        ; Executable, and no longer writable.
+        DllCall("VirtualProtect", "Ptr", memory, "Ptr", size, "UInt", 0x20, "UInt*", &before)
         LicenseHttp._Callback := memory
     }
 }
 
-; One POST and its whole answer before `deadline` (A_TickCount). Poll never waits; when it says that it is over, there
-; is `failure` (refused, timeout, name, tls, short body, body too large, broken), or `status` and `answer`, the bytes.
-; In `state` are the 32 bytes for the function above, then what is received, then what is sent.
+; One POST and its whole answer before `deadline` (LicenseTime.Ticks). Poll never waits. Once it returns true, there is
+; `failure` (refused, timeout, name, tls, short body, body too large, broken), or `status` and `answer`, the bytes.
+; `state` is the address of the 32 bytes for the callback above, then of the bytes received, then of the bytes to send.
 class LicenseExchange {
     static MaxAnswer := 262144
     static Closing := 0x800
-    static Sent := 0x400000, Headed := 0x20000, Available := 0x40000, Read := 0x80000, Broken := 0x200000
+    static Sent := 0x400000
+    static Headed := 0x20000
+    static Available := 0x40000
+    static Read := 0x80000
+    static Broken := 0x200000
 
     __New(http, url, headers, body, deadline) {
         this.deadline := deadline, this.failure := "", this.status := 0, this.isOver := false, this.size := 0
@@ -785,29 +822,30 @@ class LicenseExchange {
         this.answer := ""
         this.http := http
         this.state := DllCall("GlobalAlloc", "UInt", 0x40, "Ptr", 32 + LicenseExchange.MaxAnswer + body.Size, "Ptr")
-        if !this.state
+        if (!this.state)
             return this._Over("broken")
         this.received := this.state + 32, sent := this.received + LicenseExchange.MaxAnswer
-        NumPut("Ptr", LicenseHttp.Event, this.state, 16), NumPut("Ptr", LicenseHttp.SetEvent, this.state, 24)
-        DllCall("RtlMoveMemory", "Ptr", sent, "Ptr", body, "Ptr", body.Size)
+        NumPut("Ptr", LicenseHttp.Event, this.state, 16)
+        NumPut("Ptr", LicenseHttp.SetEvent, this.state, 24)
+        DllCall("RtlMoveMemory", "Ptr", sent, "Ptr", body.Ptr, "Ptr", body.Size)
         this._Open(url)
-        if this.isOver
+        if (this.isOver)
             return
         this._Await(LicenseExchange.Sent)
-        if !DllCall("winhttp\WinHttpSendRequest", "Ptr", this.request, "Str", headers, "UInt", -1, "Ptr", sent,
-            "UInt", body.Size, "UInt", body.Size, "Ptr", this.state)
-            this._Over(LicenseExchange._Reason(A_LastError))
+        if (!DllCall("winhttp\WinHttpSendRequest", "Ptr", this.request, "Str", headers, "UInt", -1, "Ptr", sent
+            , "UInt", body.Size, "UInt", body.Size, "Ptr", this.state))
+            this._Over(this._Reason(A_LastError))
     }
 
     Poll() {
-        while !this.isOver {
+        while (!this.isOver) {
             bits := NumGet(this.state, 0, "UInt")
-            if bits & LicenseExchange.Broken
-                this._Over(A_TickCount < this.deadline ? LicenseExchange._Reason(NumGet(this.state, 8, "UInt"))
+            if (bits & LicenseExchange.Broken)
+                this._Over(LicenseTime.Ticks() < this.deadline ? this._Reason(NumGet(this.state, 8, "UInt"))
                     : "timeout")
-            else if bits & this.awaited
+            else if (bits & this.awaited)
                 this._GoOn()
-            else if A_TickCount < this.deadline
+            else if (LicenseTime.Ticks() < this.deadline)
                 return false
             else
                 this._Over("timeout")
@@ -819,35 +857,36 @@ class LicenseExchange {
         RegExMatch(url, "i)^(https?)://(\[.+\]|[^:/]+)(?::(\d+))?(/.*)\z", &parts)
         isSecure := parts[1] = "https"
         port := parts[3] != "" ? parts[3] : isSecure ? 443 : 80
-        this.connection := DllCall("winhttp\WinHttpConnect", "Ptr", this.http.session, "Str", Trim(parts[2], "[]"),
-            "UShort", port, "UInt", 0, "Ptr")
-        if this.connection
-            this.request := DllCall("winhttp\WinHttpOpenRequest", "Ptr", this.connection, "Str", "POST",
-                "Str", parts[4], "Ptr", 0, "Ptr", 0, "Ptr", 0, "UInt", isSecure ? 0x800000 : 0, "Ptr")
-        if !this.request
+        this.connection := DllCall("winhttp\WinHttpConnect", "Ptr", this.http.session, "Str", Trim(parts[2], "[]")
+            , "UShort", port, "UInt", 0, "Ptr")
+        if (this.connection)
+            this.request := DllCall("winhttp\WinHttpOpenRequest", "Ptr", this.connection, "Str", "POST"
+                , "Str", parts[4], "Ptr", 0, "Ptr", 0, "Ptr", 0, "UInt", isSecure ? 0x800000 : 0, "Ptr")
+        if (!this.request)
             return this._Over("broken")
         state := this.state
         DllCall("winhttp\WinHttpSetOption", "Ptr", this.request, "UInt", 45, "Ptr*", &state, "UInt", A_PtrSize)
         LicenseHttp.SetOption(this.request, 63, 3)      ; no cookies, no redirects
-        left := Max(1, this.deadline - A_TickCount) + 50      ; WinHTTP names its own time-outs by what it was doing
+        left := this.deadline - LicenseTime.Ticks()
+        left := (left < 1 ? 1 : left) + 50      ; so that our deadline comes first and the failure is "timeout"
         DllCall("winhttp\WinHttpSetTimeouts", "Ptr", this.request, "Int", left, "Int", left, "Int", left, "Int", left)
         LicenseHttp.SetOption(this.request, 7, left)
     }
 
-    ; What was awaited has happened.
+    ; The awaited status has come: takes the next step.
     _GoOn() {
-        if this.awaited = LicenseExchange.Sent {
+        if (this.awaited = LicenseExchange.Sent) {
             this._Await(LicenseExchange.Headed)
-            if !DllCall("winhttp\WinHttpReceiveResponse", "Ptr", this.request, "Ptr", 0)
-                this._Over(LicenseExchange._Reason(A_LastError))
+            if (!DllCall("winhttp\WinHttpReceiveResponse", "Ptr", this.request, "Ptr", 0))
+                this._Over(this._Reason(A_LastError))
             return
         }
         length := NumGet(this.state, this.awaited = LicenseExchange.Available ? 12 : 4, "UInt")
-        if this.awaited = LicenseExchange.Headed
+        if (this.awaited = LicenseExchange.Headed)
             this._ReadHeaders()
-        else if !length
+        else if (!length)
             return this._Over(this.declared != "" && this.declared != this.size ? "short body" : "")
-        else if this.awaited = LicenseExchange.Available
+        else if (this.awaited = LicenseExchange.Available)
             return this._ReadOn(length)
         else
             this.size += length
@@ -855,37 +894,37 @@ class LicenseExchange {
     }
 
     _AskForMore() {
-        left := this.deadline - A_TickCount
-        if left <= 0
+        left := this.deadline - LicenseTime.Ticks()
+        if (left <= 0)
             return this._Over("timeout")
         LicenseHttp.SetOption(this.request, 6, left)
         this._Await(LicenseExchange.Available)
-        if !DllCall("winhttp\WinHttpQueryDataAvailable", "Ptr", this.request, "Ptr", 0)
-            this._Over(LicenseExchange._Reason(A_LastError))
+        if (!DllCall("winhttp\WinHttpQueryDataAvailable", "Ptr", this.request, "Ptr", 0))
+            this._Over(this._Reason(A_LastError))
     }
 
-    ; Exactly what is there already: more would wait for a server that drips.
+    ; Reads only the bytes that are there already: to ask for more would be to wait for a server that sends slowly.
     _ReadOn(available) {
-        if this.size + available > LicenseExchange.MaxAnswer
+        if (this.size + available > LicenseExchange.MaxAnswer)
             return this._Over("body too large")
         this._Await(LicenseExchange.Read)
-        if !DllCall("winhttp\WinHttpReadData", "Ptr", this.request, "Ptr", this.received + this.size,
-            "UInt", available, "Ptr", 0)
-            this._Over(LicenseExchange._Reason(A_LastError))
+        if (!DllCall("winhttp\WinHttpReadData", "Ptr", this.request, "Ptr", this.received + this.size
+            , "UInt", available, "Ptr", 0))
+            this._Over(this._Reason(A_LastError))
     }
 
     _ReadHeaders() {
         size := 4, status := 0
-        DllCall("winhttp\WinHttpQueryHeaders", "Ptr", this.request, "UInt", 0x20000013, "Ptr", 0, "UInt*", &status,
-            "UInt*", &size, "Ptr", 0)
+        DllCall("winhttp\WinHttpQueryHeaders", "Ptr", this.request, "UInt", 0x20000013, "Ptr", 0, "UInt*", &status
+            , "UInt*", &size, "Ptr", 0)
         this.status := status
         size := 64, text := Buffer(size, 0)
-        if DllCall("winhttp\WinHttpQueryHeaders", "Ptr", this.request, "UInt", 5, "Ptr", 0, "Ptr", text,
-            "UInt*", &size, "Ptr", 0)
-            this.declared := StrGet(text, "UTF-16")
+        if (DllCall("winhttp\WinHttpQueryHeaders", "Ptr", this.request, "UInt", 5, "Ptr", 0, "Ptr", text.Ptr
+            , "UInt*", &size, "Ptr", 0))
+            this.declared := StrGet(text.Ptr, "UTF-16")
     }
 
-    ; To be said before an operation begins: it may be over before it returns.
+    ; Sets the status to wait for. Called before an operation begins, because it may be over before it returns.
     _Await(bit) {
         this.awaited := bit
         NumPut("UInt", 0, this.state, 0)
@@ -894,23 +933,23 @@ class LicenseExchange {
     _Over(failure) {
         this.failure := failure
         this.isOver := true
-        if failure == "" {
+        if (failure == "") {
             this.answer := Buffer(this.size)
-            DllCall("RtlMoveMemory", "Ptr", this.answer, "Ptr", this.received, "Ptr", this.size)
+            DllCall("RtlMoveMemory", "Ptr", this.answer.Ptr, "Ptr", this.received, "Ptr", this.size)
         }
-        for handle in [this.request, this.connection]
-            if handle
+        for index, handle in [this.request, this.connection]
+            if (handle)
                 DllCall("winhttp\WinHttpCloseHandle", "Ptr", handle)
-        if this.request
+        if (this.request)
             LicenseHttp.Leave(this.state)
-        else if this.state
+        else if (this.state)
             DllCall("GlobalFree", "Ptr", this.state)
     }
 
-    static _Reason(error) {
-        static reasons := Map(12029, "refused", 12007, "name", 12002, "timeout", 10060, "timeout", 12157, "tls",
-            12175, "tls", 12185, "tls", 12037, "tls", 12038, "tls", 12044, "tls", 12045, "tls", 12055, "tls",
-            12056, "tls", 12057, "tls", 12169, "tls", 12170, "tls", 12179, "tls")
+    _Reason(error) {
+        static reasons := Map(12029, "refused", 12007, "name", 12002, "timeout", 10060, "timeout", 12157, "tls"
+            , 12175, "tls", 12185, "tls", 12037, "tls", 12038, "tls", 12044, "tls", 12045, "tls", 12055, "tls"
+            , 12056, "tls", 12057, "tls", 12169, "tls", 12170, "tls", 12179, "tls")
         return reasons.Has(error) ? reasons[error] : "broken"
     }
 }
@@ -918,11 +957,22 @@ class LicenseExchange {
 
 ; == 5. Tokens =========================================================================================================
 
-; Why a token decides nothing: `Message` is one of the reasons of tests/vectors/README.md.
+; A token was refused: its Message is one of the reasons of tests/vectors/README.md.
 class LicenseRefused extends Error {
+    static Because(reason) {
+        return LicenseRefused(reason)
+    }
+
+    ; The reason of a refusal that was caught. Any other error is thrown again.
+    static Expect(thrown) {
+        isRefusal := thrown is LicenseRefused
+        if (!isRefusal)
+            throw thrown
+        return thrown.Message
+    }
 }
 
-; The strict verifier, step by step as tests/vectors/README.md describes it. The first step that fails is the reason.
+; The strict verifier, step by step as tests/vectors/README.md describes it. The first step that fails gives the reason.
 class LicenseTokens {
     static Issuer := "protecao"
     static Leeway := 300        ; seconds by which a customer's clock may be behind before it counts
@@ -933,59 +983,58 @@ class LicenseTokens {
     static _Lease := "iss=text iat=whole nbf=whole exp=whole jti=text sub=text kh=text fp=text aud=text ent=texts "
         . "lic_exp=whole? grace_until=whole? led=text epoch=whole"
 
-    ; The claims of an answer to exactly this call. `bound`: act, nonce, requestId and fingerprint ("" where none was
-    ; sent), bodyHash, keyHash, product. Its freshness is its nonce: its times are held against no clock. Throws
-    ; LicenseRefused.
+    ; The claims of a verdict that answers exactly this call. `bound`: act, nonce, requestId and fingerprint ("" where
+    ; none was sent), bodyHash, keyHash, product. The nonce proves that it is fresh: its times are compared with no
+    ; clock. Throws LicenseRefused.
     static Verdict(keys, token, bound) {
-        claims := LicenseTokens._Claims(keys, token, "verdict+jwt", LicenseTokens._Verdict)
-        LicenseTokens._Require("times", claims.iat.value < claims.exp.value)
-        LicenseTokens._Require("iss", LicenseText.Same(claims.iss.value, LicenseTokens.Issuer))
-        LicenseTokens._Require("aud", LicenseTokens._IsText(claims.aud, bound.product)
-            || LicenseTokens._IsOfNoProduct(claims, bound.act))
-        LicenseTokens._Require("act", LicenseText.Same(claims.act.value, bound.act))
-        LicenseTokens._Require("nonce", LicenseText.Same(claims.nonce.value, bound.nonce))
-        LicenseTokens._Require("rid", LicenseTokens._IsSent(claims.rid, bound.requestId))
-        LicenseTokens._Require("rh", LicenseText.Same(claims.rh.value, bound.bodyHash))
-        LicenseTokens._Require("kh", LicenseText.Same(claims.kh.value, bound.keyHash))
-        LicenseTokens._Require("fp", LicenseTokens._IsSent(claims.fp, bound.fingerprint))
-        return LicenseTokens._Plain(claims)
+        claims := this._Claims(keys, token, "verdict+jwt", this._Verdict)
+        this._Require("times", claims.iat.value < claims.exp.value)
+        this._Require("iss", LicenseText.Same(claims.iss.value, this.Issuer))
+        this._Require("aud", this._IsText(claims.aud, bound.product) || this._IsOfNoProduct(claims, bound.act))
+        this._Require("act", LicenseText.Same(claims.act.value, bound.act))
+        this._Require("nonce", LicenseText.Same(claims.nonce.value, bound.nonce))
+        this._Require("rid", this._IsSent(claims.rid, bound.requestId))
+        this._Require("rh", LicenseText.Same(claims.rh.value, bound.bodyHash))
+        this._Require("kh", LicenseText.Same(claims.kh.value, bound.keyHash))
+        this._Require("fp", this._IsSent(claims.fp, bound.fingerprint))
+        return this._Plain(claims)
     }
 
-    ; Whether `token` is the one that the verdict came with, and not one that a relay put beside it.
+    ; Whether `token` is the one whose hash is in the verdict, and not one that a relay put beside it.
     static IsTokenOf(claims, token) {
         isAscii := !RegExMatch(token, "[^\x01-\x7F]")
-        return isAscii && LicenseText.Same(claims.th,
-            LicenseBytes.Base64Url(LicenseCrypto.Sha256(LicenseBytes.Utf8(token))))
+        return isAscii && LicenseText.Same(claims.th
+            , LicenseBytes.Base64Url(LicenseCrypto.Sha256(LicenseBytes.Utf8(token))))
     }
 
-    ; The claims of an offline token for this key, machine and product, at no time in particular.
+    ; The claims of an offline token for this key, machine and product. CheckClock judges its times.
     static Lease(keys, token, bound) {
-        claims := LicenseTokens._Claims(keys, token, "lease+jwt", LicenseTokens._Lease)
-        LicenseTokens._Require("times", Max(claims.iat.value, claims.nbf.value) < claims.exp.value)
-        LicenseTokens._Require("iss", LicenseText.Same(claims.iss.value, LicenseTokens.Issuer))
-        LicenseTokens._Require("aud", LicenseText.Same(claims.aud.value, bound.product))
-        LicenseTokens._Require("kh", LicenseText.Same(claims.kh.value, bound.keyHash))
-        LicenseTokens._Require("fp", LicenseText.Same(claims.fp.value, bound.fingerprint))
-        return LicenseTokens._Plain(claims)
+        claims := this._Claims(keys, token, "lease+jwt", this._Lease)
+        this._Require("times", claims.iat.value < claims.exp.value && claims.nbf.value < claims.exp.value)
+        this._Require("iss", LicenseText.Same(claims.iss.value, this.Issuer))
+        this._Require("aud", LicenseText.Same(claims.aud.value, bound.product))
+        this._Require("kh", LicenseText.Same(claims.kh.value, bound.keyHash))
+        this._Require("fp", LicenseText.Same(claims.fp.value, bound.fingerprint))
+        return this._Plain(claims)
     }
 
-    ; `floor`: the highest signed time seen so far, "" for none. The leeway is for clocks that are behind: the end is
-    ; `exp` to the second.
+    ; Throws LicenseRefused where the token does not hold at `now`. `floor`: the highest time seen so far, "" for none.
+    ; The leeway is for clocks that are behind: the end is `exp` to the second.
     static CheckClock(lease, now, floor) {
-        LicenseTokens._Require("clock_tampered", floor == "" || floor <= now + LicenseTokens.Leeway)
-        LicenseTokens._Require("not_yet_valid", lease.nbf <= now + LicenseTokens.Leeway)
-        LicenseTokens._Require("expired", now < lease.exp)
+        this._Require("clock_tampered", floor == "" || floor <= now + this.Leeway)
+        this._Require("not_yet_valid", lease.nbf <= now + this.Leeway)
+        this._Require("expired", now < lease.exp)
     }
 
     ; The keys in a text: JWKs one after another, or a key set. [{kid, handle}]. Throws ValueError.
     static PinnedKeys(text) {
         keys := []
         at := 1
-        while RegExMatch(text, "s)\{[^{}]*\}", &found, at) {
-            keys.Push(LicenseTokens._PinnedKey(found[0]))
-            at := found.Pos + found.Len
+        while (at := RegExMatch(text, "s)\{[^{}]*\}", &found, at)) {
+            keys.Push(this._PinnedKey(found[0]))
+            at += StrLen(found[0])
         }
-        if !keys.Length
+        if (!keys.Length)
             throw ValueError("License: publicKeys: no JWK was found in the text")
         return keys
     }
@@ -997,88 +1046,90 @@ class LicenseTokens {
             y := LicenseBytes.FromBase64Url(LicenseJson.TextOf(jwk, "y"))
             kid := LicenseJson.TextOf(jwk, "kid")
             isOurs := LicenseJson.TextOf(jwk, "kty") == "EC" && LicenseJson.TextOf(jwk, "crv") == "P-256"
-            if isOurs && kid != "" && x.Size = 32 && y.Size = 32
+            if (isOurs && kid != "" && x.Size = 32 && y.Size = 32)
                 return {kid: kid, handle: LicenseCrypto.PublicKey(x, y)}
+        } catch as thrown {
         }
-        throw ValueError("License: publicKeys: this is no public key for ES256 with a kid: " SubStr(text, 1, 60))
+        throw ValueError("License: publicKeys: this is no public key for ES256 with a kid: " . SubStr(text, 1, 60))
     }
 
     static _Claims(keys, token, typ, types) {
         parts := StrSplit(token, ".")
-        LicenseTokens._Require("malformed", StrLen(token) <= LicenseTokens._MaxCharacters && parts.Length <= 3)
-        LicenseTokens._Require("truncated", parts.Length = 3)
-        header := LicenseTokens._Decoded(parts[1])
-        payload := LicenseTokens._Decoded(parts[2])
-        signature := LicenseTokens._Decoded(parts[3])
-        handle := LicenseTokens._Key(keys, LicenseTokens._Object(header, "header"), typ)
-        LicenseTokens._Require("signature_length", signature.Size = 64)
-        hash := LicenseCrypto.Sha256(LicenseBytes.Utf8(parts[1] "." parts[2]))
-        LicenseTokens._Require("signature", LicenseCrypto.Verifies(handle, hash, signature))
-        return LicenseTokens._Typed(LicenseTokens._Object(payload, "claims"), types)
+        this._Require("malformed", StrLen(token) <= this._MaxCharacters && parts.Length <= 3)
+        this._Require("truncated", parts.Length = 3)
+        header := this._Decoded(parts[1])
+        payload := this._Decoded(parts[2])
+        signature := this._Decoded(parts[3])
+        handle := this._Key(keys, this._Object(header, "header"), typ)
+        this._Require("signature_length", signature.Size = 64)
+        hash := LicenseCrypto.Sha256(LicenseBytes.Utf8(parts[1] . "." . parts[2]))
+        this._Require("signature", LicenseCrypto.Verifies(handle, hash, signature))
+        return this._Typed(this._Object(payload, "claims"), types)
     }
 
-    ; The pinned key that the header names. Other members are ignored, a key among them above all.
+    ; The pinned key that the header names. Other members are ignored, above all a key in the header itself.
     static _Key(keys, header, typ) {
-        LicenseTokens._Require("alg", LicenseText.Same(LicenseJson.TextOf(header, "alg"), "ES256"))
-        LicenseTokens._Require("crit", !LicenseJson.Find(header, "crit"))
-        LicenseTokens._Require("typ", LicenseText.Same(LicenseJson.TextOf(header, "typ"), typ))
+        this._Require("alg", LicenseText.Same(LicenseJson.TextOf(header, "alg"), "ES256"))
+        this._Require("crit", !LicenseJson.Find(header, "crit"))
+        this._Require("typ", LicenseText.Same(LicenseJson.TextOf(header, "typ"), typ))
         kid := LicenseJson.TextOf(header, "kid")
-        for key in keys
-            if LicenseText.Same(key.kid, kid)
+        for index, key in keys
+            if (LicenseText.Same(key.kid, kid))
                 return key.handle
-        LicenseTokens._Require("kid", false)
+        this._Require("kid", false)
     }
 
     static _Decoded(part) {
         bytes := LicenseBytes.FromBase64Url(part)
-        LicenseTokens._Require("base64", bytes != "")
+        this._Require("base64", IsObject(bytes))
         return bytes
     }
 
-    ; The JSON object in some bytes. `otherwise`: the reason when it is none.
+    ; The JSON object in some bytes. `otherwise`: the reason for the refusal when there is none.
     static _Object(bytes, otherwise) {
         try
             node := LicenseJson.Parse(LicenseBytes.FromUtf8(bytes))
-        catch LicenseRefused as refused
-            throw refused.Message == "duplicate_member" ? refused : LicenseRefused(otherwise)
-        LicenseTokens._Require(otherwise, node.kind == "object")
+        catch as refused
+            throw LicenseRefused.Expect(refused) == "duplicate_member" ? refused : LicenseRefused.Because(otherwise)
+        this._Require(otherwise, node.kind == "object")
         return node
     }
 
-    ; The claims by name: every one of its type, and there unless its type ends in "?". None is ever null: RFC 7519
-    ; knows no null.
+    ; The claims by name. Each has to be of its type, and present unless its type ends in "?". None may be null, which
+    ; RFC 7519 does not provide for.
     static _Typed(object, types) {
         claims := {}, wanted := []
-        for each in StrSplit(types, " ")
+        for index, each in StrSplit(types, " ")
             wanted.Push(StrSplit(each, "="))
-        for each in wanted {
-            node := LicenseJson.Find(object, each[1]) || {kind: "absent", value: ""}
-            LicenseTokens._Require("claims", node.kind != "null" && LicenseTokens._IsThere(node, each[2]))
+        for index, each in wanted {
+            node := LicenseJson.Find(object, each[1])
+            node := IsObject(node) ? node : {kind: "absent", value: ""}
+            this._Require("claims", node.kind != "null" && this._IsPresent(node, each[2]))
             claims.%each[1]% := node
         }
-        for each in wanted
-            if SubStr(each[2], 1, 5) == "whole"
-                LicenseTokens._Require("number", LicenseTokens._IsOf(claims.%each[1]%, each[2]))
-        for each in wanted
-            LicenseTokens._Require("claims", LicenseTokens._IsOf(claims.%each[1]%, each[2]))
+        for index, each in wanted
+            if (SubStr(each[2], 1, 5) == "whole")
+                this._Require("number", this._IsOf(claims.%each[1]%, each[2]))
+        for index, each in wanted
+            this._Require("claims", this._IsOf(claims.%each[1]%, each[2]))
         return claims
     }
 
-    ; Whether it is there, or may be left out.
-    static _IsThere(node, type) {
-        return node.kind != "absent" || SubStr(type, -1) == "?"
+    ; Whether a claim is present, or optional.
+    static _IsPresent(node, type) {
+        return node.kind != "absent" || InStr(type, "?")
     }
 
     static _IsOf(node, type) {
-        if node.kind == "absent"
-            return LicenseTokens._IsThere(node, type)
+        if (node.kind == "absent")
+            return this._IsPresent(node, type)
         type := RTrim(type, "?")
-        if type != "texts"
+        if (type != "texts")
             return node.kind == type
-        if node.kind != "array"
+        if (node.kind != "array")
             return false
-        for each in node.values
-            if each.kind != "text"
+        for index, each in node.values
+            if (each.kind != "text")
                 return false
         return true
     }
@@ -1087,9 +1138,9 @@ class LicenseTokens {
     static _Plain(claims) {
         plain := {}
         for name, node in claims.OwnProps() {
-            if node.kind == "array" {
+            if (node.kind == "array") {
                 list := []
-                for each in node.values
+                for index, each in node.values
                     list.Push(each.value)
                 plain.%name% := list
             } else
@@ -1098,15 +1149,15 @@ class LicenseTokens {
         return plain
     }
 
-    ; Calls that carry no product, about a key that nobody knows: there is no product to name.
+    ; Whether the verdict may name no product: the key is unknown, and the call carried no product.
     static _IsOfNoProduct(claims, act) {
         return claims.aud.kind == "absent" && claims.sub.kind == "absent" && claims.code.value == "NOT_FOUND"
-            && act !== "validate" && act !== "activate"
+            && act != "validate" && act != "activate"
     }
 
-    ; The text that was sent; where none was sent, there is none.
+    ; Whether a claim is the text that was sent; where none was sent, whether the claim is absent.
     static _IsSent(node, text) {
-        return text == "" ? node.kind == "absent" : LicenseTokens._IsText(node, text)
+        return text == "" ? node.kind == "absent" : this._IsText(node, text)
     }
 
     static _IsText(node, text) {
@@ -1114,19 +1165,19 @@ class LicenseTokens {
     }
 
     static _Require(reason, holds) {
-        if !holds
-            throw LicenseRefused(reason)
+        if (!holds)
+            throw LicenseRefused.Because(reason)
     }
 }
 
 
 ; == 6. JSON ===========================================================================================================
 
-; A strict reader (RFC 8259, no member twice) and what little writing there is. A value is {kind, value}: kind is text,
-; whole (a number without fraction or exponent, at most 2^53 - 1 either way), number (any other), flag (true, false) or
-; null; or {kind: "array", values}; or {kind: "object", names, values}. Throws LicenseRefused.
-; What a hostile server sends must not hold the script up: so the limits, far beyond any answer, and so no string
-; function on the whole text, each of which would copy or measure all of it. `at` is the address of the next character.
+; A strict reader (RFC 8259, no member twice) and a writer of texts. A value is {kind, value}: kind is text, whole (a
+; number without fraction or exponent, at most 2^53 - 1 either way), number (any other), flag (true, false) or null; or
+; {kind: "array", values}; or {kind: "object", names, values}. Throws LicenseRefused. An answer of a hostile server must
+; not block the script. Hence the limits, far beyond any honest answer, and hence no string function on the whole text,
+; because each would copy or measure all of it. `at` is the address of the next character.
 class LicenseJson {
     static _MaxDepth := 100
     static _MaxValues := 1000
@@ -1141,32 +1192,32 @@ class LicenseJson {
         return node
     }
 
-    ; The object in some bytes; an empty one where they are none.
+    ; The object in some bytes; an empty one where they hold none.
     static Members(bytes) {
         try {
-            node := LicenseJson.Parse(LicenseBytes.FromUtf8(bytes))
-            if node.kind == "object"
+            node := this.Parse(LicenseBytes.FromUtf8(bytes))
+            if (node.kind == "object")
                 return node
-        } catch LicenseRefused {
-        }
+        } catch as refused
+            LicenseRefused.Expect(refused)
         return {kind: "object", names: [], values: []}
     }
 
     ; The member's value, or "".
     static Find(object, name) {
         for index, each in object.names
-            if LicenseText.Same(each, name)
+            if (LicenseText.Same(each, name))
                 return object.values[index]
         return ""
     }
 
     static TextOf(object, name) {
-        node := LicenseJson.Find(object, name)
+        node := this.Find(object, name)
         return node && node.kind == "text" ? node.value : ""
     }
 
     static NumberOf(object, name) {
-        node := LicenseJson.Find(object, name)
+        node := this.Find(object, name)
         return node && node.kind == "whole" ? node.value : ""
     }
 
@@ -1174,46 +1225,49 @@ class LicenseJson {
         text := StrReplace(StrReplace(text, "\", "\\"), '"', '\"')
         loop 31
             text := StrReplace(text, Chr(A_Index), Format("\u{:04x}", A_Index))
-        return '"' text '"'
+        return '"' . text . '"'
     }
 
     __New(text) {
         this.memory := Buffer(2 * StrLen(text) + 2)
-        StrPut(text, this.memory, "UTF-16")
+        StrPut(text, this.memory.Ptr, "UTF-16")
         this.at := this.memory.Ptr, this.count := 0, this.escapes := 0
     }
 
     _Value(depth) {
         static words := Map("true", true, "false", false, "null", "")
-        this._Require(depth <= LicenseJson._MaxDepth && ++this.count <= LicenseJson._MaxValues)
+        this.count += 1
+        this._Require(depth <= LicenseJson._MaxDepth && this.count <= LicenseJson._MaxValues)
         this._SkipSpace()
-        switch this._Next() {
-            case "{": return this._Object(depth)
-            case "[": return this._Array(depth)
-            case '"': return {kind: "text", value: this._Text()}
-        }
+        first := this._Next()
+        if (first == "{")
+            return this._Object(depth)
+        if (first == "[")
+            return this._Array(depth)
+        if (first == '"')
+            return {kind: "text", value: this._Text()}
         for word, value in words
-            if StrGet(this.at, StrLen(word), "UTF-16") == word {
+            if (StrGet(this.at, StrLen(word), "UTF-16") == word) {
                 this.at += 2 * StrLen(word)
                 return {kind: word == "null" ? "null" : "flag", value: value}
             }
         text := this._Run("spn", "0123456789+-.eE")
         this._Require(RegExMatch(text, "^-?(0|[1-9][0-9]*+)(\.[0-9]++)?([eE][+-]?[0-9]++)?\z", &number))
-        if number[2] != "" || number[3] != "" || StrLen(number[1]) > 16 || Integer(number[1]) > 9007199254740991
+        if (number[2] != "" || number[3] != "" || StrLen(number[1]) > 16 || number[1] > 9007199254740991)
             return {kind: "number", value: ""}
-        return {kind: "whole", value: Integer(text)}
+        return {kind: "whole", value: text + 0}
     }
 
     _Object(depth) {
         node := {kind: "object", names: [], values: []}
         this.at += 2
-        while !this._Closes("}", node.names.Length) {
+        while (!this._Closes("}", node.names.Length)) {
             this._SkipSpace()
             this._Require(this._Next() == '"' && node.names.Length < LicenseJson._MaxMembers)
             name := this._Text()
-            for each in node.names
-                if LicenseText.Same(each, name)
-                    throw LicenseRefused("duplicate_member")
+            for index, each in node.names
+                if (LicenseText.Same(each, name))
+                    throw LicenseRefused.Because("duplicate_member")
             this._SkipSpace()
             this._Require(this._Next() == ":")
             this.at += 2
@@ -1226,17 +1280,17 @@ class LicenseJson {
     _Array(depth) {
         node := {kind: "array", values: []}
         this.at += 2
-        while !this._Closes("]", node.values.Length)
+        while (!this._Closes("]", node.values.Length))
             node.values.Push(this._Value(depth + 1))
         return node
     }
 
-    ; Whether the list ends here; if not, and something is in it already, steps over the comma.
+    ; Whether the list ends here. If it does not and has values already, steps over the comma.
     _Closes(bracket, count) {
         this._SkipSpace()
         ends := this._Next() == bracket
         this._Require(ends || !count || this._Next() == ",")
-        if ends || count
+        if (ends || count)
             this.at += 2
         return ends
     }
@@ -1245,20 +1299,22 @@ class LicenseJson {
         static escapes := Map('"', '"', "\", "\", "/", "/", "b", "`b", "f", "`f", "n", "`n", "r", "`r", "t", "`t")
         out := ""
         this.at += 2
-        loop {
+        Loop {
             plain := this._Run("cspn", '"\')
             this._Require(!RegExMatch(plain, "[\x01-\x1F]"))
             out .= plain
-            if this._Next() == '"' {
+            if (this._Next() == '"') {
                 this.at += 2
                 return out
             }
             text := StrGet(this.at, 6, "UTF-16")
-            this._Require(++this.escapes <= LicenseJson._MaxEscapes)
-            this._Require(RegExMatch(text, 'A)\\(?:(["\\/bfnrt])|u([0-9A-Fa-f]{4}))', &escape))
-            this.at += 2 * escape.Len
-            ; A text of AutoHotkey ends at a NUL: a character that is none stands for it.
-            out .= escape[1] != "" ? escapes[escape[1]] : Chr(Integer("0x" escape[2]) || 0xFFFF)
+            this.escapes += 1
+            this._Require(this.escapes <= LicenseJson._MaxEscapes)
+            this._Require(RegExMatch(text, "A)\\(?:([\x22\\/bfnrt])|u([0-9A-Fa-f]{4}))", &escape))
+            this.at += 2 * StrLen(escape[0])
+            code := "0x" . escape[2]
+            ; A text of AutoHotkey ends at a NUL: the noncharacter U+FFFF stands for it.
+            out .= escape[1] != "" ? escapes[escape[1]] : Chr(code = 0 ? 0xFFFF : code + 0)
         }
     }
 
@@ -1268,110 +1324,119 @@ class LicenseJson {
 
     ; The next character; "" at the end.
     _Next() {
-        code := NumGet(this.at, "UShort")
+        code := NumGet(this.at, 0, "UShort")
         return code ? Chr(code) : ""
     }
 
-    ; Steps over characters, and gives them: all that are in the set ("spn"), or all up to one that is ("cspn").
+    ; Reads characters and returns them: all that are in the set ("spn"), or all up to the first one that is ("cspn").
     _Run(which, set) {
         begin := this.at
-        length := DllCall("ntdll\wcs" which, "Ptr", begin, "WStr", set, "CDecl UPtr")
+        length := DllCall("ntdll\wcs" . which, "Ptr", begin, "WStr", set, "CDecl UPtr")
         this.at += 2 * length
         return length ? StrGet(begin, length, "UTF-16") : ""
     }
 
     _Require(holds) {
-        if !holds
-            throw LicenseRefused("json")
+        if (!holds)
+            throw LicenseRefused.Because("json")
     }
 }
 
 
 ; == 7. Cryptography ===================================================================================================
 
-; Windows CNG (bcrypt.dll). Bytes are Buffers.
+; Windows CNG (bcrypt.dll). Bytes are objects with Ptr and Size.
 class LicenseCrypto {
     static _Providers := Map()
 
     static Sha256(bytes) {
-        return LicenseCrypto._Hashed(LicenseCrypto._Provider("SHA256", 0), "", bytes)
+        return this._Hashed(this._Provider("SHA256", 0), "", bytes)
     }
 
     ; HMAC-SHA256.
     static Hmac(key, bytes) {
-        return LicenseCrypto._Hashed(LicenseCrypto._Provider("SHA256", 8), key, bytes)
+        return this._Hashed(this._Provider("SHA256", 8), key, bytes)
     }
 
     static Random(size) {
         LicenseLibraries.Load()
         bytes := Buffer(size)
-        LicenseCrypto._Check(DllCall("bcrypt\BCryptGenRandom", "Ptr", 0, "Ptr", bytes, "UInt", size, "UInt", 2, "UInt"))
+        this._Check(DllCall("bcrypt\BCryptGenRandom", "Ptr", 0, "Ptr", bytes.Ptr, "UInt", size, "UInt", 2, "UInt"))
         return bytes
     }
 
     ; A handle of the point (x, y) of P-256, 32 bytes each.
     static PublicKey(x, y) {
         head := Buffer(8)
-        NumPut("UInt", 0x31534345, "UInt", 32, head)      ; BCRYPT_ECDSA_PUBLIC_P256_MAGIC: "ECS1"
+        ; BCRYPT_ECDSA_PUBLIC_P256_MAGIC: "ECS1"
+        NumPut("UInt", 0x31534345, head.Ptr, 0)
+        NumPut("UInt", 32, head.Ptr, 4)
         blob := LicenseBytes.Joined(LicenseBytes.Joined(head, x), y)
         handle := 0
-        LicenseCrypto._Check(DllCall("bcrypt\BCryptImportKeyPair", "Ptr", LicenseCrypto._Provider("ECDSA_P256", 0),
-            "Ptr", 0, "Str", "ECCPUBLICBLOB", "Ptr*", &handle, "Ptr", blob, "UInt", blob.Size, "UInt", 0, "UInt"))
+        this._Check(DllCall("bcrypt\BCryptImportKeyPair", "Ptr", this._Provider("ECDSA_P256", 0), "Ptr", 0
+            , "Str", "ECCPUBLICBLOB", "Ptr*", &handle, "Ptr", blob.Ptr, "UInt", blob.Size, "UInt", 0, "UInt"))
         return handle
     }
 
-    ; Whether r and s, 32 bytes each in `signature`, sign the hash.
+    ; Whether `signature`, r and s of 32 bytes each, is valid for the hash.
     static Verifies(handle, hash, signature) {
-        return !DllCall("bcrypt\BCryptVerifySignature", "Ptr", handle, "Ptr", 0, "Ptr", hash, "UInt", hash.Size,
-            "Ptr", signature, "UInt", signature.Size, "UInt", 0, "UInt")
+        return !DllCall("bcrypt\BCryptVerifySignature", "Ptr", handle, "Ptr", 0, "Ptr", hash.Ptr, "UInt", hash.Size
+            , "Ptr", signature.Ptr, "UInt", signature.Size, "UInt", 0, "UInt")
     }
 
     static _Hashed(provider, key, bytes) {
         handle := 0, hash := Buffer(32)
-        secret := key ? key.Ptr : 0, size := key ? key.Size : 0
-        LicenseCrypto._Check(DllCall("bcrypt\BCryptCreateHash", "Ptr", provider, "Ptr*", &handle, "Ptr", 0, "UInt", 0,
-            "Ptr", secret, "UInt", size, "UInt", 0, "UInt"))
-        status := DllCall("bcrypt\BCryptHashData", "Ptr", handle, "Ptr", bytes, "UInt", bytes.Size, "UInt", 0, "UInt")
-            || DllCall("bcrypt\BCryptFinishHash", "Ptr", handle, "Ptr", hash, "UInt", 32, "UInt", 0, "UInt")
+        this._Check(DllCall("bcrypt\BCryptCreateHash", "Ptr", provider, "Ptr*", &handle, "Ptr", 0, "UInt", 0
+            , "Ptr", key ? key.Ptr : 0, "UInt", key ? key.Size : 0, "UInt", 0, "UInt"))
+        status := DllCall("bcrypt\BCryptHashData", "Ptr", handle, "Ptr", bytes.Ptr, "UInt", bytes.Size, "UInt", 0
+            , "UInt")
+        if (!status)
+            status := DllCall("bcrypt\BCryptFinishHash", "Ptr", handle, "Ptr", hash.Ptr, "UInt", 32, "UInt", 0, "UInt")
         DllCall("bcrypt\BCryptDestroyHash", "Ptr", handle)
-        LicenseCrypto._Check(status)
+        this._Check(status)
         return hash
     }
 
     static _Provider(algorithm, flags) {
         LicenseLibraries.Load()
-        name := algorithm " " flags
-        if !LicenseCrypto._Providers.Has(name) {
+        name := algorithm . " " . flags
+        if (!LicenseCrypto._Providers.Has(name)) {
             handle := 0
-            LicenseCrypto._Check(DllCall("bcrypt\BCryptOpenAlgorithmProvider", "Ptr*", &handle, "Str", algorithm,
-                "Ptr", 0, "UInt", flags, "UInt"))
+            this._Check(DllCall("bcrypt\BCryptOpenAlgorithmProvider", "Ptr*", &handle, "Str", algorithm, "Ptr", 0
+                , "UInt", flags, "UInt"))
             LicenseCrypto._Providers[name] := handle
         }
         return LicenseCrypto._Providers[name]
     }
 
     static _Check(status) {
-        if status
+        if (status) {
             throw OSError(status, -2, "License: CNG")
+        }
     }
 }
 
-; The libraries of Windows that are called by name here, loaded from Windows' own folder before the first call: one of
-; the same name that somebody laid beside the program is never looked for. They stay loaded, and so their handles hold.
+; The libraries of Windows that are called by name here, loaded from Windows' own folder before the first call: a
+; planted library of the same name beside the program is never looked for. They stay loaded, so that their handles stay
+; valid.
 class LicenseLibraries {
+    static _IsLoaded := false
+
     static Load() {
-        static isLoaded := LicenseLibraries._LoadAll()
+        if (!LicenseLibraries._IsLoaded)
+            LicenseLibraries._IsLoaded := this._LoadAll()
     }
 
     static _LoadAll() {
         folder := Buffer(520, 0)
-        DllCall("GetSystemDirectory", "Ptr", folder, "UInt", 260)
-        for name in ["bcrypt", "crypt32", "winhttp"] {
-            path := StrGet(folder, "UTF-16") "\" name ".dll"
-            ; What they load in their turn comes from there too; 8 is for a Windows 7 that does not know 0x800.
-            if !DllCall("LoadLibraryEx", "Str", path, "Ptr", 0, "UInt", 0x800, "Ptr")
-                && !DllCall("LoadLibraryEx", "Str", path, "Ptr", 0, "UInt", 8, "Ptr")
-                throw OSError(A_LastError, -1, "License: " name)
+        DllCall("GetSystemDirectory", "Ptr", folder.Ptr, "UInt", 260)
+        for index, name in ["bcrypt", "crypt32", "winhttp"] {
+            path := StrGet(folder.Ptr, "UTF-16") . "\" . name . ".dll"
+            ; With 0x800 their own dependencies come from there too; 8 is for a Windows 7 without that flag.
+            if (!DllCall("LoadLibraryEx", "Str", path, "Ptr", 0, "UInt", 0x800, "Ptr")
+                && !DllCall("LoadLibraryEx", "Str", path, "Ptr", 0, "UInt", 8, "Ptr")) {
+                throw OSError(A_LastError, -1, "License: " . name)
+            }
         }
         return true
     }
@@ -1379,67 +1444,70 @@ class LicenseLibraries {
 
 class LicenseBytes {
     static Utf8(text) {
-        bytes := Buffer(StrPut(text, "UTF-8"))
-        StrPut(text, bytes, "UTF-8")
-        bytes.Size -= 1
+        size := StrPut(text, "UTF-8")
+        bytes := Buffer(size)
+        StrPut(text, bytes.Ptr, size, "UTF-8")
+        bytes.Size := size - 1
         return bytes
     }
 
     ; Throws LicenseRefused for what is not UTF-8, and for a NUL, which no JSON may hold.
     static FromUtf8(bytes) {
-        if !bytes.Size
+        if (!bytes.Size)
             return ""
-        length := DllCall("MultiByteToWideChar", "UInt", 65001, "UInt", 8, "Ptr", bytes.Ptr, "Int", bytes.Size,
-            "Ptr", 0, "Int", 0)
+        length := DllCall("MultiByteToWideChar", "UInt", 65001, "UInt", 8, "Ptr", bytes.Ptr, "Int", bytes.Size
+            , "Ptr", 0, "Int", 0)
         wide := Buffer(2 * length + 2, 0)
-        DllCall("MultiByteToWideChar", "UInt", 65001, "UInt", 8, "Ptr", bytes.Ptr, "Int", bytes.Size, "Ptr", wide,
-            "Int", length)
-        text := StrGet(wide, "UTF-16")
-        if !length || StrLen(text) != length
-            throw LicenseRefused("json")
+        DllCall("MultiByteToWideChar", "UInt", 65001, "UInt", 8, "Ptr", bytes.Ptr, "Int", bytes.Size, "Ptr", wide.Ptr
+            , "Int", length)
+        text := StrGet(wide.Ptr, "UTF-16")
+        if (!length || StrLen(text) != length)
+            throw LicenseRefused.Because("json")
         return text
     }
 
     static Joined(one, two) {
         both := Buffer(one.Size + two.Size)
-        DllCall("RtlMoveMemory", "Ptr", both, "Ptr", one, "Ptr", one.Size)
-        DllCall("RtlMoveMemory", "Ptr", both.Ptr + one.Size, "Ptr", two, "Ptr", two.Size)
+        DllCall("RtlMoveMemory", "Ptr", both.Ptr, "Ptr", one.Ptr, "Ptr", one.Size)
+        DllCall("RtlMoveMemory", "Ptr", both.Ptr + one.Size, "Ptr", two.Ptr, "Ptr", two.Size)
         return both
     }
 
     static Base64(bytes) {
         LicenseLibraries.Load()
         size := 0
-        DllCall("crypt32\CryptBinaryToString", "Ptr", bytes, "UInt", bytes.Size, "UInt", 0x40000001, "Ptr", 0,
-            "UInt*", &size)
-        text := Buffer(2 * size)
-        DllCall("crypt32\CryptBinaryToString", "Ptr", bytes, "UInt", bytes.Size, "UInt", 0x40000001, "Ptr", text,
-            "UInt*", &size)
-        return StrGet(text, "UTF-16")
+        DllCall("crypt32\CryptBinaryToString", "Ptr", bytes.Ptr, "UInt", bytes.Size, "UInt", 0x40000001, "Ptr", 0
+            , "UInt*", &size)
+        text := Buffer(2 * size, 0)
+        DllCall("crypt32\CryptBinaryToString", "Ptr", bytes.Ptr, "UInt", bytes.Size, "UInt", 0x40000001
+            , "Ptr", text.Ptr, "UInt*", &size)
+        return StrGet(text.Ptr, "UTF-16")
     }
 
     static Base64Url(bytes) {
-        return RTrim(StrReplace(StrReplace(LicenseBytes.Base64(bytes), "+", "-"), "/", "_"), "=")
+        return RTrim(StrReplace(StrReplace(this.Base64(bytes), "+", "-"), "/", "_"), "=")
     }
 
     ; Strict: only the alphabet, no padding, no impossible length, no unused bits that are not zero; else "".
     static FromBase64Url(text) {
-        if !RegExMatch(text, "^[A-Za-z0-9_-]*+\z") || Mod(StrLen(text), 4) = 1
+        if (!RegExMatch(text, "^[A-Za-z0-9_-]*+\z") || Mod(StrLen(text), 4) = 1)
             return ""
-        last := SubStr(text, -1), unused := Mod(StrLen(text), 4)
-        if unused && !InStr(unused = 2 ? "AQgw" : "AEIMQUYcgkosw048", last, true)
+        last := SubStr(text, StrLen(text)), unused := Mod(StrLen(text), 4)
+        if (unused && !InStr(unused = 2 ? "AQgw" : "AEIMQUYcgkosw048", last, true))
             return ""
         bytes := Buffer(StrLen(text) * 3 // 4)
-        return text == "" ? bytes : LicenseBytes.FromBase64(StrReplace(StrReplace(text, "-", "+"), "_", "/"), bytes)
+        if (text == "")
+            return bytes
+        return this.FromBase64(StrReplace(StrReplace(text, "-", "+"), "_", "/"), bytes)
     }
 
-    ; The bytes of a base64 text, in a Buffer that is large enough; "" for a text that is none.
+    ; The bytes of a base64 text, written to `bytes`, which has to be large enough; "" where the text is not base64.
     static FromBase64(text, bytes) {
         LicenseLibraries.Load()
         size := bytes.Size
-        padded := text SubStr("===", 1, Mod(4 - Mod(StrLen(text), 4), 4))
-        if !DllCall("crypt32\CryptStringToBinary", "Str", padded, "UInt", 0, "UInt", 1, "Ptr", bytes, "UInt*", &size,
-            "Ptr", 0, "Ptr", 0)
+        padded := text . SubStr("===", 1, Mod(4 - Mod(StrLen(text), 4), 4))
+        if (!DllCall("crypt32\CryptStringToBinary", "Str", padded, "UInt", 0, "UInt", 1, "Ptr", bytes.Ptr
+            , "UInt*", &size, "Ptr", 0, "Ptr", 0))
             return ""
         bytes.Size := size
         return bytes
@@ -1449,57 +1517,59 @@ class LicenseBytes {
 
 ; == 8. What is kept ===================================================================================================
 
-; The offline token, this machine's name and the floors: the highest times that were seen, `signed` by a server and on
-; this machine's own clock, in two places. All of it under DPAPI, which only this user can open. clients/ahk/README.md
-; describes the formats. What is kept is a hint: it is believed only as far as it can be verified.
+; The files: the offline token, this machine's fingerprint, and the floors (the highest times seen, `signed` by a server
+; and on this machine's own `clock`), which are in the registry as well. All are encrypted by DPAPI for this Windows
+; user. clients/ahk/README.md describes the formats. What is read is trusted only as far as it can be verified.
 class LicenseStore {
     __New(folder, registry, product, keyHash) {
         name := RegExReplace(product, "[^A-Za-z0-9._-]", "_")
         this.folder := folder, this.product := product, this.keyHash := keyHash
-        this.tokenFile := folder "\" name "-" SubStr(keyHash, 1, 16) ".token"
-        this.floorFile := folder "\" name ".floor"
-        this.machineFile := folder "\" name ".machine"
-        this.floorKey := registry "\" name
+        this.tokenFile := folder . "\" . name . "-" . SubStr(keyHash, 1, 16) . ".token"
+        this.floorFile := folder . "\" . name . ".floor"
+        this.machineFile := folder . "\" . name . ".machine"
+        this.floorKey := registry . "\" . name
     }
 
-    ; The saved token as it came; "" for none. One that cannot be read is "damaged", which no verifier accepts.
+    ; The saved token; "" for none. One that cannot be read is "damaged", which no verifier accepts.
     Token() {
-        if !FileExist(this.tokenFile)
+        if (!FileExist(this.tokenFile))
             return ""
         token := LicenseJson.TextOf(this._Read(this.tokenFile), "token")
         return token == "" ? "damaged" : token
     }
 
     SaveToken(token, fingerprint, server) {
-        this._Write(this.tokenFile, '{"format":1,"product":' LicenseJson.Quoted(this.product) ',"kh":"' this.keyHash
-            . '","fp":"' fingerprint '","server":' LicenseJson.Quoted(server) ',"token":' LicenseJson.Quoted(token) "}")
+        this._Write(this.tokenFile, '{"format":1,"product":' . LicenseJson.Quoted(this.product) . ',"kh":"'
+            . this.keyHash . '","fp":"' . fingerprint . '","server":' . LicenseJson.Quoted(server)
+            . ',"token":' . LicenseJson.Quoted(token) . "}")
     }
 
     DeleteToken() {
         DllCall("DeleteFile", "Str", this.tokenFile)
     }
 
-    ; The time that a clock must not be far below: the higher of the two floors; "" where neither place holds one.
+    ; The time that a clock must not be far below: the higher of the two floors; "" where there is none.
     Floor() {
         floors := this._Floors()
-        return LicenseStore._Higher(floors.signed, floors.clock)
+        return this._Higher(floors.signed, floors.clock)
     }
 
-    ; A verdict on a call just made was signed at `signed`, while this machine's clock said `clock`. Its nonce proves
-    ; that this is the time now: a floor that lies above it came from a clock that was wrong.
+    ; Sets the floors after a verdict, signed at `signed` while this machine's clock showed `clock`. Its nonce proves
+    ; that it is fresh, so a floor well above `signed` came from a server whose clock was wrong.
     SettleFloors(signed, clock) {
         before := this._Floors().signed
         keeps := before != "" && signed < before && before <= signed + LicenseTokens.Leeway
         this._KeepFloors({signed: keeps ? before : signed, clock: clock})
     }
 
-    ; The saved token was used at `clock`: a clock that is set back later does not prolong it.
+    ; Raises the floor of this machine's clock when the saved token is used, so that a clock set back later does not
+    ; prolong it.
     RaiseLocalFloor(clock) {
         floors := this._Floors()
-        this._KeepFloors({signed: floors.signed, clock: LicenseStore._Higher(floors.clock, clock)})
+        this._KeepFloors({signed: floors.signed, clock: this._Higher(floors.clock, clock)})
     }
 
-    ; The parts of this machine as they were when it got its name: {fingerprint, parts}, or "".
+    ; The saved fingerprint and the parts of this machine that it was made of: {fingerprint, parts}, or "".
     Machine() {
         kept := this._Read(this.machineFile)
         parts := StrSplit(LicenseJson.TextOf(kept, "parts"), " ")
@@ -1507,177 +1577,186 @@ class LicenseStore {
     }
 
     SaveMachine(fingerprint, parts) {
-        list := parts[1] " " parts[2] " " parts[3]
-        this._Write(this.machineFile, '{"format":1,"fp":"' fingerprint '","parts":"' list '"}')
+        list := parts[1] . " " . parts[2] . " " . parts[3]
+        this._Write(this.machineFile, '{"format":1,"fp":"' . fingerprint . '","parts":"' . list . '"}')
     }
 
-    ; Of each kind the higher one of the two places; "" for none.
+    ; Both floors, each the higher of file and registry; "" for none.
     _Floors() {
         one := this._FloorsInFile(), two := this._FloorsInRegistry()
-        return {signed: LicenseStore._Higher(one.signed, two.signed), clock: LicenseStore._Higher(one.clock, two.clock)}
+        return {signed: this._Higher(one.signed, two.signed), clock: this._Higher(one.clock, two.clock)}
     }
 
-    ; Writes both places, where they are lost, damaged or hold anything else.
+    ; Writes the floors to file and registry, where these are missing, damaged or different.
     _KeepFloors(floors) {
-        json := LicenseStore._JsonOf(floors)
-        if !LicenseText.Same(LicenseStore._JsonOf(this._FloorsInFile()), json)
+        json := this._JsonOf(floors)
+        if (!LicenseText.Same(this._JsonOf(this._FloorsInFile()), json))
             this._Write(this.floorFile, json)
-        if LicenseText.Same(LicenseStore._JsonOf(this._FloorsInRegistry()), json)
+        if (LicenseText.Same(this._JsonOf(this._FloorsInRegistry()), json))
             return
-        sealed := LicenseStore._Sealed(LicenseBytes.Utf8(json))
-        try
-            RegWrite(LicenseBytes.Base64(sealed), "REG_SZ", this.floorKey, "floor")
+        sealed := this._Dpapi("CryptProtectData", LicenseBytes.Utf8(json))
+        LicenseRegistry.Write(this.floorKey, "floor", LicenseBytes.Base64(sealed))
     }
 
-    static _JsonOf(floors) {
-        return '{"format":1,"floor":' (floors.signed == "" ? "null" : floors.signed) ',"local":'
-            . (floors.clock == "" ? "null" : floors.clock) "}"
+    _JsonOf(floors) {
+        return '{"format":1,"floor":' . (floors.signed == "" ? "null" : floors.signed) . ',"local":'
+            . (floors.clock == "" ? "null" : floors.clock) . "}"
     }
 
     _FloorsInFile() {
-        return LicenseStore._FloorsIn(this._Read(this.floorFile))
+        return this._FloorsIn(this._Read(this.floorFile))
     }
 
     _FloorsInRegistry() {
-        text := RegRead(this.floorKey, "floor", "")
+        text := LicenseRegistry.Read(this.floorKey, "floor")
         sealed := text == "" ? "" : LicenseBytes.FromBase64(text, Buffer(StrLen(text)))
-        return LicenseStore._FloorsIn(LicenseJson.Members(sealed ? LicenseStore._Opened(sealed) : Buffer(0)))
+        opened := this._Dpapi("CryptUnprotectData", sealed ? sealed : Buffer(0))
+        return this._FloorsIn(LicenseJson.Members(opened))
     }
 
-    static _FloorsIn(members) {
+    _FloorsIn(members) {
         signed := LicenseJson.NumberOf(members, "floor"), clock := LicenseJson.NumberOf(members, "local")
         return {signed: signed != "" && signed >= 0 ? signed : "", clock: clock != "" && clock >= 0 ? clock : ""}
     }
 
     ; "" is lower than any number.
-    static _Higher(one, two) {
-        return one == "" ? two : two == "" ? one : Max(one, two)
+    _Higher(one, two) {
+        return one == "" ? two : two == "" ? one : one > two ? one : two
     }
 
-    ; The object in a file; an empty one where there is none.
+    ; The object in a file; an empty one where it cannot be read.
     _Read(path) {
-        return LicenseJson.Members(LicenseStore._Opened(LicenseFiles.Read(path)))
+        return LicenseJson.Members(this._Dpapi("CryptUnprotectData", LicenseFiles.Read(path)))
     }
 
-    ; Replaces the file, whole or not at all. A disk that refuses changes no verdict. Two copies of a script keep the
-    ; same files: each writes to a name of its own first.
+    ; Replaces a file atomically. A write that fails changes no verdict. Two copies of a script may write the same file,
+    ; so each writes under a name of its own first.
     _Write(path, json) {
-        sealed := LicenseStore._Sealed(LicenseBytes.Utf8(json))
-        made := path "." DllCall("GetCurrentProcessId", "UInt") ".new"
+        sealed := this._Dpapi("CryptProtectData", LicenseBytes.Utf8(json))
+        made := path . "." . DllCall("GetCurrentProcessId", "UInt") . ".new"
         try DirCreate(this.folder)
-        if !sealed.Size || !LicenseFiles.Write(made, sealed) || !LicenseFiles.Move(made, path)
+        if (!sealed.Size || !LicenseFiles.Write(made, sealed) || !LicenseFiles.Move(made, path))
             DllCall("DeleteFile", "Str", made)
     }
 
-    static _Sealed(bytes) {
-        return LicenseStore._Dpapi("CryptProtectData", bytes)
-    }
-
-    static _Opened(bytes) {
-        return LicenseStore._Dpapi("CryptUnprotectData", bytes)
-    }
-
-    ; An empty Buffer where DPAPI refuses.
-    static _Dpapi(function, bytes) {
+    ; Encrypts or decrypts bytes; none where DPAPI fails.
+    _Dpapi(function, bytes) {
         LicenseLibraries.Load()
         given := Buffer(2 * A_PtrSize, 0), made := Buffer(2 * A_PtrSize, 0)
-        NumPut("UInt", bytes.Size, given), NumPut("Ptr", bytes.Ptr, given, A_PtrSize)
-        if !bytes.Size || !DllCall("crypt32\" function, "Ptr", given, "Ptr", 0, "Ptr", 0, "Ptr", 0, "Ptr", 0, "UInt", 1,
-            "Ptr", made)
+        NumPut("UInt", bytes.Size, given.Ptr, 0)
+        NumPut("Ptr", bytes.Ptr, given.Ptr, A_PtrSize)
+        if (!bytes.Size || !DllCall("crypt32\" . function, "Ptr", given.Ptr, "Ptr", 0, "Ptr", 0, "Ptr", 0, "Ptr", 0
+            , "UInt", 1, "Ptr", made.Ptr))
             return Buffer(0)
-        address := NumGet(made, A_PtrSize, "Ptr")
-        out := Buffer(NumGet(made, 0, "UInt"))
-        DllCall("RtlMoveMemory", "Ptr", out, "Ptr", address, "Ptr", out.Size)
+        address := NumGet(made.Ptr, A_PtrSize, "Ptr")
+        out := Buffer(NumGet(made.Ptr, 0, "UInt"))
+        DllCall("RtlMoveMemory", "Ptr", out.Ptr, "Ptr", address, "Ptr", out.Size)
         DllCall("LocalFree", "Ptr", address)
         return out
     }
 }
 
-; Files that hold nobody up: only a regular one is opened, never a pipe, a device, a directory or the target of a link
-; that somebody laid under its name. Of any other, and of one that another program keeps to itself, nothing is read, and
-; nothing is written to it.
+; File access that never blocks: only regular files are opened, never a pipe, a device, a directory or a link under the
+; file's name. Any of these, and a file that another program has locked, reads as empty and is not written to.
 class LicenseFiles {
     static _MaxSize := 1000000
     static _Denied := 0x410     ; attributes: a directory, a reparse point
 
     ; The bytes of a file; none where it cannot be read.
     static Read(path) {
-        handle := LicenseFiles._Open(path, 0x80000000, 3)           ; to read what is there
-        if !handle
+        handle := this._Open(path, 0x80000000, 3)           ; reads an existing file
+        if (!handle)
             return Buffer(0)
         size := 0, count := 0
         DllCall("GetFileSizeEx", "Ptr", handle, "Int64*", &size)
-        bytes := Buffer(size <= LicenseFiles._MaxSize ? size : 0)
-        if bytes.Size
-            DllCall("ReadFile", "Ptr", handle, "Ptr", bytes, "UInt", bytes.Size, "UInt*", &count, "Ptr", 0)
+        bytes := Buffer(size <= this._MaxSize ? size : 0)
+        if (bytes.Size)
+            DllCall("ReadFile", "Ptr", handle, "Ptr", bytes.Ptr, "UInt", bytes.Size, "UInt*", &count, "Ptr", 0)
         DllCall("CloseHandle", "Ptr", handle)
         return count = bytes.Size ? bytes : Buffer(0)
     }
 
-    ; Makes a file anew. Whether it is whole.
+    ; Writes a new file in place of an old one. Whether all of it was written.
     static Write(path, bytes) {
         DllCall("DeleteFile", "Str", path)
-        return LicenseFiles._Put(LicenseFiles._Open(path, 0x40000000, 1), bytes)    ; to write what was not there
+        return this._Put(this._Open(path, 0x40000000, 1), bytes)    ; creates the file
     }
 
-    ; Writes at the end of a file that may be there. Whether all of it was written.
+    ; Appends to a file, or makes it. Whether all of it was written.
     static Append(path, bytes) {
-        return LicenseFiles._Put(LicenseFiles._Open(path, 4, 4), bytes)
+        return this._Put(this._Open(path, 4, 4), bytes)
     }
 
-    ; In place of what is under the new name, unless that is a directory. Whether it was done.
+    ; Renames a file, in place of one under the new name, but not of a directory. Whether that succeeded.
     static Move(path, to) {
         return DllCall("MoveFileEx", "Str", path, "Str", to, "UInt", 1)
     }
 
-    ; A handle, or 0. Others may read, write and delete the file meanwhile. 0x300000: a link is opened itself, not what
-    ; it leads to, and a pipe does not learn who opens it.
+    ; A handle, or 0. Others may read, write and delete the file meanwhile. 0x300000: a link is opened itself and not
+    ; its target, and the server of a pipe cannot act as this user.
     static _Open(path, access, how) {
-        handle := DllCall("CreateFile", "Str", path, "UInt", access, "UInt", 7, "Ptr", 0, "UInt", how,
-            "UInt", 0x300000, "Ptr", 0, "Ptr")
-        if handle = -1
+        handle := DllCall("CreateFile", "Str", path, "UInt", access, "UInt", 7, "Ptr", 0, "UInt", how
+            , "UInt", 0x300000, "Ptr", 0, "Ptr")
+        if (handle = -1)
             return 0
         about := Buffer(52, 0)
-        if DllCall("GetFileType", "Ptr", handle, "UInt") = 1
-            && DllCall("GetFileInformationByHandle", "Ptr", handle, "Ptr", about)
-            && !(NumGet(about, 0, "UInt") & LicenseFiles._Denied)
+        if (DllCall("GetFileType", "Ptr", handle, "UInt") = 1
+            && DllCall("GetFileInformationByHandle", "Ptr", handle, "Ptr", about.Ptr)
+            && !(NumGet(about.Ptr, 0, "UInt") & this._Denied))
             return handle
         DllCall("CloseHandle", "Ptr", handle)
         return 0
     }
 
     static _Put(handle, bytes) {
-        if !handle
+        if (!handle)
             return false
         count := 0
-        DllCall("WriteFile", "Ptr", handle, "Ptr", bytes, "UInt", bytes.Size, "UInt*", &count, "Ptr", 0)
+        DllCall("WriteFile", "Ptr", handle, "Ptr", bytes.Ptr, "UInt", bytes.Size, "UInt*", &count, "Ptr", 0)
         DllCall("CloseHandle", "Ptr", handle)
         return count = bytes.Size
+    }
+}
+
+; Values of the registry as texts. `try`, because what fails here would otherwise throw in the caller's try block.
+class LicenseRegistry {
+    ; "" for a value that is not there.
+    static Read(key, name) {
+        return RegRead(key, name, "")
+    }
+
+    static Write(key, name, text) {
+        try RegWrite(text, "REG_SZ", key, name)
+    }
+
+    static Delete(key, name) {
+        try RegDelete(key, name)
     }
 }
 
 
 ; == 9. This machine ===================================================================================================
 
-; A name for this machine: the hash of three stable parts (the id of the Windows installation, the system volume, the
-; board) as they were when it got its name. It keeps it while the installation and one of the other two are the same: a
-; new volume or a new board does not change it. Another installation of Windows does, and so do both others, at once or
-; one after the other. Network cards, users and this script's folder are no part of it.
+; The fingerprint of this machine: the hash of three stable parts (the id of the Windows installation, the system
+; volume, the board) as they were when it was made. It stays the same while the installation and one of the other two
+; do: a new volume or a new board does not change it. Another installation of Windows changes it, and so do a new volume
+; and a new board together, at once or one after the other. Network cards, users and this script's folder are no part of
+; it.
 class LicenseMachine {
-    ; What is kept is believed only where it follows from parts that this machine has now; else it is made anew.
+    ; The saved fingerprint is used only where it is the hash of its parts and these match this machine; else a new one
+    ; is made.
     static Fingerprint(product, store) {
-        parts := LicenseMachine._Parts(product)
+        parts := this._Parts(product)
         kept := store.Machine()
-        if kept && LicenseText.Same(kept.fingerprint, LicenseMachine._Name(kept.parts))
-            && LicenseMachine._IsSame(kept.parts, parts)
+        if (kept && LicenseText.Same(kept.fingerprint, this._Name(kept.parts)) && this._IsSame(kept.parts, parts))
             return kept.fingerprint
-        fingerprint := LicenseMachine._Name(parts)
+        fingerprint := this._Name(parts)
         store.SaveMachine(fingerprint, parts)
         return fingerprint
     }
 
     static _Name(parts) {
-        return LicenseMachine._Hash(parts[1] parts[2] parts[3])
+        return this._Hash(parts[1] . parts[2] . parts[3])
     }
 
     static _IsSame(kept, parts) {
@@ -1688,20 +1767,18 @@ class LicenseMachine {
     ; Hashed together with the product, so that two vendors cannot compare their customers.
     static _Parts(product) {
         before := A_RegView
-        SetRegView(64)      ; where the id is, for a 32-bit AutoHotkey too
-        guid := RegRead("HKLM\SOFTWARE\Microsoft\Cryptography", "MachineGuid", "")
-        board := ""
-        for name in ["SystemManufacturer", "SystemProductName", "BaseBoardManufacturer", "BaseBoardProduct"]
-            board .= RegRead("HKLM\HARDWARE\DESCRIPTION\System\BIOS", name, "") "|"
+        SetRegView(64)      ; the id is in the 64-bit view only
+        guid := LicenseRegistry.Read("HKLM\SOFTWARE\Microsoft\Cryptography", "MachineGuid")
+        board := "", volume := ""
+        for index, name in ["SystemManufacturer", "SystemProductName", "BaseBoardManufacturer", "BaseBoardProduct"]
+            board .= LicenseRegistry.Read("HKLM\HARDWARE\DESCRIPTION\System\BIOS", name) . "|"
         SetRegView(before)
-        try
-            volume := DriveGetSerial(EnvGet("SystemDrive") "\")
-        catch Error
-            volume := ""
-        if guid == ""
+        drive := EnvGet("SystemDrive")
+        try volume := DriveGetSerial(drive . "\")
+        if (guid == "")
             throw Error("License: this Windows has no MachineGuid")
-        return [LicenseMachine._Hash(product "|guid|" StrLower(guid)), LicenseMachine._Hash(product "|volume|" volume),
-            LicenseMachine._Hash(product "|board|" board)]
+        return [this._Hash(product . "|guid|" . Format("{:L}", guid)), this._Hash(product . "|volume|" . volume)
+            , this._Hash(product . "|board|" . board)]
     }
 
     static _Hash(text) {
@@ -1712,9 +1789,9 @@ class LicenseMachine {
 
 ; == 10. Logs ==========================================================================================================
 
-; The three files of the guide, in %TEMP%: a line each time, "UTC time <tab> server <tab> reason". No key, ever.
+; The three log files, in %TEMP% by default: one line an event, "UTC time <tab> server <tab> reason". Never a key.
 class LicenseLogs {
-    static Limit := 1000000     ; bytes: a longer file is begun anew, the last one stays beside it as .old
+    static Limit := 1000000     ; bytes: a longer file is renamed to .old, in place of the last one
 
     __New(folder) {
         this.folder := folder
@@ -1730,18 +1807,19 @@ class LicenseLogs {
         this._Line("license_server_failover", now, server, reason)
     }
 
-    ; The saved token decided that the program may run.
+    ; No server decided, and the saved token permits the program to run.
     Offline(now, reason) {
         this._Line("license_offline_success", now, "offline", reason)
     }
 
     _Line(name, now, server, reason) {
-        path := this.folder "\" name
-        try {
-            if FileExist(path ".txt") && FileGetSize(path ".txt") > LicenseLogs.Limit
-                LicenseFiles.Move(path ".txt", path ".old")
-        }
-        LicenseFiles.Append(path ".txt", LicenseBytes.Utf8(LicenseTime.Iso(now) "`t" server "`t" reason "`n"))
+        path := this.folder . "\" . name
+        size := 0
+        try size := FileGetSize(path . ".txt")
+        if (size > LicenseLogs.Limit)
+            LicenseFiles.Move(path . ".txt", path . ".old")
+        line := LicenseTime.Iso(now) . "`t" . server . "`t" . reason . "`n"
+        LicenseFiles.Append(path . ".txt", LicenseBytes.Utf8(line))
     }
 }
 
@@ -1749,36 +1827,39 @@ class LicenseLogs {
 ; == 11. Text, keys and time ===========================================================================================
 
 class LicenseText {
-    ; Exactly the same, capitals too. The x keeps two texts that look like numbers from being compared as numbers.
+    ; Whether two texts are identical, case included. The x keeps texts that look like numbers from being compared as
+    ; such.
     static Same(one, two) {
-        return "x" one == "x" two
+        return "x" . one == "x" . two
     }
 
     static IsOneOf(text, list) {
-        for each in list
-            if LicenseText.Same(each, text)
+        for index, each in list
+            if (this.Same(each, text))
                 return true
         return false
     }
 
-    ; A setting that every server would refuse is refused here. The message does not show it: it may be the key.
+    ; The text, or an error for a setting that every server would refuse. The message does not show it: it may be the
+    ; key.
     static Checked(name, text, shortest, longest) {
-        if StrLen(text) < shortest || StrLen(text) > longest || RegExMatch(text, "[\x00-\x1F\x7F-\x9F]")
-            throw ValueError("License: " name " must be a text of " shortest " to " longest " characters")
+        if (StrLen(text) < shortest || StrLen(text) > longest || RegExMatch(text, "[\x00-\x1F\x7F-\x9F]"))
+            throw ValueError("License: " . name . " must be a text of " . shortest . " to " . longest . " characters")
         return text
     }
 
-    ; PEP 440, for the same reason: "1.2", "1.2.3rc1", "2024.1.post2".
+    ; The same for a version by PEP 440: "1.2", "1.2.3rc1", "2024.1.post2".
     static Version(text) {
-        if text != "" && !RegExMatch(text, "i)^v?(\d+!)?\d+(\.\d+)*([-_.]?(a|b|c|rc|alpha|beta|pre|preview)[-_.]?\d*)?"
-            . "(-\d+|[-_.]?(post|rev|r)[-_.]?\d*)?([-_.]?dev[-_.]?\d*)?(\+[a-z0-9]+([-_.][a-z0-9]+)*)?\z")
+        if (text != "" && !RegExMatch(text, "i)^v?(\d+!)?\d+(\.\d+)*([-_.]?(a|b|c|rc|alpha|beta|pre|preview)[-_.]?\d*)?"
+            . "(-\d+|[-_.]?(post|rev|r)[-_.]?\d*)?([-_.]?dev[-_.]?\d*)?(\+[a-z0-9]+([-_.][a-z0-9]+)*)?\z"))
             throw ValueError("License: version must be like 1.2 or 1.2.3rc1 (PEP 440)")
         return text
     }
 }
 
-; The one form of a license key, whatever mail, chat and word processors made of what is pasted. clients/ahk/README.md
-; says what it does; tests/vectors/keys.json has examples. The characters are hexadecimal, one or a range each.
+; The canonical form of a license key, whatever mail, chat and word processors did to the text that is pasted.
+; clients/ahk/README.md describes it; tests/vectors/keys.json has examples. The characters are hexadecimal, one or a
+; range each.
 class LicenseKey {
     ; Control characters, line and paragraph breaks, soft hyphens, zero-width and direction marks.
     static _Invisible := "1-1F 7F-9F AD 61C 180E 200B-200F 2028-202E 2060-2069 FEFF"
@@ -1786,30 +1867,32 @@ class LicenseKey {
     static _Quotes := "22 27 60 AB B4 BB 2018-201F 2039-203A 300C-300F 301D-301F FF02 FF07 FF40"
     static _Dashes := "2010-2015 2212 FE58 FE63 FF0D"
 
-    ; The license key that is meant by `text`. A key of the servers' own making is found in any letters, spacing and
-    ; dashes; any other keeps its own.
+    ; The canonical form of `text`. A key that the servers generated is recognised with any case, spaces and dashes; any
+    ; other key keeps its own.
     static Canonical(text) {
-        spaces := LicenseKey._Characters(LicenseKey._Spaces), quotes := LicenseKey._Characters(LicenseKey._Quotes)
-        shown := Trim(LicenseKey._Shown(text), spaces quotes)
-        plain := Trim(LicenseKey._Plain(shown, spaces), " ")
+        spaces := this._Characters(this._Spaces), quotes := this._Characters(this._Quotes)
+        shown := Trim(this._Shown(text), spaces . quotes)
+        plain := Trim(this._Plain(shown, spaces), " ")
         compact := RegExReplace(plain, "[ -]")
-        if !RegExMatch(compact, "^[0-9A-Za-z]{30}\z")      ; no capital of another alphabet's letter is one of ours
+        ; Before capitals are made: letters of other alphabets have ASCII capitals.
+        if (!RegExMatch(compact, "^[0-9A-Za-z]{30}\z"))
             return plain
-        ours := StrReplace(StrReplace(StrReplace(StrUpper(compact), "O", "0"), "I", "1"), "L", "1")
+        ours := StrReplace(StrReplace(StrReplace(Format("{:U}", compact), "O", "0"), "I", "1"), "L", "1")
         return InStr(ours, "U") ? plain : RTrim(RegExReplace(ours, ".{6}", "$0-"), "-")
     }
 
     static _Shown(text) {
-        shown := "", invisible := LicenseKey._Characters(LicenseKey._Invisible)
-        loop parse text
+        shown := "", invisible := this._Characters(this._Invisible)
+        Loop Parse, text
             shown .= InStr(invisible, A_LoopField, true) ? "" : A_LoopField
         return shown
     }
 
     ; Full-width forms, dashes and spaces as their ASCII characters.
     static _Plain(text, spaces) {
-        plain := "", dashes := LicenseKey._Characters(LicenseKey._Dashes)
-        loop parse text {
+        plain := "", dashes := this._Characters(this._Dashes)
+        Loop Parse, text
+        {
             code := Ord(A_LoopField)
             plain .= InStr(dashes, A_LoopField, true) ? "-" : InStr(spaces, A_LoopField, true) ? " "
                 : code >= 0xFF01 && code <= 0xFF5E ? Chr(code - 0xFEE0) : A_LoopField
@@ -1819,9 +1902,9 @@ class LicenseKey {
 
     static _Characters(codes) {
         characters := ""
-        for each in StrSplit(codes, " ") {
-            ends := StrSplit(each, "-"), first := Integer("0x" ends[1])
-            loop Integer("0x" ends[ends.Length]) - first + 1
+        for index, each in StrSplit(codes, " ") {
+            ends := StrSplit(each, "-"), first := "0x" . ends[1], last := "0x" . ends[ends.Length]
+            loop last - first + 1
                 characters .= Chr(first + A_Index - 1)
         }
         return characters
@@ -1834,9 +1917,14 @@ class LicenseTime {
         return DateDiff(A_NowUTC, "19700101000000", "Seconds")
     }
 
-    ; "2027-01-01T00:00:00Z"; "" for what no calendar holds.
+    ; Milliseconds since Windows was started.
+    static Ticks() {
+        return DllCall("GetTickCount64", "Int64")
+    }
+
+    ; "2027-01-01T00:00:00Z" for Unix seconds; "" for a time that is not from the years 1970 to 9999.
     static Iso(at) {
-        if at == "" || at < 0 || at > 253402300799
+        if (at == "" || at < 0 || at > 253402300799)
             return ""
         return FormatTime(DateAdd("19700101000000", at, "Seconds"), "yyyy-MM-ddTHH:mm:ssZ")
     }
