@@ -56,6 +56,11 @@ check: setup
 rooms: setup
 	@"$(PY)" -m tests.rooms $(ARGS)
 
+# Assembles clients/ahk/v1/License.ahk and v2/License.ahk from clients/ahk/src.
+.PHONY: clients
+clients: setup
+	@"$(PY)" clients/ahk/assemble.py $(ARGS)
+
 # Brings the ledger that DATABASE_URL names (none: the embedded one) to the newest schema.
 migrate: $(NODE)
 	@"$(PY)" -m flask db upgrade
