@@ -45,14 +45,14 @@ _COMMENT = re.compile(r"(?:(?<=\s)|^);.*")
 
 @dataclass
 class Method:
-    """One method, or under an empty name what a class states outside of its methods."""
+    """One method; under the bare name of a class, what the class has outside of its methods, such as constants."""
 
     parameters: list[str] = field(default_factory=list)
     texts: Counter[str] = field(default_factory=Counter)
 
 
 def methods_of(version: str, text: str) -> dict[str, Method]:
-    """By their names, `Class.Method`."""
+    """The methods of a License.ahk by their names, `Class.Method`."""
     methods: dict[str, Method] = {}
     name = current = ""
     for line in text.splitlines():
@@ -69,13 +69,14 @@ def methods_of(version: str, text: str) -> dict[str, Method]:
 
 
 def without_comment(version: str, line: str) -> str:
-    """Texts may hold a semicolon: they are looked at with a stand-in of the same length."""
+    """The code of a line. Texts may hold a semicolon, so the comment is looked for with stand-ins in their place."""
     shown = _TEXTS[version].sub(lambda found: "_" * len(found[0]), line)
     comment = _COMMENT.search(shown)
     return line[: comment.start()].rstrip() if comment else line
 
 
 def texts_in(version: str, code: str) -> Iterator[str]:
+    """The texts in a line of code, without quotes and without the option `O` that only AutoHotkey 1.1 needs."""
     for found in _TEXTS[version].finditer(code):
         text = found[1].replace('""', '"') if version == "v1" else found[1] or found[2] or ""
         yield re.sub(r"^O([a-zA-Z]*)\)", lambda options: f"{options[1]})" if options[1] else "", text)
