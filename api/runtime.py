@@ -10,13 +10,15 @@ import time
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy import select
+
 from api import logs
 from api.checks.isolated import Isolated
 from api.checks.recorder import Recorder
 from api.checks.unknown_keys import UnknownKeys
 from api.config.settings import Settings
 from api.ids import new_id
-from api.ledger import migrate, permitted_keys
+from api.ledger import migrate, permitted_keys, tables
 from api.ledger.database import Database, Terms
 from api.ledger.errors import LedgerBusy, LedgerContradicts, LedgerError
 from api.ledger.records import Ask
@@ -291,6 +293,7 @@ class Runtime:
         self.timekeeping.look()  # of one that is decided it asks nobody
         if told.clock is not None:
             self.clock.sample(told.clock, told.sent, told.received)
+        self.ledger_id = told.ledger_id or self.ledger_id
         self._adopt(permitted)
 
     def _ask(self) -> None:
@@ -299,8 +302,9 @@ class Runtime:
         self._asked_at = self.clock.monotonic()
         self.timekeeping.look()
         (self._probe if self._is_cut_off() else self.ledger).look_up([_NOBODY])  # samples the ledger's clock
-        permitted = self._permitted()
+        permitted, ledger_id = self._permitted()
         self._poll_failed = False
+        self.ledger_id = ledger_id or self.ledger_id
         self._adopt(permitted)
 
     def _isolated(self) -> Isolated:
@@ -321,10 +325,11 @@ class Runtime:
     def _is_cut_off(self) -> bool:
         return self.state.cut_off_since is not None
 
-    def _permitted(self) -> PermittedKeys:
+    def _permitted(self) -> tuple[PermittedKeys, str | None]:
+        """The keys that the ledger permits, and which ledger it is: another may have taken its place."""
         database = self.ledger.database
         with database.reading() as connection, database.guarded(connection, self.settings.ledger_budget):
-            return permitted_keys.load(connection)
+            return permitted_keys.load(connection), connection.scalar(select(tables.ledger.c.ledger_id))
 
     def _start_cut_off(self, error: LedgerError) -> None:
         """Without the ledger from the start: this node's own copy of it says which key signs, if it is young enough."""

@@ -54,13 +54,15 @@ class LedgerState(msgspec.Struct, frozen=True, kw_only=True):
     """What the ledger last answered the supervisor, so that no worker has to ask the same.
 
     `sent`, `received`: moments (monotonic) between which it was asked and `clock` was what its clock said, None for one
-    that has no clock of its own; `keys`: the signing keys that it permits, None before they were ever read.
+    that has no clock of its own; `keys`: the signing keys that it permits, None before they were ever read;
+    `ledger_id`: which ledger it is, None where it does not say.
     """
 
     sent: float
     received: float
     clock: float | None
     keys: PermittedKeys | None
+    ledger_id: str | None = None
 
 
 class NodeState(msgspec.Struct, frozen=True, kw_only=True):

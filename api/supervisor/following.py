@@ -120,7 +120,8 @@ class Copy:
             if self._looking.keys is not None:
                 self.permission.learn(self._looking.keys)
             self._head = (sent, glance.head)
-            self.ledger = LedgerState(sent=sent, received=received, clock=glance.at, keys=self._looking.keys)
+            keys, ledger_id = self._looking.keys, self._looking.ledger_id
+            self.ledger = LedgerState(sent=sent, received=received, clock=glance.at, keys=keys, ledger_id=ledger_id)
 
     def _stays(self, position: Position | None, glance: Glance, sent: float) -> bool:
         """Whether there is nothing to copy; then what was copied is all that there was at `sent`."""

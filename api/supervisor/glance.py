@@ -32,13 +32,14 @@ LEFT JOIN watch w ON w.id = 1
 _POSTGRES = f"""
 (SELECT json_build_array(h.seq, {_STANDS}, {_SHOWN},
     CASE WHEN w.looked_at = :looked_at THEN NULL ELSE json_build_array(w.since, w.until, w.looked_at) END,
-    CASE WHEN left(encode(sha256(convert_to(k.said, 'UTF8')), 'hex'), 32) = :keys_known THEN NULL ELSE k.said END
+    CASE WHEN left(encode(sha256(convert_to(k.said, 'UTF8')), 'hex'), 32) = :keys_known THEN NULL ELSE k.said END,
+    CASE WHEN l.ledger_id = :ledger_known THEN NULL ELSE l.ledger_id END
 ) {_FROM})
 """.format(is_same="IS NOT DISTINCT FROM", keys="json_agg(json_build_array(kid, status, jwk_json))::text")
 _NOW = "extract(epoch FROM clock_timestamp())::float8"
 _TAKES_WRITES = "current_setting('transaction_read_only') = 'off'"
 #: A file of this machine may say it all each time. It has no clock but this machine's.
-_SQLITE = f"SELECT h.seq, {_STANDS}, {_SHOWN}, w.since, w.until, w.looked_at, k.said {_FROM}".format(
+_SQLITE = f"SELECT h.seq, {_STANDS}, {_SHOWN}, w.since, w.until, w.looked_at, k.said, l.ledger_id {_FROM}".format(
     is_same="IS", keys="json_group_array(json_array(kid, status, jwk_json))"
 )
 
@@ -48,7 +49,8 @@ class Glance(msgspec.Struct, frozen=True):
 
     `stands`: whether the node's copy is where the log is; `last`: the leader's last look, None before there was one;
     `has_licenses`: whether it shows any;
-    `keys`: the permitted signing keys in JSON, None where they are those that were known.
+    `keys`: the permitted signing keys in JSON, `ledger_id`: which ledger it is; None where they are those that were
+    known.
     """
 
     at: float | None
@@ -57,6 +59,7 @@ class Glance(msgspec.Struct, frozen=True):
     has_licenses: bool
     last: watching.Look | None
     keys: str | None = None
+    ledger_id: str | None = None
 
     def watch(self, timeout: float, clock: Clock) -> Watch:
         """The span in which silence counts, for a node that answers by `clock`."""
@@ -69,6 +72,8 @@ class Looking:
     def __init__(self) -> None:
         #: The signing keys that the ledger permits, as last taken in; None before the first.
         self.keys: PermittedKeys | None = None
+        #: Which ledger it was at the last look; None before the first.
+        self.ledger_id: str | None = None
         self._keys_known = ""
         self._last: watching.Look | None = None
 
@@ -77,13 +82,14 @@ class Looking:
         names = ("ledger_id", "generation", "seq", "event_id")
         parameters = {name: None if position is None else getattr(position, name) for name in names}
         looked_at = None if self._last is None else self._last.looked_at
-        return _POSTGRES, parameters | {"keys_known": self._keys_known, "looked_at": looked_at}
+        known = {"keys_known": self._keys_known, "ledger_known": self.ledger_id, "looked_at": looked_at}
+        return _POSTGRES, parameters | known
 
     def heard(self, answer: Sequence[Any], now: float) -> Glance:
         """What the answer to that says, decoded, at `now` (ledger time)."""
-        head, stands, has_licenses, _, _, look, keys = answer
+        head, stands, has_licenses, _, _, look, keys, ledger_id = answer
         last = self._last if look is None else _last(*look)
-        return Glance(now, head or 0, bool(stands), bool(has_licenses), last, keys)
+        return Glance(now, head or 0, bool(stands), bool(has_licenses), last, keys, ledger_id)
 
     def look(self, connection: Connection, position: Position | None) -> Glance | None:
         """Asks by itself; None from a server that takes no writes, which may be of the time before its successor.
@@ -93,8 +99,8 @@ class Looking:
         question, parameters = self.ask(position)
         if connection.dialect.name == "sqlite":
             row = connection.execute(text(_SQLITE), parameters).one()
-            head, stands, has_licenses, _, _, since, until, looked_at, keys = row
-            return Glance(None, head or 0, bool(stands), bool(has_licenses), _last(since, until, looked_at), keys)
+            head, stands, has_licenses, _, _, since, until, looked_at, *told = row
+            return Glance(None, head or 0, bool(stands), bool(has_licenses), _last(since, until, looked_at), *told)
         statement = f"SELECT CASE WHEN {_TAKES_WRITES} THEN json_build_array({_NOW}, {question})::text END"
         said = connection.execute(text(statement), parameters).scalar()
         if said is None:
@@ -105,6 +111,7 @@ class Looking:
     def take(self, glance: Glance) -> None:
         """Takes in what it tells, so that it is not told again."""
         self._last = glance.last
+        self.ledger_id = glance.ledger_id or self.ledger_id
         if glance.keys is not None:
             self.keys = decoded(glance.keys)
             self._keys_known = hashlib.sha256(glance.keys.encode()).hexdigest()[:32]

@@ -9,8 +9,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psycopg2
 import pytest
 from filelock import FileLock
+from sqlalchemy import update
 
 from api.ledger import migrate, tables
 from api.ledger.database import Database
@@ -313,6 +315,56 @@ def test_a_running_node_whose_database_is_made_anew_denies_nobody(
         assert "has no licenses" in waits(node)
         assert node.call("usage", license["key"]).status == 503
         assert licenses_in(tmp_path) == 1
+
+
+def led(node: Node, key: str) -> str:
+    """Which ledger an answer to this key says that it is of, whatever it says."""
+    return str((node.call("validate", key).claims or {}).get("led"))
+
+
+@pytest.mark.parametrize("asked_by", ["supervisor", "worker"])
+def test_a_ledger_that_takes_anothers_place_under_a_running_node_is_named_in_what_is_signed(
+    node: Node, asked_by: str
+) -> None:
+    """It has the same licenses: a backup of the same vendor's, say, that was founded anew."""
+    license, new = seated(Admin(node)), str(uuid.uuid4())
+    if asked_by == "worker":
+        node.runtime._stop.set()  # its supervisor ends; the worker's own jobs go on
+    assert led(node, license["key"]) == rows(node.database, tables.ledger)[0]["ledger_id"]
+    with node.database.writing() as connection:
+        connection.execute(update(tables.ledger).values(ledger_id=new))
+    until(lambda: led(node, license["key"]) == new, "the new ledger's id", 60)
+    assert led(node, "nobody-has-this-key") == new
+
+
+def test_a_database_that_takes_anothers_name_under_a_running_node_is_named_in_what_is_signed(
+    server: PostgresServer, tmp_path: Path
+) -> None:
+    urls = [server.create_database(f"swapped_{uuid.uuid4().hex[:8]}") for _ in range(2)]
+    with running_node(urls[1], tmp_path / "b", **_BUDGET) as node:
+        there = seated(Admin(node))
+        new = led(node, there["key"])
+    with running_node(urls[0], tmp_path / "a", **_BUDGET) as node:
+        assert led(node, seated(Admin(node))["key"]) != new
+        one, two = (url.rsplit("/", 1)[1] for url in urls)
+        with contextlib.closing(psycopg2.connect(server.url())) as connection:
+            connection.autocommit = True
+            with connection.cursor() as cursor:
+                for name, renamed in ((one, f"{one}_old"), (two, one)):
+                    cursor.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+                    cursor.execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")
+                    until(lambda name=name: not sessions(cursor, name), "nobody is connected")
+                    cursor.execute(f"ALTER DATABASE {name} RENAME TO {renamed}")
+                    cursor.execute(f"ALTER DATABASE {renamed} ALLOW_CONNECTIONS true")
+        until(lambda: led(node, there["key"]) == new, "the new ledger's id", 60)
+        assert node.call("validate", there["key"], fingerprint="pc").code == "VALID"
+    for name in (f"{one}_old", one):
+        server.drop_database(name)
+
+
+def sessions(cursor: Any, name: str) -> int:
+    cursor.execute("SELECT count(*) FROM pg_stat_activity WHERE datname = %s", (name,))
+    return int(cursor.fetchone()[0])
 
 
 def test_adopting_needs_a_copy_or_a_name(ledger_url: str, tmp_path: Path) -> None:

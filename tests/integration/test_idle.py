@@ -24,7 +24,7 @@ from api.supervisor.duties.rows import put
 from api.supervisor.glance import Looking
 from tests.chaos.cluster.links import Link, network
 from tests.support.admin import Admin
-from tests.support.nodes import running_node
+from tests.support.nodes import rows, running_node
 from tests.support.processes import free_port, until
 from tests.support.wire import Overheard
 
@@ -145,6 +145,17 @@ def test_keys_are_told_once_and_again_when_anything_of_them_changes(database: Da
         connection.execute(tables.signing_keys.delete())
     look(looking, database)
     assert looking.keys.statuses == {}
+
+
+def test_which_ledger_it_is_is_said_once_and_again_when_another_takes_its_place(database: Database) -> None:
+    looking, (row,) = Looking(), rows(database, tables.ledger)
+    for id in (row["ledger_id"], "another"):
+        with database.writing() as connection:
+            connection.execute(update(tables.ledger).values(ledger_id=id))
+        assert look(looking, database).ledger_id == looking.ledger_id == id
+        again = look(looking, database)
+        assert again.ledger_id is None or database.is_sqlite
+        assert looking.ledger_id == id
 
 
 @pytest.mark.parametrize("until_", [1_764_000_000.125, float("inf")])

@@ -108,7 +108,7 @@ OWN = [
         (
             (
                 "api/licensing/merge.py",
-                "    return machine.created_at if machine.seat_at is None else machine.seat_at",
+                "    return moved if moved <= past.latest else min(machine.created_at, past.at)",
                 "    return 0.0",
             ),
         ),
