@@ -10,6 +10,7 @@ from sqlalchemy import Column, ColumnElement, Connection, Select, or_
 
 from api.admin import cursor as cursors
 from api.admin.kinds import Kind
+from api.checks.schemas import shown_name
 from api.problems import Malformed
 
 #: Makes a condition of a filter's text. Raises `ValueError`, saying what the text must be.
@@ -51,7 +52,7 @@ def contains(text: str, *columns: Column[Any]) -> ColumnElement[bool]:
 
 def _condition(name: str, text: str, known: Mapping[str, Filter]) -> ColumnElement[bool]:
     if name not in known:
-        raise Malformed(name, f"is not a filter of this list; it takes {', '.join(known)}")
+        raise Malformed(shown_name(name), f"is not a filter of this list; it takes {', '.join(known)}")
     if not 1 <= len(text) <= _LONGEST_FILTER or _UNPRINTABLE.search(text):
         raise Malformed(name, f"must be 1 to {_LONGEST_FILTER} characters, none of them a control character")
     try:

@@ -141,7 +141,7 @@ def parse(type: type[B], raw: bytes | Mapping[str, Any] | Body) -> B:
         body = _with_canonical_key(msgspec.json.decode(text, type=type))
         _check(sent(body))
     except (msgspec.MsgspecError, RecursionError, UnicodeError) as error:
-        fault = field_error(error)
+        fault = field_error(error, type.__struct_fields__)
         raise Malformed(fault.field, fault.detail) from error
     except FieldError as error:
         raise Malformed(error.field, error.detail) from error

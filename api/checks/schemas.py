@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import re
+from collections.abc import Iterable
 from typing import Annotated, Any, TypeVar
 
 import msgspec
@@ -29,8 +31,15 @@ Ttl = Annotated[int, msgspec.Meta(ge=-(2**53), le=2**53, description="Seconds; c
 
 _CLIENT_LIMIT = 1024
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{8,64}\Z")
-_PATH = re.compile(r" - at `(?:key in )?\$(.*?)`$")
+#: What comes before the path at a message's end; the last one, since a value that is repeated may hold another.
+_AT = " - at `"
+_PATH = re.compile(r"(?:key in )?\$\.?(.*)`")
 _QUOTED = re.compile(r"field `(.*?)`")
+#: How msgspec's messages begin that repeat what was sent: a member's name, and a value.
+_UNKNOWN, _ENUM = "Object contains unknown field `", "Invalid enum value"
+_BEGINNING, _LONGEST_GUESS = 3, 64
+#: Small letters and underscores: no key that is generated has neither digits nor capitals.
+_IDENTIFIER = re.compile(r"[a-z_]{1,32}")
 
 Body = TypeVar("Body", bound="ClientBody")
 
@@ -107,7 +116,7 @@ def parse_call(act: Act, raw: bytes) -> ClientBody:
     try:
         body = _DECODERS[act].decode(raw)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-        raise field_error(error) from error
+        raise field_error(error, BODIES[act].__struct_fields__) from error
     if body.client is not None and len(msgspec.json.encode(body.client)) > _CLIENT_LIMIT:
         raise FieldError("client", "is larger than 1 KiB")
     version = getattr(body, "version", None)
@@ -136,16 +145,38 @@ def is_request_id(text: str) -> bool:
     return _REQUEST_ID.match(text) is not None
 
 
-def field_error(error: Exception) -> FieldError:
-    """msgspec's message, with the field that it is about set apart."""
+def shown_name(name: str) -> str:
+    """The name of a member or parameter that we do not know, as an answer may repeat it.
+
+    People paste a license key where a name belongs. What may be one is shown by its beginning and its length; what is
+    too short for one, or is written as members are (`rules_json`), is not.
+    """
+    if len(name) < KEY_LENGTHS[0] or ("_" in name and _IDENTIFIER.fullmatch(name)):
+        return name
+    return f"{name[:_BEGINNING]}... ({len(name)} characters)"
+
+
+def unknown_name(name: str, known: Iterable[str]) -> FieldError:
+    """What to say of a name that is none of the `known`: the one that was probably meant."""
+    near = difflib.get_close_matches(name, known, 1, 0.8) if len(name) <= _LONGEST_GUESS else []
+    return FieldError(shown_name(name), f"is not known{f': is {near[0]} meant?' if near else ''}")
+
+
+def field_error(error: Exception, known: Iterable[str]) -> FieldError:
+    """msgspec's message, with the field that it is about set apart, and nothing in it that was sent.
+
+    `known`: the members that the body may have.
+    """
     if isinstance(error, RecursionError):
         return FieldError("$", "is nested too deeply")
     if not isinstance(error, msgspec.ValidationError):
         return FieldError("$", f"is not JSON: {error}")
     message = str(error)
-    path = _PATH.search(message)
-    detail = message if path is None else message[: path.start()]
-    inner = _QUOTED.search(detail)
-    parts = [] if path is None else [path.group(1).lstrip(".")]
-    field = ".".join(part for part in [*parts, inner.group(1) if inner else ""] if part)
+    if message.startswith(_UNKNOWN):
+        return unknown_name(message[len(_UNKNOWN) : -1], known)
+    detail, _, place = message.rpartition(_AT) if _AT in message else (message, "", "")
+    if detail.startswith(_ENUM):
+        detail = "is none of the values that it may have"
+    found = (_PATH.match(place), _QUOTED.search(detail))
+    field = ".".join(one.group(1) for one in found if one is not None and one.group(1))
     return FieldError(field or "$", detail[0].lower() + detail[1:])

@@ -20,7 +20,7 @@ from api.admin.kinds import Kind
 from api.admin.schemas import BODIES, Body, NodeActionBody, parse
 from api.admin.store import Resources
 from api.admin.token_store import Scope
-from api.checks.schemas import is_request_id
+from api.checks.schemas import is_request_id, shown_name
 from api.problems import Malformed, Problem
 from api.runtime import Runtime
 from api.stats import cluster
@@ -279,7 +279,7 @@ def _query(allowed: bool) -> dict[str, str]:
     """The query's parameters. Raises `Malformed` for one that is repeated, and for any where none is allowed."""
     for name, values in request.args.lists():
         if not allowed:
-            raise Malformed(name, "is not known: this call takes no query string")
+            raise Malformed(shown_name(name), "is not known: this call takes no query string")
         if len(values) > 1:
-            raise Malformed(name, "stands there more than once")
+            raise Malformed(shown_name(name), "stands there more than once")
     return request.args.to_dict()

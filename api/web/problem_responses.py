@@ -21,11 +21,16 @@ _HTTP_CODES = {404: "ROUTE_NOT_FOUND", 405: "METHOD_NOT_ALLOWED", 413: "BODY_TOO
 def register(app: Flask) -> None:
     """Makes `app` answer every exception as a problem."""
     app.register_error_handler(HTTPException, _from_http)
-    app.register_error_handler(Exception, lambda error: render(problem_of(error, request.path)))
+    app.register_error_handler(Exception, lambda error: render(problem_of(error, _route())))
+
+
+def _route() -> str:
+    """The route of the request, as it is written down: a path may have a license key in it, a log may not."""
+    return "" if request.url_rule is None else request.url_rule.rule
 
 
 def problem_of(error: BaseException, path: str) -> Problem:
-    """What to say where a call of `path` ended with `error`. What nobody expected is logged."""
+    """What to say where a call of the route `path` ended with `error`. What nobody expected is logged."""
     if isinstance(error, Problem):
         return error
     if isinstance(error, LedgerError):
