@@ -52,7 +52,7 @@ class Settings:
 
     Paths are absolute, durations are seconds, retention is whole days. `database_url` is as given, or names the
     SQLite file `db_path`; a `ledger_schema` is in it as well, so that whatever connects by it finds the tables there.
-    Secrets are masked in `repr`.
+    Secrets are masked in `repr`. `flask_env` `development` changes the defaults of the two settings of the log.
     """
 
     port: int
@@ -228,6 +228,8 @@ def _secrets(read: _Reader, places: _Places, host: hosting.Hosting) -> dict[str,
 
 
 def _assembled(read: _Reader, places: _Places, host: hosting.Hosting, secrets: dict[str, str]) -> Settings:
+    flask_env = read("FLASK_ENV", _WORD, "production")
+    developing = flask_env == "development"
     return Settings(
         port=read("PORT", values.whole(1, 65_535), 5000),
         host=read("HOST", _HOST, "0.0.0.0"),  # noqa: S104
@@ -258,9 +260,9 @@ def _assembled(read: _Reader, places: _Places, host: hosting.Hosting, secrets: d
         isolated_max_age=read("ISOLATED_MAX_AGE", values.duration(1, 365 * DAY), 7 * DAY),
         check_retention_days=read("CHECK_RETENTION_DAYS", values.whole(1, 36_500), 7),
         event_retention_days=read("EVENT_RETENTION_DAYS", values.whole(1, 36_500), 90),
-        log_level=read("LOG_LEVEL", values.log_level, "INFO"),
-        log_format=read("LOG_FORMAT", values.log_format, "json"),
-        flask_env=read("FLASK_ENV", _WORD, "production"),
+        log_level=read("LOG_LEVEL", values.log_level, "DEBUG" if developing else "INFO"),
+        log_format=read("LOG_FORMAT", values.log_format, "text" if developing else "json"),
+        flask_env=flask_env,
         disk=host.disk,
         platform=host.platform,
         demo=read("PROTECAO_DEMO", values.boolean, False),

@@ -26,6 +26,10 @@ class Trouble(Enum):
         "another node's process ({node}) has this node's DATA_DIR: this node answers and has no part in who leads; "
         "give each node a DATA_DIR of its own, or end the one that is not meant"
     )
+    PEER_UNSEEN = (
+        "PEER_URLS names {urls}, and no node that beats in this node's ledger has that NODE_URL: give all nodes the "
+        "same DATABASE_URL, and each its own NODE_URL"
+    )
     WALL_CLOCK = "this machine's wall clock is over {seconds} s {way} the ledger's, by which all answers go"
     READ_ONLY = "the ledger takes reads only ({reason}): this node answers from its own copy meanwhile"
     LEDGER = "the ledger cannot be used ({reason}): this node answers from its own copy meanwhile"

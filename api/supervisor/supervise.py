@@ -131,7 +131,8 @@ def supervise(
         jobs.every(_REMEMBER_EVERY_S, "remember", remembering.remember)
         proof = duties.run_on(jobs, settings, rest, supervisor, clock, queueing.evidence, lambda: copy.head_seen)
         jobs.every(_FORGET_EVERY_S, "forget machines", lambda: copy.forget_machines(clock.now()))
-        saying = _Saying(published, supervisor, copy, jobs, queueing, clock, proof)
+        peers = troubles.Peers(settings.peer_urls, clock.monotonic)
+        saying = _Saying(published, supervisor, copy, jobs, queueing, clock, proof, peers)
         if begun is not None:
             begun.set()
         supervisor.start()
@@ -292,10 +293,11 @@ class _Saying:
         queueing: Queueing,
         clock: Clock,
         proof: duties.Proof,
+        peers: troubles.Peers,
     ) -> None:
         self._published, self._supervisor, self._clock = published, supervisor, clock
         self._copy, self._jobs, self._queueing = copy, jobs, queueing
-        self._proof = proof
+        self._proof, self._peers = proof, peers
         self._troubles = troubles.Said()
         self._unwritten: str | None = None
         self._published_news: object = None
@@ -351,6 +353,7 @@ class _Saying:
 
     def _seen(self, status: Status) -> Iterator[str]:
         yield from troubles.of_the_cluster(status)
+        yield from self._peers.troubles(status.beats, ledger_reachable=status.ledger_reachable)
         yield from troubles.of_the_clock(self._clock)
         yield from troubles.of_the_ledger(self._copy.ledger_trouble)
         yield from troubles.of_the_copy(self._copy.trouble)

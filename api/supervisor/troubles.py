@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from api import logs
@@ -11,6 +11,7 @@ from api.node.clock import Clock, Dispute, timestamp
 from api.node.clock_judge import Belief
 from api.node.troubles import Trouble
 from failover import Status
+from failover.heartbeat import Beat
 from failover.queue import QueueStats
 from failover.replay import Held
 
@@ -18,6 +19,8 @@ _log = logs.get("supervision")
 
 #: By how much a machine's wall clock may be off before that is said, in seconds.
 CLOCK_OFF_S = 60.0
+#: For how many seconds after the start of a supervisor its peers may be starting as well.
+_PEERS_START_S = 60.0
 #: How full a queue is when that is said: there is still time.
 _NEARLY_FULL = 0.9
 
@@ -116,6 +119,24 @@ def of_what_was_set_aside(files: Iterable[Path]) -> Iterator[str]:
     """`files`: queues of other ledgers that this node was at before."""
     for file in files:
         yield Trouble.QUEUE_OF_ANOTHER_LEDGER(file=file.name)
+
+
+class Peers:
+    """The nodes that `PEER_URLS` names, held against the heartbeats: a peer with another ledger beats elsewhere."""
+
+    def __init__(self, urls: Sequence[str], monotonic: Callable[[], float]) -> None:
+        """`urls`: as the settings give them; none of them are missed before the peers have had time to start."""
+        self._urls, self._monotonic = urls, monotonic
+        self._expected_from = monotonic() + _PEERS_START_S
+
+    def troubles(self, beats: Sequence[Beat], *, ledger_reachable: bool) -> Iterator[str]:
+        """One sentence for all peers that have never beaten here; none while the ledger cannot be asked."""
+        if not self._urls or not ledger_reachable or self._monotonic() < self._expected_from:
+            return
+        beating = {beat.report.url.lower() for beat in beats if beat.report.url}
+        unseen = [url for url in self._urls if url.lower() not in beating]
+        if unseen:
+            yield Trouble.PEER_UNSEEN(urls=", ".join(unseen))
 
 
 class Said:

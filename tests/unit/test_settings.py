@@ -89,6 +89,15 @@ def test_every_setting_that_is_given_is_taken() -> None:
     assert (got.log_level, got.log_format, got.flask_env) == ("DEBUG", "text", "development")
 
 
+def test_development_changes_what_is_logged_by_default_and_nothing_else() -> None:
+    plain, developing = settings(), settings(FLASK_ENV="development")
+    assert (developing.log_level, developing.log_format) == ("DEBUG", "text")
+    assert dataclasses.replace(developing, log_level="INFO", log_format="json", flask_env="production") == plain
+    chosen = settings(FLASK_ENV="development", LOG_LEVEL="warning", LOG_FORMAT="json")
+    assert (chosen.log_level, chosen.log_format) == ("WARNING", "json")
+    assert (settings(FLASK_ENV="testing").log_level, settings(FLASK_ENV="testing").log_format) == ("INFO", "json")
+
+
 @pytest.mark.parametrize(
     ("text", "limit"),
     [("5/second", RateLimit(5, 1.0)), ("1/minute", RateLimit(1, 60.0)), ("9/hour", RateLimit(9, 3600))],
