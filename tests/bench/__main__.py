@@ -1,7 +1,7 @@
-"""`make bench`: prints the table and the targets; `--readme` writes them into README.md, `--quick` is a short run.
+"""`make bench`: prints the table and the targets; `--write` puts them into docs/benchmarks.md, `--quick` is a short run.
 
-`--only isolated` measures that part alone, to be looked at while one works on it. `--idle` measures what nodes cost
-that nobody asks, for some minutes; its `--write` goes into docs/operations.md, with a month on each plan.
+`--only isolated` measures that part alone, to be looked at while one works on it. `--idle` measures for some minutes
+what nodes cost that have no calls, with a month on each plan.
 """
 
 from __future__ import annotations
@@ -15,21 +15,18 @@ from tests.bench.report import BEGIN, END, IDLE_BEGIN, IDLE_END, render, write_b
 from tests.bench.run import PARTS, run, run_idle
 
 _ROOT = Path(__file__).resolve().parents[2]
-_README, _OPERATIONS = _ROOT / "README.md", _ROOT / "docs" / "operations.md"
+_PAGE = _ROOT / "docs" / "benchmarks.md"
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a short run: about a minute, and less to be trusted")
-    parser.add_argument("--readme", action="store_true", help="write the result into README.md, between its markers")
     parser.add_argument("--only", choices=PARTS, help="one part of the run")
-    parser.add_argument("--idle", action="store_true", help="what nodes cost that nobody asks: about seven minutes")
-    parser.add_argument("--write", action="store_true", help="with --idle: write the result into docs/operations.md")
+    parser.add_argument("--idle", action="store_true", help="what nodes cost without calls: about seven minutes")
+    parser.add_argument("--write", action="store_true", help="write the result into docs/benchmarks.md")
     options = parser.parse_args()
-    if options.only and options.readme:
-        parser.error("README.md has the whole of a run")
-    if options.write and not options.idle:
-        parser.error("--write is for --idle")
+    if options.only and options.write:
+        parser.error("docs/benchmarks.md has the whole of a run")
     plan = QUICK if options.quick else Plan()
     if options.idle:
         results = run_idle(plan)
@@ -37,10 +34,8 @@ def main() -> int:
     else:
         text = render(run(plan, [options.only] if options.only else PARTS))
     print(text)
-    if options.readme:
-        write_between(_README, BEGIN, END, text)
     if options.write:
-        write_between(_OPERATIONS, IDLE_BEGIN, IDLE_END, text)
+        write_between(_PAGE, *((IDLE_BEGIN, IDLE_END) if options.idle else (BEGIN, END)), text)
     return 0
 
 

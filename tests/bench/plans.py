@@ -1,6 +1,6 @@
 """What an idle cluster comes to in a month on the plans that cost nothing, from what was measured.
 
-What a host gives is as its own pages said in November 2026; `docs/operations.md` names them.
+What a host gives is as its own pages said in November 2026; `docs/benchmarks.md` names them.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from tests.bench.copying import Copying
 from tests.bench.cut_off import CutOff
 from tests.bench.idle import Idle
 from tests.bench.plan import Plan
-from tests.bench.report import BEGIN, END, render, targets, write_between
+from tests.bench.report import BEGIN, END, IDLE_BEGIN, IDLE_END, render, targets, write_between
 from tests.bench.run import SUBJECTS, Results, run, run_idle
 from tests.bench.sample import Sample
 
@@ -109,20 +109,25 @@ def test_one_event_that_is_not_in_the_ledger_is_a_target_missed() -> None:
     )
 
 
-def test_the_readme_keeps_all_but_what_is_between_the_markers(tmp_path: Path) -> None:
-    readme = tmp_path / "README.md"
-    readme.write_text(f"# Before\n{BEGIN}\nold\n{END}\nafter\n", encoding="utf-8")
-    write_between(readme, BEGIN, END, "new \\1\n")
-    write_between(readme, BEGIN, END, "newer \\1\n")
-    assert readme.read_text(encoding="utf-8") == f"# Before\n{BEGIN}\nnewer \\1\n{END}\nafter\n"
+def test_the_page_keeps_all_but_what_is_between_the_markers(tmp_path: Path) -> None:
+    page = tmp_path / "benchmarks.md"
+    page.write_text(f"# Before\n{BEGIN}\nold\n{END}\nafter\n", encoding="utf-8")
+    write_between(page, BEGIN, END, "new \\1\n")
+    write_between(page, BEGIN, END, "newer \\1\n")
+    assert page.read_text(encoding="utf-8") == f"# Before\n{BEGIN}\nnewer \\1\n{END}\nafter\n"
 
 
-def test_a_readme_without_markers_is_left_alone(tmp_path: Path) -> None:
-    readme = tmp_path / "README.md"
-    readme.write_text("# Before\n", encoding="utf-8")
-    with pytest.raises(ValueError, match=r"README\.md needs one"):
-        write_between(readme, BEGIN, END, "new\n")
-    assert readme.read_text(encoding="utf-8") == "# Before\n"
+def test_a_page_without_markers_is_left_alone(tmp_path: Path) -> None:
+    page = tmp_path / "benchmarks.md"
+    page.write_text("# Before\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"benchmarks\.md needs one"):
+        write_between(page, BEGIN, END, "new\n")
+    assert page.read_text(encoding="utf-8") == "# Before\n"
+
+
+def test_the_documentations_page_has_each_pair_of_markers_once() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "benchmarks.md").read_text(encoding="utf-8")
+    assert [page.count(marker) for marker in (BEGIN, END, IDLE_BEGIN, IDLE_END)] == [1, 1, 1, 1]
 
 
 def _made_up(ours: float) -> Results:

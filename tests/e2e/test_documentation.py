@@ -28,7 +28,7 @@ import license_client
 from api.signing import generate
 from tests.support.admin import Json
 from tests.support.cli import Cli
-from tests.support.nodes import PRODUCT, SHARED_SECRET, Node, Sold, environment, running_node, sell
+from tests.support.nodes import ADMIN_TOKEN, PRODUCT, SHARED_SECRET, Node, Sold, environment, running_node, sell
 from tests.support.pages import Block, blocks
 from tests.support.processes import ROOT, free_port
 from tests.support.wine import Wine
@@ -75,7 +75,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
 
 def make_targets(snippet: Block, stage: Stage) -> None:
     for line in snippet.text.splitlines():
-        command = line.partition("#")[0].split()
+        command = shlex.split(line, comments=True)
         assert command[0] == "make"
         done = subprocess.run([*command, "--dry-run", f"VENV={sys.prefix}"], cwd=ROOT, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
@@ -184,11 +184,41 @@ def known(cli: Cli, words: list[str]) -> str:
     return done.stdout
 
 
-def layout(snippet: Block, stage: Stage) -> None:
-    """Each folder that is named at the beginning of a line is there."""
-    named = re.findall(r"^(\w+)/", snippet.text, re.MULTILINE)
-    assert len(named) >= 5
-    assert all((ROOT / name).is_dir() for name in named)
+def every_member_of_an_answer(snippet: Block, stage: Stage) -> None:
+    """The contract's answer has the members that a node's has, no more and no fewer."""
+    _, _, told = stage.answer("activate", stage.key, fingerprint="every member")
+    same_members(json.loads(snippet.text), told)
+
+
+def every_member_of_stats(snippet: Block, stage: Stage) -> None:
+    """The same for `/stats`; of what `...` or an empty text stands for, only the name counts."""
+    answer = stage.node.http.get("/stats", headers={"Authorization": f"Bearer {ADMIN_TOKEN}"})
+    shown = snippet.text.replace("persistent|ephemeral|unknown", "")
+    same_members(json.loads(shown), json.loads(answer.data))
+
+
+def same_members(shown: Any, told: Any) -> None:
+    """Objects have the same names, all the way down; an empty object or list shows nothing of what is in it."""
+    if isinstance(shown, list) and isinstance(told, list) and shown and told:
+        same_members(shown[0], told[0])
+    elif isinstance(shown, dict) and isinstance(told, dict) and shown:
+        assert set(shown) == set(told)
+        for name, value in shown.items():
+            same_members(value, told[name])
+
+
+def contributors(snippet: Block, stage: Stage) -> None:
+    """Targets of make are there, and what pytest is pointed at is found by it."""
+    for line in snippet.text.splitlines():
+        words = shlex.split(line, comments=True)
+        if words[0] == "make":
+            make_targets(Block("", line), stage)
+            continue
+        assert words[:3] == [".venv/bin/python", "-m", "pytest"], line
+        found = subprocess.run(
+            [sys.executable, *words[1:], "--collect-only", "-q"], cwd=ROOT, capture_output=True, text=True
+        )
+        assert found.returncode == 0, found.stdout
 
 
 def ahk_loads(snippet: Block, stage: Stage) -> None:
@@ -234,10 +264,12 @@ _KILL_FEED, _SERVERS = "tests/integration/test_auto_failover.py", "tests/e2e/tes
 
 #: For each page the check of each snippet, in order. A test's name: it runs that snippet.
 CHECKS: dict[str, list[Check]] = {
-    "README.md": [
-        make_targets, drawing, request, answer, signing, pyjwt, joserfc, ahk_loads, flask_commands, layout,
-    ],
-    "docs/operations.md": [flask_commands, *[_SERVERS] * 4],
+    "README.md": [make_targets, drawing, ahk_loads, flask_commands],
+    "CONTRIBUTING.md": [contributors],
+    "docs/api.md": [request, answer, signing, pyjwt, joserfc],
+    "docs/architecture.md": [drawing],
+    "docs/contract.md": [every_member_of_an_answer, every_member_of_stats],
+    "docs/operations.md": [flask_commands, flask_commands, *[_SERVERS] * 4],
     "clients/ahk/README.md": [*[_AHK] * 7, client_in_short],
     "clients/python/README.md": [*[_PYTHON] * 10, errors_of_the_client, _PYTHON],
     "clients/python/TOKEN_STORE.md": [stored] * 3,
