@@ -1,3 +1,3 @@
-"""The release this node runs, as heartbeats, `/stats`, the OpenAPI document and pyproject.toml have it: the one place."""
+"""The release this node runs, for heartbeats, `/stats`, the OpenAPI document and pyproject.toml."""
 
 VERSION = "1.0.0"

@@ -1,4 +1,4 @@
-"""`make bench`: prints the table and the targets; `--write` puts them into docs/benchmarks.md, `--quick` is a short run.
+"""`make bench`: prints the table and the targets; `--write` puts them into docs/benchmarks.md, `--quick` is short.
 
 `--only isolated` measures that part alone, to be looked at while one works on it. `--idle` measures for some minutes
 what nodes cost that have no calls, with a month on each plan.
