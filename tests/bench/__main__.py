@@ -30,6 +30,7 @@ def main() -> int:
     plan = QUICK if options.quick else Plan()
     if options.idle:
         results = run_idle(plan)
+        assert results.idle is not None
         text = render(results) + "\n" + plans.month(results.idle)
     else:
         text = render(run(plan, [options.only] if options.only else PARTS))

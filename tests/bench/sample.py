@@ -57,7 +57,7 @@ def median(samples: list[Sample], name: str) -> float:
 
 def ratio(over: list[Sample], under: list[Sample], name: str = "rps") -> float:
     """The median of the rounds' ratios: what disturbs a round disturbs both sides of its ratio."""
-    return statistics.median(getattr(a, name) / getattr(b, name) for a, b in zip(over, under, strict=True))
+    return statistics.median(float(getattr(a, name) / getattr(b, name)) for a, b in zip(over, under, strict=True))
 
 
 def _sample(window: Window, server_s: float, postgres_s: float) -> Sample:

@@ -76,7 +76,7 @@ class Program(Cli):
     def run(self, *arguments: str, input: str | bytes = "") -> subprocess.CompletedProcess[str]:
         """One command to its end, whatever its exit status. No expected error may show a traceback."""
         raw = input.encode() if isinstance(input, str) else input
-        command, patience_s = [FLASK, *arguments], 4 * DEADLINE_S
+        command, patience_s = [str(FLASK), *arguments], 4 * DEADLINE_S
         done = subprocess.run(
             command, cwd=ROOT, env=self._environ(), input=raw, capture_output=True, timeout=patience_s
         )

@@ -77,7 +77,14 @@ class Member:
 
     def moves(self, action: str, to: str) -> Json:
         """`command`, asked again for as long as `to` has not said that it may lead; gives what it answers then."""
-        return until(lambda: (said := self.command(action, to))[0] == 200 and said[1], f"{action} to {to}")
+
+        def answered() -> Json | None:
+            status, body = self.command(action, to)
+            return body if status == 200 else None
+
+        answer = until(answered, f"{action} to {to}")
+        assert answer is not None
+        return answer
 
     @property
     def part(self) -> tuple[str, int]:

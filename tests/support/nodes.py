@@ -90,11 +90,13 @@ class Node:
         answer = self.send(act, body, request_id=request_id)
         if answer.claims is not None:
             sent_id = answer.claims.get("rid") if request_id is None else request_id
-            call = {"act": act, "nonce": nonce, "request_id": sent_id, "body": body, "key": key}
-            product = fields.get("product") if answer.body["license"] is None else answer.body["license"]["product"]
+            call: dict[str, Any] = {"act": act, "nonce": nonce, "request_id": sent_id, "body": body, "key": key}
+            call["product"] = (
+                fields.get("product") if answer.body["license"] is None else answer.body["license"]["product"]
+            )
             verifier = Verifier(self.jwks())
             verifier.verify_verdict(
-                answer.body["verdict"], **call, fingerprint=fields.get("fingerprint"), product=product, now=self.now()
+                answer.body["verdict"], **call, fingerprint=fields.get("fingerprint"), now=self.now()
             )
         return answer
 

@@ -48,7 +48,7 @@ def free_port() -> int:
 def is_running(process: psutil.Process) -> bool:
     """Whether it exists and is more than a zombie that nobody has reaped yet."""
     try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+        return bool(process.is_running()) and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
 

@@ -109,6 +109,7 @@ def said(server: PostgresServer, sql: str) -> Any:
         with connection.cursor() as cursor:
             for statement in sql.split("; "):
                 cursor.execute(statement)
-            return cursor.fetchone()[0] if cursor.description else None
+            row = cursor.fetchone() if cursor.description else None
+            return None if row is None else row[0]
     finally:
         connection.close()

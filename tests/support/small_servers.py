@@ -28,7 +28,7 @@ def small_app(env: dict[str, str] | None = None, **options: float) -> Iterator[S
 def parent(process: psutil.Process) -> int | None:
     """Its parent's id; None if it has just died."""
     with contextlib.suppress(psutil.NoSuchProcess):
-        return process.ppid()
+        return int(process.ppid())
     return None
 
 

@@ -19,7 +19,7 @@ import psutil
 from tests.chaos.cluster.machine import SmallDisk
 from tests.chaos.cluster.scene import Scene
 from tests.chaos.cluster.site import Host
-from tests.support.postgres import StopMode
+from tests.support.postgres import PostgresServer, StopMode
 from tests.support.processes import freeze
 
 _READY_S = 90.0
@@ -119,9 +119,15 @@ def stop_postgres(scene: Scene) -> None:
     scene.site.server.start()
 
 
+def _own(scene: Scene) -> PostgresServer:
+    """The server, which is this run's own: nobody else's is killed or frozen."""
+    assert isinstance(scene.site.server, PostgresServer)
+    return scene.site.server
+
+
 def kill_postgres(scene: Scene) -> None:
     scene.made()
-    scene.site.server.kill()
+    _own(scene).kill()
     scene.stay_without_database(3.0, 9.0)
     scene.site.server.start()
 
@@ -129,9 +135,9 @@ def kill_postgres(scene: Scene) -> None:
 def freeze_postgres(scene: Scene) -> None:
     """Its host still acknowledges, and nothing answers."""
     scene.made()
-    scene.site.server.freeze()
+    _own(scene).freeze()
     scene.stay_without_database(4.0, 9.0)
-    scene.site.server.thaw()
+    _own(scene).thaw()
 
 
 def stop_postgres_and_kill_primary(scene: Scene) -> None:

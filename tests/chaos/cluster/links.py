@@ -12,8 +12,8 @@ import socket
 import struct
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
-from typing import TypeVar
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any, TypeVar, overload
 
 _HOST = "127.0.0.1"
 _RESET = struct.pack("ii", 1, 0)
@@ -199,12 +199,18 @@ class Network:
         self._links.append(Link(self, port, target, host))
         return self._links[-1]
 
-    def do(self, work: Callable[[], T]) -> T:
+    @overload
+    def do(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T: ...
+
+    @overload
+    def do(self, work: Callable[[], T]) -> T: ...
+
+    def do(self, work: Callable[[], Any]) -> Any:
         """The result of `work`, done by the network's thread; what it gives is awaited there if it can be."""
 
-        async def run() -> T:
+        async def run() -> Any:
             done = work()
-            return await done if asyncio.iscoroutine(done) else done
+            return await done if isinstance(done, Coroutine) else done
 
         return asyncio.run_coroutine_threadsafe(run(), self._loop).result(_DEADLINE_S)
 

@@ -49,7 +49,7 @@ class PgBouncer:
         config = folder / "pgbouncer.ini"
         config.write_text(_CONFIG.format(server=server.port, port=self.port, user=user))
         program = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")
-        self._command = [*account.prefix, program or "pgbouncer", "--quiet", config]
+        self._command = [*account.prefix, program or "pgbouncer", "--quiet", str(config)]
         self._process: subprocess.Popen[bytes] | None = None
 
     @staticmethod

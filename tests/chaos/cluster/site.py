@@ -126,6 +126,8 @@ class Server(Protocol):
 
     def start(self) -> object: ...
 
+    def close(self) -> None: ...
+
 
 class Site:
     """All of it. `database` is the test's own way to the ledger, as its superuser, which no fault of the network meets.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -45,7 +46,7 @@ def test_what_nobody_answered_is_unanswered() -> None:
     assert broken(history, left) == {"unanswered": 1}
 
 
-def fields(check: Check) -> dict[str, object]:
+def fields(check: Check) -> dict[str, Any]:
     return {name: getattr(check, name) for name in Check.__dataclass_fields__}
 
 

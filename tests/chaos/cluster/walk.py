@@ -66,8 +66,8 @@ class Installer:
     """Makes the clients of all customers. Their machines are not the nodes': what they keep is kept in memory."""
 
     def __init__(self, urls: Sequence[str], secrets: Mapping[str, str], public_keys: Sequence[Any]) -> None:
-        self._given = {"product": PRODUCT, "public_keys": public_keys, "budgets": _BUDGETS_S}
-        self._secrets = {"api_key": secrets["API_KEY"], "shared_secret": secrets["SHARED_SECRET"]}
+        self._given: dict[str, Any] = {"product": PRODUCT, "public_keys": public_keys, "budgets": _BUDGETS_S}
+        self._secrets: dict[str, Any] = {"api_key": secrets["API_KEY"], "shared_secret": secrets["SHARED_SECRET"]}
         self._urls = urls
         self._folder = tempfile.TemporaryDirectory(
             prefix="chaos-customers-", dir=_IN_MEMORY if _IN_MEMORY.is_dir() else None

@@ -17,7 +17,7 @@ from api.supervisor.duties.watching import Look
 class Row(NamedTuple):
     """A license as the ledger has it, and the place in the log of its last change."""
 
-    holding: Holding | None
+    holding: Holding
     seq: int
 
 
@@ -71,12 +71,12 @@ class Books:
     def known(self, key_hash: str, event_id: str | None = None) -> Known:
         """What an ask finds."""
         license_id = self.by_key.get(key_hash)
-        row = Row(None, 0) if license_id is None else self.licenses[license_id]
+        holding, seq = (None, 0) if license_id is None else self.licenses[license_id]
         place = self.place.get(event_id or "")
         if place is None:
-            return Known(row.holding, seq=row.seq)
+            return Known(holding, seq=seq)
         event = self.log[place - 1]
-        return Known(row.holding, event.data, event.occurred_at, row.seq)
+        return Known(holding, event.data, event.occurred_at, seq)
 
     def write(self, batch: Batch, now: float) -> int:
         """One commit; gives the log's new head. Raises `LedgerRefused` where an event is there already.

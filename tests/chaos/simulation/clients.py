@@ -53,7 +53,8 @@ class Client(Owner):
         process = self._listen(node)
         if process is None or not process.ready():
             return False
-        operation, me, done = self._operation(), getcurrent(), []
+        operation, me = self._operation(), getcurrent()
+        done: list[Any] = []
 
         def reply(answer: Any) -> None:
             if not done:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from api.ledger.errors import LedgerError, LedgerRefused, LedgerUnavailable
@@ -195,7 +196,7 @@ class Database:
                 self.end(transaction)
         self.server.thaw()
         for transaction in [one for one in self.open if one.overdue]:
-            self.kernel.at(0.001, lambda transaction=transaction: self.end(transaction))
+            self.kernel.at(0.001, partial(self.end, transaction))
 
     def backup(self) -> Backup:
         """What could be restored later."""

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from dataclasses import replace as evolve
 from pathlib import Path
+from typing import Any
 
 from api.node.shared_state import SharedState
 from failover.errors import QueueFull, ShareFull
@@ -95,7 +96,7 @@ class Watched:
     def __init__(self, inner: MemoryQueue | EventQueue, disk: Disk) -> None:
         self._inner, self._disk = inner, disk
 
-    def __getattr__(self, name: str) -> object:
+    def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
 
     def append(self, events: Sequence[Event], *, ledger: str = "") -> list[int]:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar, cast
 
 from greenlet import getcurrent, greenlet
 
 from api.ledger.errors import LedgerBusy, LedgerError, LedgerUnavailable
 from failover.errors import FailoverError, StoreBusy, StoreUnavailable
 from tests.chaos.simulation.kernel import Kernel, Owner, Timer
+
+T = TypeVar("T")
 
 #: What a server may answer in place of a value.
 ANSWERS = (FailoverError, LedgerError)
@@ -88,31 +91,31 @@ class Server:
         self.inbox: list[Request] = []
         self._blocked: list[Request] = []
 
-    def call(self, sender: Owner, link: Link, work: Callable[[], Any], kind: Kind) -> Any:
+    def call(self, sender: Owner, link: Link, work: Callable[[], T], kind: Kind) -> T:
         """Asks from within a task; gives what `work` gives at the server. Raises what it raises, or `unavailable`."""
         request = Request(sender, link, work, kind.late, kind.busy, kind.lock_timeout, getcurrent())
         lost = kind.unavailable("no answer in time")
         request.timer = self.kernel.at(kind.timeout, lambda: self._resume(request, lost), sender)
         self.kernel.at(link.delay(), lambda: self._arrive(request))
-        answer = self.kernel.park()
+        answer: Any = self.kernel.park()
         if isinstance(answer, Refusal):
             raise kind.unavailable(answer.why)
         if isinstance(answer, BaseException):
             raise answer
-        return answer
+        return cast(T, answer)
 
     def release(self) -> None:
         """A lock was released: those who wait try again, in the order in which they came."""
         blocked, self._blocked = self._blocked, []
         for request in blocked:
-            self.kernel.at(0.0, lambda request=request: self._take(request))
+            self.kernel.at(0.0, partial(self._take, request))
 
     def thaw(self) -> None:
         """Goes on with what came meanwhile."""
         self.mode = "up"
         inbox, self.inbox = self.inbox, []
         for request in inbox:
-            self.kernel.at(0.0, lambda request=request: self._take(request))
+            self.kernel.at(0.0, partial(self._take, request))
 
     def stop(self) -> None:
         """Every connection ends; what was in them is gone."""

@@ -30,7 +30,8 @@ from failover.elector import Surroundings
 from failover.errors import FailoverError, NotLeading
 from failover.queue import Event as QueueRow
 from tests.chaos.simulation import follower
-from tests.chaos.simulation.database import Database, Effect, Transaction
+from tests.chaos.simulation.books import Effect
+from tests.chaos.simulation.database import Database, Transaction
 from tests.chaos.simulation.disk import Disk, Watched
 from tests.chaos.simulation.kernel import Kernel, Owner
 from tests.chaos.simulation.network import BULK, READ, STORE, Link
@@ -354,7 +355,7 @@ class Process(Owner):
         return copy.seq if copy is not None and copy.complete else 0
 
     def _head(self) -> int:
-        return self.remote.ask(lambda: self.database.books.head)
+        return int(self.remote.ask(lambda: self.database.books.head))
 
     def _ask_store(self, work: Callable[[], Any]) -> Any:
         return self.database.server.call(self, self.link, work, STORE)

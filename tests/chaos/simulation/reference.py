@@ -31,12 +31,11 @@ def differences(books: Books, *, in_order_of_time: bool = True) -> Iterator[str]
         events[event.license_id or ""].append(event)
     found = {(finding.license_id, finding.kind) for finding in books.findings}
     for id, row in books.licenses.items():
-        if row.holding is not None:
-            kinds = {kind for license_id, kind in found if license_id == id}
-            yield from _numbers(id, row.holding, events[id], kinds)
-            if in_order_of_time:
-                yield from _moments(id, row.holding.license, events[id])
-                yield from _machines(id, row.holding, events[id])
+        kinds = {kind for license_id, kind in found if license_id == id}
+        yield from _numbers(id, row.holding, events[id], kinds)
+        if in_order_of_time:
+            yield from _moments(id, row.holding.license, events[id])
+            yield from _machines(id, row.holding, events[id])
 
 
 def _numbers(id: str, holding: Holding, events: Sequence[Event], conflicts: set[str]) -> Iterator[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from greenlet import GreenletExit, getcurrent, greenlet
 from msgspec.structs import replace
@@ -22,6 +22,7 @@ from tests.chaos.simulation.disk import Disk
 from tests.chaos.simulation.kernel import Kernel, Owner
 from tests.chaos.simulation.network import READ, RECORD, Kind, Link
 
+T = TypeVar("T")
 Flush = Callable[[list[Any]], Sequence[Any]]
 NextLane = Callable[[Any, Any], Any]
 
@@ -69,7 +70,7 @@ class Remote:
         """Nobody locks a whole table here."""
         return False
 
-    def ask(self, work: Callable[[], Any], kind: Kind = READ) -> Any:
+    def ask(self, work: Callable[[], T], kind: Kind = READ) -> T:
         """Anything, in one message."""
         return self.database.server.call(self._owner, self._link, work, kind)
 
@@ -173,7 +174,7 @@ class CopyReader:
                 row = copy.rows.get(id)
                 if queued or id in copy.own:
                     copy.own[id] = copy.own.get(id, 0) + 1
-                if row is not None and row.holding is not None and row.seq <= seq:
+                if row is not None and row.seq <= seq:
                     copy.rows[id] = row._replace(holding=_put_over(row.holding, change))
                     copy.ahead.add(id)
 

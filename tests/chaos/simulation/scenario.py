@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
+from typing import Any, cast
 
 from api.licensing import DAY, Act, Call, Holding, License, Policy
 from failover import Config
@@ -18,6 +19,8 @@ from tests.chaos.simulation.disk import EPOCH
 TURMOIL_S = 45.0
 _FINGERPRINTS = ("pc", "laptop", "server")
 _SECONDS = 1.0 / DAY
+#: A policy has whole days, and a run lasts some minutes.
+_CHECK_IN = cast(int, 12 * _SECONDS)
 
 
 @dataclass(frozen=True)
@@ -123,13 +126,13 @@ def draw(seed: str, *, sql: bool = False, files: bool = False) -> Scenario:
 
 def licenses() -> dict[str, Holding]:
     """What the vendor has sold, by key; the keys' hashes are the keys here."""
-    base = {"product": "app", "offline_ttl_s": None}
+    base: dict[str, Any] = {"product": "app", "offline_ttl_s": None}
     policies = {
         "locked": Policy(id="locked", name="locked", max_machines=1, machine_heartbeat_s=9, **base),
         "floating": Policy(id="floating", name="floating", max_machines=2, floating=True, overage="1.5x", **base),
         "counted": Policy(id="counted", name="counted", max_uses=60, **base),
         "starting": Policy(id="starting", name="starting", expiry_basis="first_activation", duration_days=3, **base),
-        "checked": Policy(id="checked", name="checked", check_in_days=12 * _SECONDS, **base),
+        "checked": Policy(id="checked", name="checked", check_in_days=_CHECK_IN, **base),
         "strict": Policy(id="strict", name="strict", max_machines=2, isolated_activation=False, **base),
         "revoked": Policy(id="revoked", name="revoked", max_machines=2, **base),
         "short": Policy(id="short", name="short", **base),
@@ -177,7 +180,7 @@ def _calls(source: random.Random, nodes: int) -> list[Item]:
     at = 0.5
     while at < TURMOIL_S:
         act, key = source.choices(acts, weights)[0], source.choice(keys)
-        fingerprint = source.choice(_FINGERPRINTS)
+        fingerprint: str | None = source.choice(_FINGERPRINTS)
         if act in (Act.USAGE, Act.CHECK_IN) or (act is Act.VALIDATE and source.random() < 0.3):
             fingerprint = None
         increment = source.randint(1, 3) if act is Act.USAGE else 1

@@ -9,18 +9,20 @@ import contextlib
 import copy
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from sqlalchemy import Connection, create_engine
 from sqlalchemy.pool import StaticPool
 
 from failover.heartbeat import Beat, HeartbeatStore, Report, SqlHeartbeatStore
-from failover.lease import SqlLeaseStore
+from failover.lease import LeaseStore, SqlLeaseStore
 from failover.memory import MemoryHeartbeatStore, MemoryLeaseStore
 from failover.model import Free, Identity, Kind, Lease
 from failover.tables import all_tables
 from tests.chaos.simulation.kernel import Owner
 from tests.chaos.simulation.network import STORE, Link
+
+T = TypeVar("T")
 
 _JULIAN_1970 = 2440587.5
 _DAY = 86_400.0
@@ -29,8 +31,11 @@ _DAY = 86_400.0
 class Tables(Protocol):
     """Both stores, and how to take and put back a copy of what is in them."""
 
-    leases: Any
-    heartbeats: HeartbeatStore
+    @property
+    def leases(self) -> Any: ...
+
+    @property
+    def heartbeats(self) -> HeartbeatStore: ...
 
     def save(self) -> Any:
         """A backup."""
@@ -132,9 +137,11 @@ class RemoteLeases:
         """Reads it there."""
         return self._call("watch", lambda store: store.last_failback_age())
 
-    def _call(self, how: str, work: Callable[[Any], Any]) -> Any:
-        ask = lambda: self._database.on_lease(self._owner, how, work)  # noqa: E731 - what travels
-        return self._database.server.call(self._owner, self._link, ask, STORE)
+    def _call(self, how: str, work: Callable[[LeaseStore], T]) -> T:
+        asked: T = self._database.server.call(
+            self._owner, self._link, lambda: self._database.on_lease(self._owner, how, work), STORE
+        )
+        return asked
 
 
 class RemoteHeartbeats:
@@ -147,7 +154,7 @@ class RemoteHeartbeats:
         """Beats there."""
         self._call(lambda store: store.write(who, report))
 
-    def read(self) -> list[Beat]:
+    def read(self) -> Sequence[Beat]:
         """Reads there."""
         return self._call(lambda store: store.read())
 
@@ -155,6 +162,8 @@ class RemoteHeartbeats:
         """Removes there."""
         self._call(lambda store: store.forget(beats))
 
-    def _call(self, work: Callable[[Any], Any]) -> Any:
-        ask = lambda: work(self._database.tables.heartbeats)  # noqa: E731 - what travels
-        return self._database.server.call(self._owner, self._link, ask, STORE)
+    def _call(self, work: Callable[[HeartbeatStore], T]) -> T:
+        asked: T = self._database.server.call(
+            self._owner, self._link, lambda: work(self._database.tables.heartbeats), STORE
+        )
+        return asked

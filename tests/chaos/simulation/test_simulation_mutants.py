@@ -57,7 +57,9 @@ _RULES_OF_KNOWN: dict[str, tuple[Any, ...]] = {
 def _known() -> list[Mutant]:
     return [
         Mutant(
-            one.name, tuple((f"failover/{file}", *change) for file, *change in one.changes), *_RULES_OF_KNOWN[one.name]
+            one.name,
+            tuple((f"failover/{file}", there, instead) for file, there, instead in one.changes),
+            *_RULES_OF_KNOWN[one.name],
         )
         for one in KNOWN
         if one.name in _RULES_OF_KNOWN

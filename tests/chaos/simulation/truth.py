@@ -81,8 +81,7 @@ class Truth:
     def rows(self, licenses: dict[str, Row], incarnation: int) -> None:
         """Remembers the rows as they are, each under the place of its last change."""
         for id, row in licenses.items():
-            if row.holding is not None:
-                self._rows[incarnation, id, row.seq] = row.holding
+            self._rows[incarnation, id, row.seq] = row.holding
 
     def _between(self, id: str, before: Holding, batch: Batch, now: float) -> None:
         """Calls that share a commit are decided one on top of the other."""
@@ -98,8 +97,7 @@ class Truth:
         """The ledger is an older one."""
         now = self._kernel.now
         for id, row in books.licenses.items():
-            if row.holding is not None:
-                self._versions[id].append(Version(now, row.holding))
+            self._versions[id].append(Version(now, row.holding))
         self.rows(books.licenses, incarnation)
 
     def judge(self, operation: Operation, outcome: Outcome, received_at: float) -> None:

@@ -9,6 +9,7 @@ import uuid
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -27,7 +28,7 @@ from tests.chaos.simulation.ledger_clock import LedgerClock
 from tests.chaos.simulation.process import Process
 from tests.chaos.simulation.reference import differences
 from tests.chaos.simulation.scenario import TURMOIL_S, Item, Scenario, licenses
-from tests.chaos.simulation.stores import MemoryTables, SqlTables
+from tests.chaos.simulation.stores import MemoryTables, SqlTables, Tables
 from tests.chaos.simulation.watcher import Watcher
 
 _BACKUP_EVERY_S = 2.5
@@ -51,7 +52,7 @@ class World:
         self.kernel = Kernel(keep_trace)
         self.random = random.Random(f"{scenario.seed}/world")
         clock = LedgerClock(lambda: self.kernel.now)
-        tables = SqlTables(clock.now) if scenario.sql else MemoryTables(clock.now)
+        tables: Tables = SqlTables(clock.now) if scenario.sql else MemoryTables(clock.now)
         self.database = Database(self.kernel, clock, tables, _books())
         self.watcher = Watcher(self.kernel, self.database, self.processes, scenario.config)
         watcher = self.watcher
@@ -79,7 +80,7 @@ class World:
             self.start(site)
         self._keep_backups()
         for item in self.scenario.items:
-            self.kernel.at(item.at, lambda item=item: self._happen(item))
+            self.kernel.at(item.at, partial(self._happen, item))
         self.kernel.at(TURMOIL_S, self._heal)
         self.kernel.run(TURMOIL_S + self.scenario.settle_s, self.watcher.after_step)
         self._is_well()
@@ -131,7 +132,7 @@ class World:
         process.queue.close()
         if not process.link.out_cut:
             for transaction in [one for one in self.database.open if one.owner is process]:
-                self.kernel.at(process.link.delay(), lambda transaction=transaction: self.database.end(transaction))
+                self.kernel.at(process.link.delay(), partial(self.database.end, transaction))
 
     def vanish(self, disk: Disk) -> None:
         """The disk is gone."""
