@@ -28,7 +28,7 @@ from api.web import meta_routes as meta
 from api.web import problem_responses
 from api.web import stats_routes as stats
 from api.web.admin_auth import AdminAuth
-from api.web.fast_path import DirectCalls
+from api.web.fast_path import FastPath
 from api.web.intake import BODY_LIMIT
 from api.web.openapi import ADMIN_ROUTES, CLIENT_ROUTES
 from api.web.per_process import PerProcess
@@ -43,7 +43,7 @@ def create_app(settings: Settings | None = None, instance: str | None = None) ->
 
     `settings` default to the environment's; `instance` names the supervisor that runs beside this process, if one
     does. The `Runtime` is at `app.extensions["runtime"]`, started, or without `instance` just about to be; at
-    `app.extensions["at_once"]` is what answers client calls without a thread for each, for a server that can.
+    `app.extensions["non_blocking"]` is what answers client calls without a thread for each, for a server that can.
     """
     settings = settings or Settings.from_env(os.environ)
     app = _application(settings, instance)
@@ -75,7 +75,7 @@ def _application(settings: Settings, instance: str | None) -> Flask:
     app.register_blueprint(stats.blueprint(runtime, admin_auth))
     app.register_blueprint(meta.blueprint(runtime))
     app.register_blueprint(docs.blueprint(CLIENT_ROUTES + ADMIN_ROUTES))
-    app.wsgi_app = direct = DirectCalls(app, calls, settings.trusted_proxies)  # type: ignore[method-assign]
+    app.wsgi_app = direct = FastPath(app, calls, settings.trusted_proxies)  # type: ignore[method-assign]
     app.extensions["at_once"] = direct
     if settings.trusted_proxies:
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=settings.trusted_proxies)  # type: ignore[method-assign]

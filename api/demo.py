@@ -15,7 +15,7 @@ from typing import Any
 from sqlalchemy import select
 
 from api.admin.kinds import Kind
-from api.cli.desk import copy_in, desk_of
+from api.cli.context import context_of, copy_in
 from api.config.secret_files import FILE_NAME as SECRETS_FILE
 from api.config.secret_files import write_private
 from api.config.settings import Settings
@@ -129,14 +129,14 @@ def _kept_key(path: Path) -> str:
 
 
 def _ensure_license(settings: Settings, key: str) -> None:
-    with desk_of(settings) as desk, copy_in(settings) as copy:
+    with context_of(settings) as context, copy_in(settings) as copy:
         # One demo license would make an empty ledger look like the one that is meant.
-        require_leave(copy, desk.database)
+        require_leave(copy, context.database)
         licenses = tables.licenses.c
-        with desk.database.reading() as connection:
+        with context.database.reading() as connection:
             if connection.execute(select(licenses.id).where(licenses.key_hash == key_claim(key))).first():
                 return
-        resources = desk.resources
+        resources = context.resources
         if not resources.page(Kind.PRODUCT, {"product": _PRODUCT})["items"]:
             resources.create(Kind.PRODUCT, {"code": _PRODUCT, "name": "Demo"})
         policies = resources.page(Kind.POLICY, {"product": _PRODUCT, "q": _POLICY["name"]})["items"]

@@ -19,9 +19,9 @@ from api.checks.unknown_keys import UnknownKeys
 from api.config.settings import Settings
 from api.ids import new_id
 from api.ledger import migrate, permitted_keys, tables
-from api.ledger.database import Database, Terms
+from api.ledger.database import AcquirePolicy, Database
 from api.ledger.errors import LedgerBusy, LedgerContradicts, LedgerError
-from api.ledger.records import Ask
+from api.ledger.records import LicenseQuery
 from api.ledger.store import ledger_on
 from api.licensing import UNWATCHED
 from api.node.clock import Clock
@@ -35,7 +35,7 @@ from api.snapshot import SNAPSHOT_NAME, Reader, require_leave, source_of
 from api.snapshot.evidence import Evidence
 from api.snapshot.timekeeping import Timekeeping
 from api.supervisor import LedgerState, Published
-from api.supervisor.troubles import said_of
+from api.supervisor.troubles import trouble_of
 from failover.config import deploy_overlap
 from failover.jobs import Jobs
 
@@ -54,7 +54,7 @@ _SIBLINGS_S, _LEAVE_S = 0.7, 10.0
 _SETTLE_S, _SETTLE_LOOK_S = 5.0, 0.02
 #: What a node opens in all, and what of it the supervisor and admins have.
 _CONNECTIONS, _SUPERVISORS, _ADMINS = 5, 2, 1
-_NOBODY = Ask(key_hash="")
+_NOBODY = LicenseQuery(key_hash="")
 
 
 class Runtime:
@@ -70,19 +70,19 @@ class Runtime:
         own = instance or (self._siblings.instance if self._siblings else new_id())
         self.node = Node(settings.node_id, settings.node_rank, own, self.node_state.read, instance is not None)
         self._supervisor: threading.Thread | None = None
-        self._supervises, self._passed_on = threading.Event(), threading.Event()
+        self._supervises, self._lease_left_to_sibling = threading.Event(), threading.Event()
         self._settled = False
         self._stop = threading.Event()
         self.state = shared_state(settings.data_dir)
         url = settings.database_url
         database = Database(url, pool_size=_pool_size(settings))
         budget_s, writer = settings.ledger_budget, new_id()
-        terms = Terms(budget_s, budget_s, self._is_cut_off, lambda: self.state.last_cut_off)
+        terms = AcquirePolicy(budget_s, budget_s, self._is_isolated, lambda: self.state.last_isolated)
         self.ledger = ledger_on(database, writer, self.clock, budget_s=budget_s, terms=terms)
         #: For what admins ask: nothing that they do takes a connection from the customers.
         self.admins = database if database.is_sqlite else Database(url, pool_size=1, shared=_admins_lock(settings))
         # Nobody waits for the poll of a node that is cut off: it brings the connections for when that is over.
-        self._probe = ledger_on(database, new_id(), self.clock, terms=Terms(not_before=terms.not_before))
+        self._probe = ledger_on(database, new_id(), self.clock, terms=AcquirePolicy(not_before=terms.not_before))
         self._source = source_of(url)
         self.reader = Reader(
             settings.data_dir / SNAPSHOT_NAME,
@@ -168,7 +168,7 @@ class Runtime:
         supervises = self._supervises.is_set()
         is_last = self._siblings.leave(_SIBLINGS_S if supervises else 0.0)
         if not is_last:
-            self._passed_on.set()
+            self._lease_left_to_sibling.set()
         self._stop.set()
         if self._supervisor is not None:
             self._supervisor.join(_LEAVE_S)
@@ -183,7 +183,7 @@ class Runtime:
     @property
     def signer(self) -> Signer:
         """The key that signs now. Raises the problem `STARTING`, which says what this node waits for."""
-        ready = self._signer is not None and self._knows_its_part() and self._held_back_by is None
+        ready = self._signer is not None and self._knows_its_part() and self._withheld_reason is None
         if self._signer is None or not ready:
             raise Problem("STARTING", f"waiting for {self.waiting_for}")
         return self._signer
@@ -192,24 +192,24 @@ class Runtime:
     def waiting_for(self) -> str | None:
         """What keeps this node from giving verdicts, None when nothing does."""
         if self._signer is None:
-            return self._held_back_by or self._waiting_for
+            return self._withheld_reason or self._waiting_for
         if not self._knows_its_part():
             return "the supervisor"
-        if self._held_back_by is not None:
-            return self._held_back_by
+        if self._withheld_reason is not None:
+            return self._withheld_reason
         if self.ledger_reachable:
             return None
-        reason = self.reader.of_no_use_because(self.clock.now())
+        reason = self.reader.unusable_reason(self.clock.now())
         return f"the ledger: {reason}" if reason else None
 
     @property
-    def _held_back_by(self) -> str | None:
+    def _withheld_reason(self) -> str | None:
         """What keeps this node from giving verdicts though it has a key: its supervisor found it, or this process."""
         said = self.node_state.read()
         if said is not None and said.waits_for is not None:
             return said.waits_for
         dispute = self.clock.dispute
-        return None if dispute is None or self.clock.is_trusted else said_of(dispute)
+        return None if dispute is None or self.clock.is_trusted else trouble_of(dispute)
 
     @property
     def troubles(self) -> list[str]:
@@ -218,7 +218,7 @@ class Runtime:
         own = [] if self.state.is_shared else [Trouble.DISK()]
         if said is not None and not self.node.is_own(said) and self._outlasts_a_deploy():
             own.append(Trouble.FOLDER_SHARED(node=said.node))
-        for reason in (self._objection, self._held_back_by):
+        for reason in (self._objection, self._withheld_reason):
             if reason is not None and (said is None or reason not in said.troubles):
                 own.append(reason)
         return own + ([] if said is None else list(said.troubles))
@@ -230,7 +230,7 @@ class Runtime:
     @property
     def ledger_reachable(self) -> bool:
         """Whether it answered lately. A poll for which this process had no connection free says nothing of it."""
-        if self.state.cut_off_since is not None:
+        if self.state.isolated_since is not None:
             return False
         answered_at = max(self.ledger.database.answered_at or float("-inf"), self._told_at)
         patience_s = _REACHABLE_FOR_S if self._poll_failed else _BUSY_FOR_S
@@ -244,7 +244,7 @@ class Runtime:
         heard = said is not None and said.at > self.started
         if said is not None:
             # What it is to find out first: whether silence counts, or that there is nobody to ask.
-            heard = heard and (said.watch != UNWATCHED if said.ledger_reachable else self._is_cut_off())
+            heard = heard and (said.watch != UNWATCHED if said.ledger_reachable else self._is_isolated())
         self._settled = heard or self.clock.monotonic() - self.started > _SUPERVISOR_PATIENCE_S
         return self._settled
 
@@ -272,14 +272,14 @@ class Runtime:
             except LedgerError as error:
                 self._poll_failed = self._poll_failed or not isinstance(error, LedgerBusy)
                 if self._signer is None or not self.clock.is_trusted:
-                    self._start_cut_off(error)
+                    self._start_isolated(error)
                 raise
 
     def _told(self) -> LedgerState | None:
         """What the ledger last told the supervisor, where that is worth as much as if this process had asked."""
         said = self.node_state.read()
         # A node that is cut off opens the connections that it needs when that is over.
-        if said is None or said.ledger is None or said.source != self._source or self._is_cut_off():
+        if said is None or said.ledger is None or said.source != self._source or self._is_isolated():
             return None
         is_fresh = 0.0 <= self.clock.monotonic() - said.ledger.received < _TOLD_FOR_S
         # A clock that is not decided yet is held against more than samples.
@@ -301,7 +301,7 @@ class Runtime:
             self._prepare()
         self._asked_at = self.clock.monotonic()
         self.timekeeping.look()
-        (self._probe if self._is_cut_off() else self.ledger).look_up([_NOBODY])  # samples the ledger's clock
+        (self._probe if self._is_isolated() else self.ledger).look_up([_NOBODY])  # samples the ledger's clock
         permitted, ledger_id = self._permitted()
         self._poll_failed = False
         self.ledger_id = ledger_id or self.ledger_id
@@ -319,11 +319,11 @@ class Runtime:
             self.state.move_to(self.settings.data_dir / STATE_NAME)
         except OSError:
             return  # said at the start, and on /readyz until it is over
-        self.recorder.go_without_it(self._isolated())
+        self.recorder.attach_isolated(self._isolated())
         _log.info("DATA_DIR takes something: this node keeps a copy of its ledger and a queue")
 
-    def _is_cut_off(self) -> bool:
-        return self.state.cut_off_since is not None
+    def _is_isolated(self) -> bool:
+        return self.state.isolated_since is not None
 
     def _permitted(self) -> tuple[PermittedKeys, str | None]:
         """The keys that the ledger permits, and which ledger it is: another may have taken its place."""
@@ -331,17 +331,17 @@ class Runtime:
         with database.reading() as connection, database.guarded(connection, self.settings.ledger_budget):
             return permitted_keys.load(connection), connection.scalar(select(tables.ledger.c.ledger_id))
 
-    def _start_cut_off(self, error: LedgerError) -> None:
+    def _start_isolated(self, error: LedgerError) -> None:
         """Without the ledger from the start: this node's own copy of it says which key signs, if it is young enough."""
         copy = self.reader.reading() if self.state.is_shared else None
         position = None if copy is None else copy.position()
         if position is not None:
             self.clock.start_from(position.wall_skew, position.as_of)
-        reason = self.reader.of_no_use_because(self.clock.now()) if copy else "there is no copy of it here"
+        reason = self.reader.unusable_reason(self.clock.now()) if copy else "there is no copy of it here"
         if reason or copy is None:
             self._say_waiting(f"the ledger ({error}): {reason}")
             return
-        self.state.cut_off()
+        self.state.isolate()
         self.ledger_id = "" if position is None else position.ledger_id
         self._adopt(permitted_keys.load_from_snapshot(copy.rows))
 
@@ -390,7 +390,13 @@ class Runtime:
     def _supervise(self) -> None:
         from api.supervisor.supervise import supervise
 
-        supervise(self.settings, self.node.instance, self._stop, begun=self._supervises, passed_on=self._passed_on)
+        supervise(
+            self.settings,
+            self.node.instance,
+            self._stop,
+            begun=self._supervises,
+            lease_left_to_sibling=self._lease_left_to_sibling,
+        )
 
     def _first_poll(self) -> None:
         try:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from failover.config import Config
 from failover.decide import decide
 from failover.errors import StoreBusy
-from failover.exchange import Heard
+from failover.exchange import BeatAnswer
 from failover.lease import LeaseStore, Trust
 from failover.liveness import LeaseWatch
 from failover.model import Action, Decision, Identity, Kind, Lease, Observation, Role, State, role_of
@@ -73,7 +73,7 @@ class Elector:
         self._failback_asked_in: int | None = None
         self._led_since: float | None = None
         self._is_close = is_close
-        self._overheard: Heard | None = None
+        self._overheard: BeatAnswer | None = None
         #: When (monotonic) the lease was last seen, and when this process last did something about it.
         self._seen_at, self._acted_at = float("-inf"), float("-inf")
         self._store = store
@@ -89,7 +89,7 @@ class Elector:
         """The part this node plays at this moment."""
         return role_of(self.state, self.me.rank, self.is_leader())
 
-    def overhear(self, heard: Heard) -> None:
+    def overhear(self, heard: BeatAnswer) -> None:
         """The lease came along with something else: the next round need not ask for it. For any thread."""
         self._overheard = heard
 

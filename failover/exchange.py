@@ -28,7 +28,7 @@ _UNKNOWN = ""
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
+class BeatAnswer:
     """What came back between two monotonic moments: everybody's last beat, and the lease; None: nobody ever led."""
 
     beats: Sequence[Beat]
@@ -40,11 +40,11 @@ class Heard:
 class Exchange(Protocol):
     """A beat in one message. May raise `StoreUnavailable` or `StoreBusy`."""
 
-    def beat(self, who: Identity, report: Report) -> Heard:
+    def beat(self, who: Identity, report: Report) -> BeatAnswer:
         """`who` beats, and hears the others."""
 
 
-class Rider(Protocol):
+class PiggybackQuery(Protocol):
     """A question of the host's own that travels with each beat."""
 
     def ask(self) -> tuple[str, dict[str, Any]]:
@@ -58,13 +58,13 @@ class SqlExchange:
     """Beats of one process in tables `heartbeats` and `lease` on Postgres. For one thread at a time."""
 
     def __init__(
-        self, storage: Storage, rider: Rider | None = None, monotonic: Callable[[], float] = time.monotonic
+        self, storage: Storage, piggyback: PiggybackQuery | None = None, monotonic: Callable[[], float] = time.monotonic
     ) -> None:
-        self._storage, self._rider, self._monotonic = storage, rider, monotonic
+        self._storage, self._rider, self._monotonic = storage, piggyback, monotonic
         self._known = _Known()
         self._lease: Lease | None = None
 
-    def beat(self, who: Identity, report: Report) -> Heard:
+    def beat(self, who: Identity, report: Report) -> BeatAnswer:
         """One message, unless this process has no row yet."""
         try:
             heard = self._say(who, report, self._rider)
@@ -79,8 +79,8 @@ class SqlExchange:
             heard = self._say(who, report, None)
         return heard
 
-    def _say(self, who: Identity, report: Report, rider: Rider | None) -> Heard:
-        question, parameters = rider.ask() if rider else ("NULL", {})
+    def _say(self, who: Identity, report: Report, piggyback: PiggybackQuery | None) -> BeatAnswer:
+        question, parameters = piggyback.ask() if piggyback else ("NULL", {})
         statement = sql.exchange(question)
         said = {name: getattr(report, name) for name in Report.__dataclass_fields__}
         values = {"instance": who.instance, "node": who.node, "rank": who.rank, "name": LEASE_NAME, **said}
@@ -93,9 +93,9 @@ class SqlExchange:
         now, beats, lease, more = json.loads(answer)
         self._known.hear(beats, now)
         self._lease = self._lease_of(lease, now)
-        if rider is not None:
-            rider.heard(more, now, asked, answered)
-        return Heard(self._known.beats(now), self._lease, asked, answered)
+        if piggyback is not None:
+            piggyback.heard(more, now, asked, answered)
+        return BeatAnswer(self._known.beats(now), self._lease, asked, answered)
 
     def _lease_known(self) -> dict[str, Any]:
         lease = self._lease

@@ -9,13 +9,12 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from failover.bell import Bell, no_line
 from failover.config import Config
 from failover.database import Database
 from failover.elector import Elector, Surroundings
 from failover.engines import Pools
 from failover.errors import QueueError
-from failover.exchange import Exchange, Heard
+from failover.exchange import BeatAnswer, Exchange
 from failover.heartbeat import Beat, HeartbeatStore, PrimaryHealth, Report, SqlHeartbeatStore, doubled
 from failover.jobs import Jobs
 from failover.lease import LeaseStore, SqlLeaseStore
@@ -23,6 +22,7 @@ from failover.liveness import BeatWatch
 from failover.model import Action, Decision, Identity, Kind, Role, State
 from failover.queue import EventQueue, QueueStats
 from failover.replay import Handler, Replay
+from failover.wakeup import Wakeup, no_channel
 
 _log = logging.getLogger("protecao.failover")
 #: Rows younger than this do not hold up a failback: intake goes on meanwhile.
@@ -96,7 +96,7 @@ class Supervisor:
         version: str = "",
         epoch_seen: int = 0,
         exchange: Exchange | None = None,
-        line: Callable[[], int | None] = no_line,
+        line: Callable[[], int | None] = no_channel,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         """`exchange`: beats in one message, in place of `heartbeats`; `line`: where word of the lease may come from."""
@@ -119,7 +119,7 @@ class Supervisor:
         self._decision = Decision(State.STARTING)
         self._hand_over_to: Identity | None = None
         self._leaving, self._ended = threading.Event(), threading.Event()
-        self._bell = Bell(line)
+        self._wakeup = Wakeup(line)
         self._beating = threading.Lock()
         self._thread: threading.Thread | None = None
         self._jobs = Jobs(monotonic)
@@ -143,7 +143,7 @@ class Supervisor:
     def leave(self) -> None:
         """Resigns at once, for good. Replay goes on until `stop`: others of this node may still queue events."""
         self._leaving.set()
-        self._bell.ring()
+        self._wakeup.ring()
 
     def stop(self, timeout: float = 5.0) -> bool:
         """Resigns at once, sends on what is queued, then ends the jobs; at most `timeout` seconds for each.
@@ -156,7 +156,7 @@ class Supervisor:
             return True
         self._deliver(timeout)
         self._ended.set()
-        self._bell.ring()
+        self._wakeup.ring()
         self._jobs.stop()
         self._thread.join(timeout)
         if self._thread.is_alive():
@@ -168,7 +168,7 @@ class Supervisor:
         """Ends the jobs and the lease's thread, and leaves the lease to another process of this very instance."""
         self._jobs.stop()
         self._ended.set()
-        self._bell.ring()
+        self._wakeup.ring()
         if self._thread is not None:
             self._thread.join(timeout)
 
@@ -221,7 +221,7 @@ class Supervisor:
         if not fresh or not self.is_leader():
             return False
         self._hand_over_to = fresh[0]
-        self._bell.ring()
+        self._wakeup.ring()
         return True
 
     def promote(self) -> bool:
@@ -232,7 +232,7 @@ class Supervisor:
             taken = self._leases.acquire(self.me, timeout, self.elector.epoch_seen)
         else:
             taken = self._leases.hand_over(lease, self.me, timeout, Kind.SWITCHOVER)
-        self._bell.ring()
+        self._wakeup.ring()
         return taken is not None
 
     def beat(self) -> None:
@@ -264,15 +264,15 @@ class Supervisor:
                 _log.info("replayed", extra={"synced": done.synced, "refused": done.refused, "set_aside": done.dead})
             self._count_queue()
 
-    def _heard(self, heard: Heard | None) -> Sequence[Beat]:
+    def _heard(self, heard: BeatAnswer | None) -> Sequence[Beat]:
         """What the others said; the lease, where that came with it, is news for its thread."""
         if heard is None:
             return self._heartbeats.read()
         self.elector.overhear(heard)
-        self._bell.ring()
+        self._wakeup.ring()
         return heard.beats
 
-    def _say_how_it_is(self, unless: threading.Event | None = None) -> Heard | None:
+    def _say_how_it_is(self, unless: threading.Event | None = None) -> BeatAnswer | None:
         # One at a time: a beat that was under way must not be the one after the last.
         with self._beating:
             self._count_queue()
@@ -298,7 +298,7 @@ class Supervisor:
         """Waits until the queue is empty; this node's disk may go with it."""
         end = self._monotonic() + timeout
         while self._queued() and self._monotonic() < end:
-            self._bell.ring()
+            self._wakeup.ring()
             try:
                 self.replay()
             except Exception as error:
@@ -368,7 +368,7 @@ class Supervisor:
                 _log.exception("a tick failed")
             if ended:
                 return
-            has_news = self._bell.wait(self.elector.rest_s())
+            has_news = self._wakeup.wait(self.elector.rest_s())
 
 
 def pending(beats: Sequence[Beat], head: int, primary: Identity | None, timeout: float) -> int:

@@ -25,7 +25,7 @@ def to_csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> Iterato
         yield _lines([[_cell(row[name]) for name in columns] for row in chunk])
 
 
-def told_where_broken(text: Iterable[str]) -> Iterator[str]:
+def marked_if_broken(text: Iterable[str]) -> Iterator[str]:
     """`text`, ended by `BROKEN_OFF` where it fails; what went wrong is raised after that.
 
     A server that has begun an answer may end it as if it were whole (Granian does): then only this tells.

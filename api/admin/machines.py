@@ -17,7 +17,7 @@ from api.admin.rows import found, missing
 from api.admin.schemas import MachineBody, require, sent
 from api.ledger.errors import LedgerBusy
 from api.ledger.log import Journal
-from api.ledger.records import Ask, Batch, Change
+from api.ledger.records import Batch, Change, LicenseQuery
 from api.ledger.rows import policy_of
 from api.ledger.store import Ledger
 from api.ledger.tables import licenses, machines, policies
@@ -98,7 +98,7 @@ class Machines:
         self, key_hash: str, fingerprint: str, rule: _Rule, type: str, effect: Effect = EVERY_TIME, **data: Any
     ) -> dict[str, Any]:
         """The machine as `rule` leaves it."""
-        with self._ledger.transaction([Ask(key_hash, fingerprint)]) as transaction:
+        with self._ledger.transaction([LicenseQuery(key_hash, fingerprint)]) as transaction:
             before = transaction.known[0].holding
             if before is None:
                 raise LedgerBusy("the license was given another key or deleted just now")

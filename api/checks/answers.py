@@ -20,7 +20,7 @@ _SHORTEST_LEASE_S = 60
 _encode = msgspec.json.Encoder().encode
 
 
-class Asked(msgspec.Struct, frozen=True, kw_only=True):
+class AnswerBinding(msgspec.Struct, frozen=True, kw_only=True):
     """What of the request an answer is bound to."""
 
     call: Call
@@ -81,7 +81,7 @@ class Issuer(msgspec.Struct, frozen=True):
     ledger_id: str
 
 
-def answer(asked: Asked, outcome: Outcome, issuer: Issuer, now: float) -> bytes:
+def answer(asked: AnswerBinding, outcome: Outcome, issuer: Issuer, now: float) -> bytes:
     """The JSON of one verdict, as UTF-8. `now`: ledger time."""
     verdict, node = outcome.verdict, issuer.node
     token = _lease(asked, outcome, issuer, now)
@@ -122,7 +122,9 @@ def _machine(machine: Machine) -> MachineView:
     return MachineView(id=machine.id, fingerprint=machine.fingerprint, name=machine.name)
 
 
-def _verdict_claims(asked: Asked, outcome: Outcome, issuer: Issuer, token: str | None, now: float) -> VerdictClaims:
+def _verdict_claims(
+    asked: AnswerBinding, outcome: Outcome, issuer: Issuer, token: str | None, now: float
+) -> VerdictClaims:
     verdict = outcome.verdict
     license = None if verdict.holding is None else verdict.holding.license
     return VerdictClaims(
@@ -153,7 +155,7 @@ def _verdict_claims(asked: Asked, outcome: Outcome, issuer: Issuer, token: str |
     )
 
 
-def _lease(asked: Asked, outcome: Outcome, issuer: Issuer, now: float) -> str | None:
+def _lease(asked: AnswerBinding, outcome: Outcome, issuer: Issuer, now: float) -> str | None:
     """The offline token, where the call gives one, the machine is active and the policy lets it go offline."""
     verdict = outcome.verdict
     if asked.call.act not in _LEASE_ACTS or not verdict.valid or verdict.machine is None or verdict.holding is None:

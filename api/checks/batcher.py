@@ -36,12 +36,12 @@ NextLane = Callable[[Item, Result | BaseException], "tuple[Batcher[Item, Result]
 _LOOKS = 10
 
 
-def as_it_is(result: Final) -> Final:
+def identity(result: Final) -> Final:
     """For callers with nothing left to do."""
     return result
 
 
-def waited(begin: Callable[[Done[Final]], None]) -> Final:
+def wait_for_result(begin: Callable[[Done[Final]], None]) -> Final:
     """What `begin` gives to the callback that it is called with, waited for. Raises what is an exception."""
     told: list[Final | BaseException] = []
     # A bare lock, taken: releasing it wakes the waiter. An Event costs ten times as much.
@@ -59,7 +59,7 @@ def waited(begin: Callable[[Done[Final]], None]) -> Final:
     return told[0]
 
 
-def passed_on(begin: Callable[[Done[Final]], None], done: Done[Final]) -> None:
+def forward_errors(begin: Callable[[Done[Final]], None], done: Done[Final]) -> None:
     """`begin`, for a caller who can only be told by `done`: of what it raises as well."""
     try:
         begin(done)
@@ -67,7 +67,7 @@ def passed_on(begin: Callable[[Done[Final]], None], done: Done[Final]) -> None:
         done(error)
 
 
-class LineFull(Exception):
+class BacklogFull(Exception):
     """More callers wait than the line may hold."""
 
 
@@ -86,7 +86,7 @@ class _Waiter(Generic[Item]):
         self._done = [done]
 
     @property
-    def is_told(self) -> bool:
+    def is_completed(self) -> bool:
         return not self._done
 
     def tell(self, outcome: object) -> None:
@@ -102,7 +102,7 @@ class _Waiter(Generic[Item]):
 
     def finished(self) -> object:
         """What to tell: what is made of a result, or what went wrong."""
-        if self.is_told or isinstance(self.outcome, BaseException):
+        if self.is_completed or isinstance(self.outcome, BaseException):
             return self.outcome
         try:
             return self.finish(self.outcome)
@@ -133,7 +133,7 @@ def last_lane(_item: object, _outcome: object) -> None:
 class Batcher(Generic[Item, Result]):
     """Runs `flush` for callers in batches of at most `max_batch`; at most `max_waiting` may stand in line.
 
-    A flush that raises `fails_line` fails for those still in line as well: they would only meet the same.
+    A flush that raises `fails_backlog` fails for those still in line as well: they would only meet the same.
     """
 
     def __init__(
@@ -143,18 +143,18 @@ class Batcher(Generic[Item, Result]):
         max_batch: int,
         max_waiting: int,
         patience_s: float,
-        fails_line: type[Exception] | tuple[()] = (),
+        fails_backlog: type[Exception] | tuple[()] = (),
         next_lane: NextLane[Item, Result] = last_lane,
     ) -> None:
         self._flush = flush
         self._next_lane = next_lane
-        self._fails_line = fails_line
+        self._fails_line = fails_backlog
         self._max_batch = max_batch
         self._max_waiting = max_waiting
         self._patience_s = patience_s
         self._threads = Threads("batcher")
         self._lock = threading.Lock()
-        self._line: deque[_Waiter[Item]] = deque()
+        self._backlog: deque[_Waiter[Item]] = deque()
         self._batch: _Batch[Item] | None = None
         self._flushing = False
         self._watched = False
@@ -165,10 +165,10 @@ class Batcher(Generic[Item, Result]):
         def begin(done: Done[Final]) -> None:
             self.begin(item, finish, done)
 
-        return waited(begin)
+        return wait_for_result(begin)
 
     def begin(self, item: Item, finish: Callable[[Result], Final], done: Done[Final]) -> None:
-        """Puts `item` in line. Waits for nothing; raises `LineFull` at once where too many wait.
+        """Puts `item` in line. Waits for nothing; raises `BacklogFull` at once where too many wait.
 
         `done` is called once, on another thread: with what `finish` made of the result, after the flush that carried
         it; with what the flush raised or gave for `item`, or `finish` raised; or, `patience_s` after this, with
@@ -177,19 +177,19 @@ class Batcher(Generic[Item, Result]):
         self.enqueue(_Waiter(item, finish, done))
 
     def enqueue(self, waiter: _Waiter[Item]) -> None:
-        """Puts a call in line that another lane has handed on, or a new one. Raises `LineFull`."""
+        """Puts a call in line that another lane has handed on, or a new one. Raises `BacklogFull`."""
         with self._lock:
-            if len(self._line) >= self._max_waiting:
-                raise LineFull
-            self._line.append(waiter)
+            if len(self._backlog) >= self._max_waiting:
+                raise BacklogFull
+            self._backlog.append(waiter)
             if not self._flushing:
                 self._flushing = self._threads.run(self._lead)
             if not self._watched:
                 self._watched = self._threads.run(self._watch)
             if not (self._flushing or self._watched):
                 # The system gives no thread: nobody would ever tell this caller anything.
-                self._line.pop()
-                raise LineFull
+                self._backlog.pop()
+                raise BacklogFull
 
     def longest(self, now: float) -> float:
         """For how many seconds at `now` (monotonic) the batch under way has been; 0 where none is."""
@@ -201,8 +201,8 @@ class Batcher(Generic[Item, Result]):
         until = now - self._patience_s
         overdue = []
         with self._lock:
-            while self._line and self._line[0].since <= until:
-                overdue.append(self._line.popleft())
+            while self._backlog and self._backlog[0].since <= until:
+                overdue.append(self._backlog.popleft())
             if self._batch is not None:
                 overdue += [waiter for waiter in self._batch.waiters if waiter.since <= until]
         for waiter in overdue:
@@ -218,7 +218,7 @@ class Batcher(Generic[Item, Result]):
     def _hand_on(self, waiter: _Waiter[Item]) -> bool:
         """Whether another lane carries this call next. Its patience begins anew there."""
         try:
-            step = None if waiter.is_told else self._next_lane(waiter.item, waiter.outcome)  # type: ignore[arg-type]
+            step = None if waiter.is_completed else self._next_lane(waiter.item, waiter.outcome)  # type: ignore[arg-type]
             if step is None:
                 return False
             lane, waiter.item = step
@@ -231,7 +231,7 @@ class Batcher(Generic[Item, Result]):
 
     def _next(self) -> _Batch[Item] | None:
         with self._lock:
-            waiters = [self._line.popleft() for _ in range(min(len(self._line), self._max_batch))]
+            waiters = [self._backlog.popleft() for _ in range(min(len(self._backlog), self._max_batch))]
             self._batch = _Batch(waiters) if waiters else None
             self._flushing = bool(waiters)
             return self._batch
@@ -244,8 +244,8 @@ class Batcher(Generic[Item, Result]):
         except BaseException as error:
             if isinstance(error, self._fails_line):
                 with self._lock:
-                    batch.waiters += self._line
-                    self._line.clear()
+                    batch.waiters += self._backlog
+                    self._backlog.clear()
             for waiter in batch.waiters:
                 waiter.outcome = error
 
@@ -256,4 +256,4 @@ class Batcher(Generic[Item, Result]):
             time.sleep(self._patience_s / _LOOKS)
             self.give_up(time.monotonic())
             with self._lock:
-                watched = self._watched = bool(self._line) or self._batch is not None
+                watched = self._watched = bool(self._backlog) or self._batch is not None

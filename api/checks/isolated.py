@@ -16,15 +16,15 @@ from filelock import FileLock
 from filelock import Timeout as LockTimeout
 
 from api.checks.batcher import Batcher
-from api.checks.unit_of_work import Draft, Operation, Outcome
+from api.checks.unit_of_work import Operation, Outcome, UnitOfWork
 from api.ledger.errors import LedgerUnavailable, QueueIsFull
-from api.ledger.records import Ask, Batch, Event, Known
+from api.ledger.records import Batch, Event, LicenseQuery, LicenseRecord
 from api.licensing import WRITING_ACTS
 from api.node.clock import Clock
 from api.node.identity import Node
 from api.node.shared_state import SharedState
 from api.snapshot import Reader
-from api.snapshot.reader import Seen
+from api.snapshot.reader import SnapshotRecord
 from failover.errors import QueueError, QueueFull
 from failover.queue import Event as Row
 from failover.queue import EventQueue
@@ -91,7 +91,7 @@ class Isolated:
 
     def holds(self, operation: Operation) -> bool:
         """Whether events of this license wait in the queue: then what comes goes behind them."""
-        seen = self._reader.look_up_cut_off([_ask(operation)], self._clock.now(), fully=False)
+        seen = self._reader.look_up_isolated([_ask(operation)], self._clock.now(), fully=False)
         try:
             if seen is None:
                 # While the copy is made anew nobody can say whose they are: all wait until they are replayed.
@@ -144,10 +144,10 @@ class Isolated:
         if position is None:
             raise LedgerUnavailable("there is no copy of the ledger young enough to answer from")
         known = self._known(operations, now)
-        draft = Draft(self._node, now, {}, cut_off=True)
+        draft = UnitOfWork(self._node, now, {}, isolated=True)
         draft.load([answer for answer, _ in known])
         outcomes = [
-            draft.write_cut_off(operation, answer, as_of)
+            draft.write_isolated(operation, answer, as_of)
             for operation, (answer, as_of) in zip(operations, known, strict=True)
         ]
         seqs = {answer.holding.license.id: answer.seq for answer, _ in known if answer.holding is not None}
@@ -165,13 +165,13 @@ class Isolated:
             self._reader.put_own(changes, queued=True)
         return decided.outcomes
 
-    def _known(self, operations: Sequence[Operation], now: float) -> list[tuple[Known, float]]:
+    def _known(self, operations: Sequence[Operation], now: float) -> list[tuple[LicenseRecord, float]]:
         """What the snapshot has of each, and what this node's queue has of the same call."""
         retried = [operation.event_id for operation in operations if operation.body_hash is not None]
         earlier = {id: from_row(row) for id, row in self._open().find(retried).items()} if retried else {}
         # The counts that the snapshot keeps do for calls that change none.
         fully = any(operation.call.act in WRITING_ACTS for operation in operations)
-        seen = self._reader.look_up_cut_off([_ask(operation) for operation in operations], now, fully=fully)
+        seen = self._reader.look_up_isolated([_ask(operation) for operation in operations], now, fully=fully)
         if seen is None:
             raise LedgerUnavailable("there is no copy of the ledger young enough to answer from")
         return [_with(one, earlier.get(operation.event_id)) for one, operation in zip(seen, operations, strict=True)]
@@ -183,11 +183,11 @@ class Isolated:
             return self._queue
 
 
-def _with(seen: Seen, earlier: Event | None) -> tuple[Known, float]:
+def _with(seen: SnapshotRecord, earlier: Event | None) -> tuple[LicenseRecord, float]:
     if earlier is None:
         return seen.known, seen.as_of
     return msgspec.structs.replace(seen.known, recorded=earlier.data, recorded_at=earlier.occurred_at), seen.as_of
 
 
-def _ask(operation: Operation) -> Ask:
-    return Ask(operation.key_hash, operation.call.fingerprint)
+def _ask(operation: Operation) -> LicenseQuery:
+    return LicenseQuery(operation.key_hash, operation.call.fingerprint)

@@ -19,12 +19,12 @@ from typing import TypeVar
 
 from msgspec.structs import replace
 
-from api.checks.batcher import Batcher, Done, Flush, waited
+from api.checks.batcher import Batcher, Done, Flush, wait_for_result
 from api.checks.contention import Contention, Outcomes, Work
 from api.checks.isolated import Isolated
-from api.checks.unit_of_work import Draft, MustWrite, Operation, Outcome
+from api.checks.unit_of_work import MustWrite, Operation, Outcome, UnitOfWork
 from api.ledger.errors import LedgerBusy, LedgerContradicts, LedgerRefused, LedgerUnavailable
-from api.ledger.records import Ask, Batch, Known
+from api.ledger.records import Batch, LicenseQuery, LicenseRecord
 from api.ledger.store import Ledger
 from api.licensing import WRITING_ACTS, decide
 from api.node.clock import Clock
@@ -86,7 +86,7 @@ class Recorder:
         self._writes = self._lane(self._flush_writes, patience_s)
         self._alone = self._lane(self._flush_alone, patience_s)
 
-    def go_without_it(self, isolated: Isolated) -> None:
+    def attach_isolated(self, isolated: Isolated) -> None:
         """From now on, where the ledger is away, `isolated` is the lane to take."""
         self._isolated = isolated
 
@@ -102,15 +102,15 @@ class Recorder:
             max_waiting=_MAX_WAITING,
             patience_s=patience_s,
             # A ledger that is away costs the calls in the backlog one failed try together, not one after the other.
-            fails_line=LedgerUnavailable,
+            fails_backlog=LedgerUnavailable,
             next_lane=self._next_lane,
         )
 
     def begin(self, operation: Operation, finish: Callable[[Outcome], T], done: Done[T]) -> None:
         """Has `operation` decided and recorded; `done` is called once with what `finish` makes of the outcome.
 
-        Or with `LedgerError`, `RequestIdReused`, `LineFull` or `FlushTimeout`, or what `finish` raises. Raises
-        `LineFull` itself where that is so at once; waits for nothing where `is_at_once`.
+        Or with `LedgerError`, `RequestIdReused`, `BacklogFull` or `FlushTimeout`, or what `finish` raises. Raises
+        `BacklogFull` itself where that is so at once; waits for nothing where `is_non_blocking`.
 
         The first call that the ledger leaves without an answer cuts the node off for all; its supervisor ends that.
         """
@@ -124,12 +124,12 @@ class Recorder:
         def begin(done: Done[T]) -> None:
             self.begin(operation, finish, done)
 
-        return waited(begin)
+        return wait_for_result(begin)
 
     @property
-    def is_at_once(self) -> bool:
+    def is_non_blocking(self) -> bool:
         """Whether `begin` finds the lane without a look into the queue, which others may be writing."""
-        return self._isolated is None or self._state.cut_off_since is not None or not self._state.may_hold_queued
+        return self._isolated is None or self._state.isolated_since is not None or not self._state.may_hold_queued
 
     def longest(self, now: float) -> float:
         """For how many seconds at `now` (monotonic) the oldest batch has been under way; 0 where none is."""
@@ -138,7 +138,7 @@ class Recorder:
 
     def _first_lane(self, operation: Operation) -> tuple[Lane, Operation]:
         if self._isolated is not None:
-            if self._state.cut_off_since is not None:
+            if self._state.isolated_since is not None:
                 return self._isolated.lane, operation
             if self._state.may_hold_queued and self._isolated.holds(operation):
                 is_busy = self._state.is_queued_while_busy(operation.key_hash)
@@ -160,14 +160,14 @@ class Recorder:
             return self._alone, operation
         if self._isolated is None or not isinstance(outcome, (LedgerUnavailable, LedgerBusy, LedgerRefused)):
             return None
-        if isinstance(outcome, LedgerBusy) and self._state.cut_off_since is None:
+        if isinstance(outcome, LedgerBusy) and self._state.isolated_since is None:
             self._state.license_busy(operation.key_hash)
             return self._isolated.lane, replace(operation, busy=outcome)
         return self._isolated.lane, operation
 
     def unknown(self, operation: Operation, as_of: float) -> Outcome:
         """The outcome for a key found unknown at `as_of`; counted with the next batch. Raises `LedgerError`."""
-        if self._state.cut_off_since is not None:
+        if self._state.isolated_since is not None:
             raise LedgerUnavailable("what nobody knew a moment ago is not certain any more")
         verdict = decide(operation.call, None, as_of)
         self._count_later(1)
@@ -189,15 +189,15 @@ class Recorder:
         try:
             outcomes = carried(work, operations)
         except LedgerUnavailable:
-            self._cut_off()
+            self._isolate()
             raise
         if any(isinstance(outcome, LedgerUnavailable) for outcome in outcomes):
-            self._cut_off()
+            self._isolate()
         return outcomes
 
-    def _cut_off(self) -> None:
+    def _isolate(self) -> None:
         if self._isolated is not None:
-            self._state.cut_off()
+            self._state.isolate()
 
     def _check_batch(self, operations: Sequence[Operation], hurried: bool = False) -> Outcomes:
         draft, ledger = self._draft(), self._hurried if hurried else self._ledger
@@ -213,9 +213,9 @@ class Recorder:
             raise
         return outcomes
 
-    def _decide(self, draft: Draft, operations: Sequence[Operation], ledger: Ledger) -> Outcomes:
+    def _decide(self, draft: UnitOfWork, operations: Sequence[Operation], ledger: Ledger) -> Outcomes:
         """Says yes from the snapshot where that is fresh; every denial, and every change, is the ledger's to say."""
-        asks = [Ask(operation.key_hash, operation.call.fingerprint) for operation in operations]
+        asks = [LicenseQuery(operation.key_hash, operation.call.fingerprint) for operation in operations]
         seen = [None] * len(asks) if self._reader is None else self._reader.look_up(asks)
         local = [draft.check_locally(operation, one) for operation, one in zip(operations, seen, strict=True)]
         open_ones = [i for i, outcome in enumerate(local) if outcome is None]
@@ -224,7 +224,7 @@ class Recorder:
         answers = {i: contradicted.get(at) or draft.check(operations[i], known[at]) for at, i in enumerate(open_ones)}
         return [answers[i] if outcome is None else outcome for i, outcome in enumerate(local)]
 
-    def _contradicted(self, asks: list[Ask], known: list[Known]) -> dict[int, LedgerContradicts]:
+    def _contradicted(self, asks: list[LicenseQuery], known: list[LicenseRecord]) -> dict[int, LedgerContradicts]:
         """By their places: the asks to which the ledger showed less than this node's copy holds, without a reason."""
         if self._evidence is None:
             return {}
@@ -232,7 +232,7 @@ class Recorder:
         found = {at: self._evidence.examine(asks[at], known[at]) for at in suspects}
         return {at: contradiction for at, contradiction in found.items() if contradiction is not None}
 
-    def _look_up(self, asks: list[Ask], ledger: Ledger) -> list[Known]:
+    def _look_up(self, asks: list[LicenseQuery], ledger: Ledger) -> list[LicenseRecord]:
         began = self._clock.monotonic()
         try:
             return ledger.look_up(asks)
@@ -249,10 +249,10 @@ class Recorder:
         """
         return self._clock.monotonic() - began <= _AT_ONCE_S
 
-    def _draft(self) -> Draft:
+    def _draft(self) -> UnitOfWork:
         if len(self._touched) > _TOUCHED_MAX:
             self._touched.clear()
-        return Draft(self._node, self._clock.now(), self._touched)
+        return UnitOfWork(self._node, self._clock.now(), self._touched)
 
     def _take_uncounted(self) -> int:
         with self._uncounted_lock:
@@ -323,7 +323,9 @@ class Recorder:
         self, operations: Sequence[Operation], ledger: Ledger, *, skip_locked: bool, believed: bool = False
     ) -> Outcomes:
         """`believed`: what the ledger does not show is known to be the truth."""
-        asks = [Ask(operation.key_hash, operation.call.fingerprint, operation.event_id) for operation in operations]
+        asks = [
+            LicenseQuery(operation.key_hash, operation.call.fingerprint, operation.event_id) for operation in operations
+        ]
         try:
             with ledger.transaction(asks, skip_locked=skip_locked) as transaction:
                 draft = self._draft()
@@ -349,23 +351,23 @@ class Recorder:
         return outcomes
 
     @staticmethod
-    def _undecided(answer: Known, is_suspect: bool) -> Exception | None:
+    def _undecided(answer: LicenseRecord, is_suspect: bool) -> Exception | None:
         """Why a call cannot be decided by this answer."""
         if answer.busy:
             return LicenseHeld()
         return _SUSPECT if is_suspect else None
 
-    def _suspects(self, asks: list[Ask], known: list[Known]) -> set[int]:
+    def _suspects(self, asks: list[LicenseQuery], known: list[LicenseRecord]) -> set[int]:
         if self._evidence is None:
             return set()
         return {i for i in self._evidence.suspects(asks, known) if not known[i].busy}
 
-    def _examined(self, ask: Ask, known: Known) -> LedgerContradicts | None:
+    def _examined(self, ask: LicenseQuery, known: LicenseRecord) -> LedgerContradicts | None:
         """Outside the transaction, whose connection may be this process's only one."""
         assert self._evidence is not None
         return self._evidence.examine(ask, known)
 
-    def _put_into_the_snapshot(self, batch: Batch, known: list[Known]) -> None:
+    def _put_into_the_snapshot(self, batch: Batch, known: list[LicenseRecord]) -> None:
         """What this node has just answered is in its own copy before the answer: the ledger may be gone by the next."""
         if self._reader is not None and batch.changes:
             seqs = {answer.holding.license.id: answer.seq for answer in known if answer.holding is not None}

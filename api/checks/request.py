@@ -9,7 +9,7 @@ import msgspec
 from api.checks.schemas import ClientBody
 
 
-class Sent(msgspec.Struct, frozen=True, kw_only=True):
+class ClientRequest(msgspec.Struct, frozen=True, kw_only=True):
     """One call. `path` and `query` as they are signed and sent; a header that was not sent is None."""
 
     method: str
@@ -23,10 +23,10 @@ class Sent(msgspec.Struct, frozen=True, kw_only=True):
     signature: str | None = None
 
 
-def sent_by(environ: WSGIEnvironment, path: str, raw: bytes) -> Sent:
+def client_request_from(environ: WSGIEnvironment, path: str, raw: bytes) -> ClientRequest:
     """The call in `environ`; `path` and the body have been taken from there already."""
     find = environ.get
-    return Sent(
+    return ClientRequest(
         method=environ["REQUEST_METHOD"],
         path=path,
         query=find("QUERY_STRING", ""),
@@ -42,5 +42,5 @@ def sent_by(environ: WSGIEnvironment, path: str, raw: bytes) -> Sent:
 class AdmittedCall(msgspec.Struct, frozen=True):
     """A call that was let in."""
 
-    sent: Sent
+    sent: ClientRequest
     body: ClientBody

@@ -8,8 +8,8 @@ from typing import Protocol
 
 import msgspec
 
-from api.checks.answers import Asked, Issuer, answer
-from api.checks.batcher import Done, passed_on
+from api.checks.answers import AnswerBinding, Issuer, answer
+from api.checks.batcher import Done, forward_errors
 from api.checks.recorder import Recorder
 from api.checks.request import AdmittedCall
 from api.checks.schemas import ClientBody, call_of
@@ -64,14 +64,14 @@ class Check:
         # An empty request id names nothing: it must not tie calls together.
         request_id = call.sent.request_id or None
         self._operation = _operation(act, body, key_hash, request_id)
-        self._asked = Asked(
+        self._asked = AnswerBinding(
             call=self._operation.call, key_hash=key_hash, nonce=body.nonce, request_id=request_id, body=call.sent.raw
         )
 
     def answer(self) -> bytes:
         """The verdict's JSON, waited for: an unknown key waits its turn first."""
         runtime, operation = self._runtime, self._operation
-        unknown_at = runtime.unknown_keys.remembered(operation.key_hash)
+        unknown_at = runtime.unknown_keys.negative_cache_hit(operation.key_hash)
         changes = runtime.state.key_changes
         if unknown_at is not None:
             signed = self._signed(runtime.recorder.unknown(operation, unknown_at))
@@ -91,10 +91,10 @@ class Check:
         False where it might have to: for the turn of a key that is not known, or to look into the queue.
         """
         runtime, operation = self._runtime, self._operation
-        if not (runtime.recorder.is_at_once and runtime.unknown_keys.knows(operation.key_hash)):
+        if not (runtime.recorder.is_non_blocking and runtime.unknown_keys.knows(operation.key_hash)):
             return False
         answered = partial(self._answered, None, runtime.state.key_changes)
-        passed_on(partial(runtime.recorder.begin, operation, answered), done)
+        forward_errors(partial(runtime.recorder.begin, operation, answered), done)
         return True
 
     def _answered(self, place: float | None, changes: int, outcome: Outcome) -> bytes:

@@ -11,12 +11,12 @@ import msgspec
 from msgspec.structs import replace
 
 from api.ledger.errors import LedgerBusy, LedgerUnavailable
-from api.ledger.records import Batch, Change, Event, Known, Tally, Touch
+from api.ledger.records import Batch, Change, Event, LicenseRecord, Tally, Touch
 from api.ledger.rows import changed_machines, merged
 from api.licensing import Call, Code, Holding, Verdict, decide, is_certain, retried
 from api.node.identity import Node
 from api.node.published import Mode
-from api.snapshot.reader import Seen
+from api.snapshot.reader import SnapshotRecord
 
 #: A license or machine is written as seen at most this often by checks that change nothing else.
 TOUCH_EVERY_S = 60.0
@@ -62,17 +62,17 @@ class MustWrite(Exception):
     """This check changes something: it belongs to the write lane."""
 
 
-class Draft:
+class UnitOfWork:
     """What the calls of a batch decided at one moment, each on top of what the ones before it did."""
 
-    def __init__(self, node: Node, now: float, touched: dict[str, float], *, cut_off: bool = False) -> None:
+    def __init__(self, node: Node, now: float, touched: dict[str, float], *, isolated: bool = False) -> None:
         """`touched`: when this process last wrote what as seen; goes on from draft to draft.
 
-        `cut_off`: without the ledger, for the queue.
+        `isolated`: without the ledger, for the queue.
         """
         self._node = node
         self._epoch = node.epoch
-        self._mode: Mode = "isolated" if cut_off else node.mode
+        self._mode: Mode = "isolated" if isolated else node.mode
         self._watch = node.watch
         self._now = now
         self._events: dict[str, Event] = {}
@@ -82,7 +82,7 @@ class Draft:
         self._touches: dict[str, Touch] = {}
         self._touched = touched
 
-    def load(self, known: Sequence[Known]) -> None:
+    def load(self, known: Sequence[LicenseRecord]) -> None:
         """Joins what the asks of one batch know of one license: its machines come with different asks."""
         for answer in known:
             if answer.holding is not None:
@@ -91,7 +91,7 @@ class Draft:
                 self._before[id] = answer.holding if held is None else merged(held, answer.holding)
         self._holdings = dict(self._before)
 
-    def check_locally(self, operation: Operation, seen: Seen | None) -> Outcome | None:
+    def check_locally(self, operation: Operation, seen: SnapshotRecord | None) -> Outcome | None:
         """The outcome by this node's own snapshot: None unless that says yes and nothing is to be changed."""
         if seen is None or seen.known.holding is None:
             return None
@@ -102,7 +102,7 @@ class Draft:
         self._touch(verdict)
         return self._outcome(operation, verdict, seen.as_of)
 
-    def check(self, operation: Operation, answer: Known) -> Outcome | BaseException:
+    def check(self, operation: Operation, answer: LicenseRecord) -> Outcome | BaseException:
         verdict = decide(operation.call, answer.holding, self._now, watch=self._watch)
         if verdict.holding is not answer.holding:
             return MustWrite()
@@ -110,7 +110,7 @@ class Draft:
         self._touch(verdict)
         return self._outcome(operation, verdict)
 
-    def write(self, operation: Operation, answer: Known) -> Outcome | BaseException:
+    def write(self, operation: Operation, answer: LicenseRecord) -> Outcome | BaseException:
         holding = None if answer.holding is None else self._holdings[answer.holding.license.id]
         earlier = self._events.get(operation.event_id)
         if earlier is not None:
@@ -120,7 +120,7 @@ class Draft:
         verdict = decide(operation.call, holding, self._now, watch=self._watch)
         return self._written(operation, holding, verdict)
 
-    def write_cut_off(self, operation: Operation, answer: Known, as_of: float) -> Outcome | BaseException:
+    def write_isolated(self, operation: Operation, answer: LicenseRecord, as_of: float) -> Outcome | BaseException:
         """The same by what was known at `as_of`, where nobody can be asked. `LedgerUnavailable`: not ours to say."""
         if answer.holding is None:
             return LedgerUnavailable("a key that this node does not know")

@@ -61,7 +61,7 @@ class UnknownKeys:
         self._known: OrderedDict[str, None] = OrderedDict()
         self._unknown: OrderedDict[str, tuple[float, float, int]] = OrderedDict()
 
-    def remembered(self, key_hash: str) -> float | None:
+    def negative_cache_hit(self, key_hash: str) -> float | None:
         """When (ledger time) this key was last found to be unknown, if that was just now and no key was made since."""
         found = self._unknown.get(key_hash)
         if found is None:
@@ -74,7 +74,7 @@ class UnknownKeys:
 
     def knows(self, key_hash: str) -> bool:
         """Whether a call with this key needs no place, and waits for none."""
-        if self.remembered(key_hash) is not None:
+        if self.negative_cache_hit(key_hash) is not None:
             return False
         return key_hash in self._known or self._is_known(key_hash) is True
 

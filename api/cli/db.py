@@ -7,7 +7,7 @@ from typing import Any
 import click
 from sqlalchemy import Connection, case, func, select
 
-from api.cli.desk import copy_in, open_desk, open_ledger_only
+from api.cli.context import copy_in, open_context, open_ledger_only
 from api.cli.output import as_json, show, show_list
 from api.ledger import migrate, tables
 from api.ledger.database import Database
@@ -47,16 +47,16 @@ def adopt(instead_of: str | None, as_json: bool) -> None:
     Nodes that wait because it has no licenses, or no longer shows some, go on with it, and replace the copies that they
     hold of what was there before. Say so once; every node reads it in the ledger.
     """
-    with open_desk(adopting=True) as desk:
-        with copy_in(desk.settings) as copy:
+    with open_context(adopting=True) as context:
+        with copy_in(context.settings) as copy:
             copied = None if copy is None else copied_in(copy)
         before = instead_of or (None if copied is None else copied.ledger_id)
         if before is None:
             raise click.ClickException("DATA_DIR holds no copy of a ledger; name it with --instead-of")
-        with desk.journal.change() as change:
+        with context.journal.change() as change:
             ledger_id = str(change.connection.execute(select(tables.ledger.c.ledger_id)).scalar_one())
             licenses = int(change.connection.execute(select(func.count()).select_from(tables.licenses)).scalar_one())
-            change.commit(desk.journal.event(ADOPTED, instead_of=before))
+            change.commit(context.journal.event(ADOPTED, instead_of=before))
     done = {"ledger": ledger_id, "licenses": licenses, "instead_of": before}
     if as_json:
         show(done, as_json)

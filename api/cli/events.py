@@ -11,7 +11,7 @@ import click
 
 from api.admin.csv_text import to_csv
 from api.admin.event_log import COLUMNS, FILTERS
-from api.cli.desk import open_desk
+from api.cli.context import open_context
 from api.cli.output import as_json, cell
 from api.cli.resources import chosen, filter_options, limit_option
 
@@ -35,8 +35,8 @@ def list_(limit: int | None, as_csv: bool, as_json: bool, **given: str | None) -
     """List events, the oldest first. --since and --until take RFC 3339 times or Unix seconds."""
     if as_csv and as_json:
         raise click.UsageError("--csv and --json exclude each other")
-    with open_desk() as desk:
-        found = islice(desk.resources.events(chosen(given)), limit)
+    with open_context() as context:
+        found = islice(context.resources.events(chosen(given)), limit)
         for text in to_csv(COLUMNS, found) if as_csv else _json(found) if as_json else _table(found):
             click.echo(text, nl=False)
 

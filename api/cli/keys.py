@@ -10,7 +10,7 @@ import click
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from api.cli.desk import Desk, open_desk
+from api.cli.context import AdminContext, open_context
 from api.cli.output import as_json, show_list
 from api.cli.verify import verify
 from api.ledger import permitted_keys, tables
@@ -40,11 +40,11 @@ keys.add_command(verify)
 @as_json
 def list_(as_json: bool) -> None:
     """List the permitted keys, and whether this node's SIGNING_KEY holds their private halves."""
-    with open_desk() as desk:
-        _found(desk)
-        with desk.database.reading() as connection:
+    with open_context() as context:
+        _found(context)
+        with context.database.reading() as connection:
             permitted = permitted_keys.load(connection)
-        held = {key.kid for key in desk.settings.signing_keys}
+        held = {key.kid for key in context.settings.signing_keys}
     order = list(KeyStatus)
     found = [
         {"kid": kid, "status": status, "held": kid in held, "jwk": permitted.jwks[kid]}
@@ -116,16 +116,16 @@ def _from_public_pem(text: str) -> PublicJwk:
     return public_jwk(public)
 
 
-def _found(desk: Desk) -> None:
+def _found(context: AdminContext) -> None:
     """A ledger that no node has started on yet gets this node's keys first, as the node would do it."""
-    permitted_keys.found(desk.database, desk.settings.signing_keys, desk.journal.now())
+    permitted_keys.found(context.database, context.settings.signing_keys, context.journal.now())
 
 
 def _change(done: str, transition: Transition, kid: str, jwk: PublicJwk | None = None) -> bool:
     """Moves the keys in one transaction with its event; gives whether this node holds the key."""
-    with open_desk() as desk:
-        _found(desk)
-        with desk.journal.change() as change:
+    with open_context() as context:
+        _found(context)
+        with context.journal.change() as change:
             # The ledger's only row is the lock: two administrators must not both start from the old statuses.
             change.connection.execute(tables.ledger.select().with_for_update())
             before = permitted_keys.load(change.connection).statuses
@@ -135,7 +135,7 @@ def _change(done: str, transition: Transition, kid: str, jwk: PublicJwk | None =
                 raise click.ClickException(str(error)) from error
             moved = [one for one in after if before.get(one) != after[one]]
             for one in moved:
-                permitted_keys.write(change.connection, one, after[one], desk.journal.now(), jwk)
+                permitted_keys.write(change.connection, one, after[one], context.journal.now(), jwk)
             if moved:
-                change.commit(desk.journal.event(f"key.{done}", kid=kid), {tables.signing_keys: moved})
-        return any(key.kid == kid for key in desk.settings.signing_keys)
+                change.commit(context.journal.event(f"key.{done}", kid=kid), {tables.signing_keys: moved})
+        return any(key.kid == kid for key in context.settings.signing_keys)

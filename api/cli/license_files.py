@@ -17,7 +17,7 @@ from api.admin.bulk import COLUMNS, BadRow, ImportedLicense
 from api.admin.csv_text import to_csv
 from api.admin.kinds import Kind
 from api.admin.store import Resources
-from api.cli.desk import open_desk
+from api.cli.context import open_context
 
 _CREATED = ("id", "key", "policy", "name", "email", "expires_at")
 _HASHED = ("key_hash",)
@@ -40,9 +40,9 @@ def import_(file: BinaryIO) -> None:
     entitlements (a;b), metadata (JSON), external_ref, status, uses, created_at. Keys are kept as hashes only.
     """
     rows = read_rows(file.read())
-    with open_desk() as desk:
+    with open_context() as context:
         try:
-            taken = desk.resources.import_licenses([row.cells for row in rows])
+            taken = context.resources.import_licenses([row.cells for row in rows])
         except BadRow as error:
             faults = [(rows[bad.row - 1].line, bad) for bad in (error, *error.others)]
             raise _refused([f"line {line}: {bad.field}: {bad.detail}" for line, bad in faults]) from error
@@ -55,8 +55,8 @@ def import_(file: BinaryIO) -> None:
 def export(file: Path | None, with_hashes: bool) -> None:
     """Write all licenses as CSV. It holds no keys: the ledger has only their hashes and last four characters."""
     columns = [name for name in COLUMNS if with_hashes or name not in _HASHED]
-    with open_desk() as desk:
-        lines = to_csv(columns, desk.resources.export_licenses())
+    with open_context() as context:
+        lines = to_csv(columns, context.resources.export_licenses())
         if file is None:
             for text in lines:
                 click.echo(text, nl=False)

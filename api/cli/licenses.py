@@ -10,7 +10,7 @@ import click
 from api.admin.actions import ACTIONS
 from api.admin.kinds import Kind
 from api.admin.schemas import LicenseBody
-from api.cli.desk import open_desk
+from api.cli.context import open_context
 from api.cli.license_files import export, import_, write_created
 from api.cli.options import body_of, body_options
 from api.cli.output import as_json, show, show_list
@@ -42,13 +42,13 @@ license_.add_command(export)
 def create(count: int, file: Path | None, as_json: bool, **values: Any) -> None:
     """Make a license, or many, and show the keys this once: on the terminal, or in a file."""
     body = body_of(values)
-    with open_desk() as desk:
+    with open_context() as context:
         if file is not None:
-            write_created(desk.resources, body, count, file)
+            write_created(context.resources, body, count, file)
         elif count == 1:
-            show(desk.resources.create(Kind.LICENSE, body), as_json)
+            show(context.resources.create(Kind.LICENSE, body), as_json)
         else:
-            show_list(desk.resources.create_many(body, count), ("id", "key"), as_json)
+            show_list(context.resources.create_many(body, count), ("id", "key"), as_json)
 
 
 @license_.command("machines")
@@ -57,9 +57,9 @@ def create(count: int, file: Path | None, as_json: bool, **values: Any) -> None:
 @as_json
 def machines(id: str, limit: int | None, as_json: bool) -> None:
     """List the machines that hold a seat of a license."""
-    with open_desk() as desk:
-        desk.resources.get(Kind.LICENSE, id)
-        found = list(every(desk.resources, Kind.MACHINE, {"license": id}, limit))
+    with open_context() as context:
+        context.resources.get(Kind.LICENSE, id)
+        found = list(every(context.resources, Kind.MACHINE, {"license": id}, limit))
     show_list(found, _MACHINE_COLUMNS, as_json)
 
 
@@ -67,8 +67,8 @@ def machines(id: str, limit: int | None, as_json: bool) -> None:
 @click.argument("machine")
 def free(machine: str) -> None:
     """Free the seat that MACHINE (the id of a machine) holds."""
-    with open_desk() as desk:
-        desk.resources.delete(Kind.MACHINE, machine)
+    with open_context() as context:
+        context.resources.delete(Kind.MACHINE, machine)
     click.echo("The seat is free.")
 
 
@@ -78,8 +78,8 @@ def _action(name: str) -> click.Command:
     @body_options(ACTIONS[name].body)
     @as_json
     def act(id: str, as_json: bool, **values: Any) -> None:
-        with open_desk() as desk:
-            show(desk.resources.act(id, name, body_of(values)), as_json)
+        with open_context() as context:
+            show(context.resources.act(id, name, body_of(values)), as_json)
 
     return act
 

@@ -8,7 +8,7 @@ import click
 import msgspec
 from msgspec.structs import replace
 
-from api.cli.desk import Desk, open_desk
+from api.cli.context import AdminContext, open_context
 from api.cli.output import as_json, show, show_list
 from api.node.clock import timestamp
 from api.runtime import shared_state
@@ -31,8 +31,8 @@ def node() -> None:
 @as_json
 def list_(as_json: bool) -> None:
     """List the nodes that beat in the ledger."""
-    with open_desk() as desk:
-        show_list(nodes(desk.database, desk.journal.now()), _COLUMNS, as_json)
+    with open_context() as context:
+        show_list(nodes(context.database, context.journal.now()), _COLUMNS, as_json)
 
 
 @node.command("show")
@@ -40,11 +40,11 @@ def list_(as_json: bool) -> None:
 @as_json
 def show_(id: str | None, as_json: bool) -> None:
     """Show a node that beats; without ID this one, as its settings make it."""
-    with open_desk() as desk:
+    with open_context() as context:
         if id is None:
-            show(_own(desk), as_json)
+            show(_own(context), as_json)
             return
-        found = [one for one in nodes(desk.database, desk.journal.now()) if one["id"] == id]
+        found = [one for one in nodes(context.database, context.journal.now()) if one["id"] == id]
     if not found:
         raise click.ClickException("no node of this id beats in the ledger")
     show_list(found, _COLUMNS, as_json)
@@ -54,11 +54,11 @@ def show_(id: str | None, as_json: bool) -> None:
 @as_json
 def stats(as_json: bool) -> None:
     """Show what the ledger says of it all, as GET /stats does: lease, sync, licenses, machines, checks, failovers."""
-    with open_desk() as desk:
-        now = desk.journal.now()
-        with desk.journal.reading(_PATIENCE_S) as connection:
+    with open_context() as context:
+        now = context.journal.now()
+        with context.journal.reading(_PATIENCE_S) as connection:
             counts = count(connection, now, settle(connection, now))
-        found = msgspec.structs.asdict(replace(counts, nodes=nodes(desk.database, now)))
+        found = msgspec.structs.asdict(replace(counts, nodes=nodes(context.database, now)))
     show(found, as_json)
 
 
@@ -67,8 +67,8 @@ def stats(as_json: bool) -> None:
 @as_json
 def switchover(id: str, as_json: bool) -> None:
     """Hand the lease from the node that leads to the node ID, which must beat."""
-    with open_desk() as desk:
-        show(cluster.hand_to(desk.database, id, desk.settings.heartbeat_timeout, promote=False), as_json)
+    with open_context() as context:
+        show(cluster.hand_to(context.database, id, context.settings.heartbeat_timeout, promote=False), as_json)
 
 
 @node.command("promote")
@@ -76,8 +76,8 @@ def switchover(id: str, as_json: bool) -> None:
 @as_json
 def promote(id: str, as_json: bool) -> None:
     """Make the node ID lead, whether or not anybody does now."""
-    with open_desk() as desk:
-        show(cluster.hand_to(desk.database, id, desk.settings.heartbeat_timeout, promote=True), as_json)
+    with open_context() as context:
+        show(cluster.hand_to(context.database, id, context.settings.heartbeat_timeout, promote=True), as_json)
 
 
 @node.command("trust-clock")
@@ -88,19 +88,19 @@ def trust_clock(as_json: bool) -> None:
     For a node on this host that waits because no two clocks agree, or that goes by another time than its ledger's. It
     follows within seconds.
     """
-    with open_desk() as desk:
-        with desk.journal.change() as change:
-            change.commit(desk.journal.event(CLOCK_TRUSTED, id=desk.settings.node_id))
-        shared_state(desk.settings.data_dir).trust_clock()
-        now = timestamp(desk.journal.now())
+    with open_context() as context:
+        with context.journal.change() as change:
+            change.commit(context.journal.event(CLOCK_TRUSTED, id=context.settings.node_id))
+        shared_state(context.settings.data_dir).trust_clock()
+        now = timestamp(context.journal.now())
     if as_json:
-        show({"node": desk.settings.node_id, "now": now}, as_json)
+        show({"node": context.settings.node_id, "now": now}, as_json)
     else:
-        click.echo(f"It is {now}. A node {desk.settings.node_id} that runs here goes by that.")
+        click.echo(f"It is {now}. A node {context.settings.node_id} that runs here goes by that.")
 
 
-def _own(desk: Desk) -> dict[str, Any]:
-    settings = desk.settings
+def _own(context: AdminContext) -> dict[str, Any]:
+    settings = context.settings
     return {
         "id": settings.node_id,
         "rank": settings.node_rank,

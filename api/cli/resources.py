@@ -11,7 +11,7 @@ from api.admin.kinds import Kind
 from api.admin.pages import MAX_LIMIT
 from api.admin.schemas import BODIES
 from api.admin.store import Resources
-from api.cli.desk import open_desk
+from api.cli.context import open_context
 from api.cli.options import F, body_of, body_options
 from api.cli.output import as_json, show, show_list
 
@@ -26,8 +26,8 @@ def create_command(kind: Kind) -> click.Command:
     @body_options(body, required=body.REQUIRED)
     @as_json
     def create(as_json: bool, **values: Any) -> None:
-        with open_desk() as desk:
-            show(desk.resources.create(kind, body_of(values)), as_json)
+        with open_context() as context:
+            show(context.resources.create(kind, body_of(values)), as_json)
 
     return create
 
@@ -40,8 +40,8 @@ def list_command(kind: Kind, columns: Sequence[str], filters: Sequence[str]) -> 
     @limit_option
     @as_json
     def list_(as_json: bool, limit: int | None, **given: str | None) -> None:
-        with open_desk() as desk:
-            found = list(every(desk.resources, kind, chosen(given), limit))
+        with open_context() as context:
+            found = list(every(context.resources, kind, chosen(given), limit))
         show_list(found, columns, as_json)
 
     return list_
@@ -54,8 +54,8 @@ def show_command(kind: Kind) -> click.Command:
     @click.argument("id")
     @as_json
     def show_(id: str, as_json: bool) -> None:
-        with open_desk() as desk:
-            show(desk.resources.get(kind, id), as_json)
+        with open_context() as context:
+            show(context.resources.get(kind, id), as_json)
 
     return show_
 
@@ -68,8 +68,8 @@ def update_command(kind: Kind, skip: Sequence[str] = ()) -> click.Command:
     @body_options(BODIES[kind], skip=skip)
     @as_json
     def update(id: str, as_json: bool, **values: Any) -> None:
-        with open_desk() as desk:
-            show(desk.resources.update(kind, id, body_of(values)), as_json)
+        with open_context() as context:
+            show(context.resources.update(kind, id, body_of(values)), as_json)
 
     return update
 
@@ -81,8 +81,8 @@ def delete_command(kind: Kind) -> click.Command:
     @click.argument("id")
     @click.confirmation_option(prompt=f"Delete this {kind} for good?")
     def delete(id: str) -> None:
-        with open_desk() as desk:
-            desk.resources.delete(kind, id)
+        with open_context() as context:
+            context.resources.delete(kind, id)
         click.echo("Deleted.")
 
     return delete

@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from api.cli.desk import open_desk, read_settings
+from api.cli.context import open_context, read_settings
 from api.cli.output import as_json, show_list
 from api.node.clock import timestamp
 from api.runtime import shared_state
@@ -46,15 +46,15 @@ def revive(event_ids: tuple[str, ...], license_id: str | None) -> None:
 
     The node sends them in their old order with its next replay, and counts their tries anew.
     """
-    with open_desk() as desk, _opened(desk.settings.queue_path) as queue:
+    with open_context() as context, _opened(context.settings.queue_path) as queue:
         found = [one for one in queue.dead() if license_id in (None, one.event.key)]
         chosen = [one for one in found if not event_ids or one.event.event_id in event_ids]
         if missing := set(event_ids) - {one.event.event_id for one in chosen}:
             raise click.ClickException(f"{', '.join(sorted(missing))}: not set aside in {queue.path}")
         if chosen:
             # Before they are there: no call of their licenses may overtake them.
-            shared_state(desk.settings.data_dir).will_queue()
-            forget_dead(desk.journal, [one.event.event_id for one in chosen])
+            shared_state(context.settings.data_dir).will_queue()
+            forget_dead(context.journal, [one.event.event_id for one in chosen])
         revived = queue.revive([one.position for one in chosen])
         click.echo(f"{revived} events wait again in {queue.path}")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from api.cli.desk import open_desk
+from api.cli.context import open_context
 from api.cli.output import as_json, show, show_list
 
 
@@ -19,22 +19,22 @@ def token() -> None:
 @as_json
 def create(name: str, scopes: tuple[str, ...], as_json: bool) -> None:
     """Make a token and show it, this once. Scopes: stats:read, licenses:read, licenses:write, nodes:write."""
-    with open_desk() as desk:
-        show(desk.resources.create_token(name, scopes), as_json)
+    with open_context() as context:
+        show(context.resources.create_token(name, scopes), as_json)
 
 
 @token.command("list")
 @as_json
 def list_(as_json: bool) -> None:
     """List the tokens that have not been revoked."""
-    with open_desk() as desk:
-        show_list(desk.resources.tokens(), ("id", "name", "scopes", "created_at"), as_json)
+    with open_context() as context:
+        show_list(context.resources.tokens(), ("id", "name", "scopes", "created_at"), as_json)
 
 
 @token.command("revoke")
 @click.argument("id")
 def revoke(id: str) -> None:
     """Revoke a token."""
-    with open_desk() as desk:
-        desk.resources.revoke_token(id)
+    with open_context() as context:
+        context.resources.revoke_token(id)
     click.echo("Revoked.")

@@ -10,7 +10,7 @@ from typing import Any, TextIO
 import click
 import msgspec
 
-from api.cli.desk import open_ledger_only, plain_errors
+from api.cli.context import open_ledger_only, plain_errors
 from api.cli.output import as_json, show
 from api.ledger import migrate, permitted_keys
 from api.node.clock import timestamp

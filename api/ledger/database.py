@@ -51,7 +51,7 @@ def _always() -> float:
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class AcquirePolicy:
     """What a connection is worth to whoever needs one.
 
     `connect_s`: how long it may take to come about, None: as long as libpq takes. `wait_s`: how long one that others
@@ -65,7 +65,7 @@ class Terms:
     not_before: Callable[[], float] = _always
 
 
-_PATIENT = Terms()
+_PATIENT = AcquirePolicy()
 
 
 class Database:
@@ -167,7 +167,7 @@ class Database:
             yield
 
     @contextlib.contextmanager
-    def driver(self, terms: Terms = _PATIENT) -> Iterator[Any]:
+    def driver(self, terms: AcquirePolicy = _PATIENT) -> Iterator[Any]:
         """The driver's own connection, where SQLAlchemy's costs more than the statement. Raises `LedgerError`.
 
         One that breaks is dropped, and every idle one with it: what ended it (a restart, a failover) ended those too.
@@ -210,7 +210,7 @@ class Database:
                 raise
 
     @contextlib.contextmanager
-    def _turn(self, terms: Terms = _PATIENT) -> Iterator[None]:
+    def _turn(self, terms: AcquirePolicy = _PATIENT) -> Iterator[None]:
         """A connection's worth of the pool. Raises `NoConnection` where none becomes free.
 
         Who waited while another found the ledger silent does not wait for the same silence once more.
@@ -247,7 +247,7 @@ class Database:
         self._inode = inode
 
     @contextlib.contextmanager
-    def _alone_of_all(self, terms: Terms) -> Iterator[None]:
+    def _alone_of_all(self, terms: AcquirePolicy) -> Iterator[None]:
         """No other process that shares the connection has one meanwhile. Raises `NoConnection`."""
         if self._shared is None:
             yield

@@ -14,9 +14,9 @@ from typing import Any
 import msgspec
 import psycopg2
 
-from api.ledger.database import READ_ONLY, Database, Terms
+from api.ledger.database import READ_ONLY, AcquirePolicy, Database
 from api.ledger.errors import LedgerBusy, LedgerReadOnly, LedgerRefused, translate
-from api.ledger.records import Ask, Batch, Known
+from api.ledger.records import Batch, LicenseQuery, LicenseRecord
 from api.ledger.rows import CHECK_COLUMNS, COLUMNS, DEPARTED, NEVER_CAME, changed_machines, known_from
 from api.node.clock import Clock
 from failover.session import Limits
@@ -113,7 +113,13 @@ class PostgresLedger:
     """See `store.Ledger`."""
 
     def __init__(
-        self, database: Database, writer: str, clock: Clock, budget_s: float, terms: Terms, hurried: bool = False
+        self,
+        database: Database,
+        writer: str,
+        clock: Clock,
+        budget_s: float,
+        terms: AcquirePolicy,
+        hurried: bool = False,
     ) -> None:
         """`budget_s`: the longest that one message may take; beyond it the connection is ended.
 
@@ -128,7 +134,7 @@ class PostgresLedger:
         self._alone = database.session.alone(limits)
         self._begin = database.session.begin(limits)
 
-    def look_up(self, asks: Sequence[Ask]) -> list[Known]:
+    def look_up(self, asks: Sequence[LicenseQuery]) -> list[LicenseRecord]:
         with self.database.driver(self._terms) as connection:
             return self._known(connection, self._alone + _LOOK_UP, asks)
 
@@ -142,7 +148,7 @@ class PostgresLedger:
             self._record(connection, batch, self._alone)
 
     @contextlib.contextmanager
-    def transaction(self, asks: Sequence[Ask], *, skip_locked: bool = False) -> Iterator[_Transaction]:
+    def transaction(self, asks: Sequence[LicenseQuery], *, skip_locked: bool = False) -> Iterator[_Transaction]:
         lock = _LOCK_FREE_ONES if skip_locked else _LOCK
         with self.database.driver(self._terms) as connection:
             try:
@@ -168,7 +174,7 @@ class PostgresLedger:
                 raise
         return False
 
-    def _known(self, connection: Any, sql: str, asks: Sequence[Ask]) -> list[Known]:
+    def _known(self, connection: Any, sql: str, asks: Sequence[LicenseQuery]) -> list[LicenseRecord]:
         questions = {
             "key_hashes": [ask.key_hash for ask in asks],
             "fingerprints": [ask.fingerprint for ask in asks],
@@ -220,7 +226,7 @@ class PostgresLedger:
 class _Transaction:
     """See `store.Transaction`."""
 
-    def __init__(self, ledger: PostgresLedger, connection: Any, known: list[Known]) -> None:
+    def __init__(self, ledger: PostgresLedger, connection: Any, known: list[LicenseRecord]) -> None:
         self.known = known
         self.committed = False
         self._ledger = ledger

@@ -10,7 +10,7 @@ from api.licensing import Holding
 from api.node.published import Mode
 
 
-class Ask(msgspec.Struct, frozen=True, array_like=True):
+class LicenseQuery(msgspec.Struct, frozen=True, array_like=True):
     """One call's question: the license by its key's hash, the machine, and what a call of this id left before.
 
     As JSON it is an array: statements know the places of its members.
@@ -21,8 +21,8 @@ class Ask(msgspec.Struct, frozen=True, array_like=True):
     event_id: str | None = None
 
 
-class Known(msgspec.Struct, frozen=True):
-    """The answer to an `Ask`. `recorded`: the data of the event that already has this id, of `recorded_at`.
+class LicenseRecord(msgspec.Struct, frozen=True):
+    """The answer to an `LicenseQuery`. `recorded`: the data of the event that already has this id, of `recorded_at`.
 
     `seq`: the place in the log of the license's last change. `orphan`: the id of a license whose policy is not there.
     `busy`: others hold the license, which was to be locked, and nothing is known of it here.

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import msgspec
 from msgspec.structs import replace
 
-from api.ledger.records import Known
+from api.ledger.records import LicenseRecord
 from api.licensing import MOST_DEPARTED, MOST_NEVER_CAME, Holding, License, Machine, Policy
 
 
@@ -95,20 +95,22 @@ def _entitlements(text: str) -> tuple[str, ...]:
     return tuple(_decode(text))
 
 
-def known_from(rows: Iterable[tuple[Any, ...]], fingerprints: list[str | None]) -> list[Known]:
+def known_from(rows: Iterable[tuple[Any, ...]], fingerprints: list[str | None]) -> list[LicenseRecord]:
     """The answers to the asks whose fingerprints are given, from their rows in any order.
 
-    `Known.busy` where a license was to be locked and is not: what is read of it may not be written back.
+    `LicenseRecord.busy` where a license was to be locked and is not: what is read of it may not be written back.
     """
-    known: list[Known] = [Known(None)] * len(fingerprints)
+    known: list[LicenseRecord] = [LicenseRecord(None)] * len(fingerprints)
     for values in rows:
         row = Row(*values)
         if not row.is_ours:
-            known[row.i] = Known(None, busy=True)
+            known[row.i] = LicenseRecord(None, busy=True)
             continue
         recorded = None if row.recorded is None else _decode(row.recorded)
         orphan = row.license_id if row.policy_id is None else None
-        known[row.i] = Known(_holding(row, fingerprints[row.i]), recorded, row.recorded_at, row.seq or 0, orphan)
+        known[row.i] = LicenseRecord(
+            _holding(row, fingerprints[row.i]), recorded, row.recorded_at, row.seq or 0, orphan
+        )
     return known
 
 

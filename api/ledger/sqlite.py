@@ -14,11 +14,11 @@ import msgspec
 from sqlalchemy import Connection, text
 
 from api.ledger.database import Database
-from api.ledger.records import Ask, Batch, Event, Finding, Known, Tally
+from api.ledger.records import Batch, Event, Finding, LicenseQuery, LicenseRecord, Tally
 from api.ledger.rows import CHECK_COLUMNS, COLUMNS, DEPARTED, NEVER_CAME, changed_machines, known_from
 from api.node.clock import Clock
 
-# An ask's members are found by their places in `Ask`.
+# An ask's members are found by their places in `LicenseQuery`.
 _FROM = """
 FROM json_each(:asks) AS j
 LEFT JOIN licenses l ON l.key_hash = json_extract(j.value, '$[0]')
@@ -86,7 +86,7 @@ INSERT OR IGNORE INTO replay_findings (event_id, kind, license_id, node, found_a
 """
 
 
-def look_up(cursor: Any, sql: str, asks: Sequence[Ask], now: float) -> list[Known]:
+def look_up(cursor: Any, sql: str, asks: Sequence[LicenseQuery], now: float) -> list[LicenseRecord]:
     """What `sql`, with the columns of `Row`, finds for all asks at one moment; here, or in a copy of the ledger.
 
     One statement for all takes half the time that one for each does.
@@ -103,7 +103,7 @@ class SqliteLedger:
         self._writer = writer
         self._clock = clock
 
-    def look_up(self, asks: Sequence[Ask]) -> list[Known]:
+    def look_up(self, asks: Sequence[LicenseQuery]) -> list[LicenseRecord]:
         with self.database.reading() as connection:
             return look_up(_cursor(connection), LOOK_UP, asks, self._clock.now())
 
@@ -116,7 +116,7 @@ class SqliteLedger:
             self._write(connection, batch)
 
     @contextlib.contextmanager
-    def transaction(self, asks: Sequence[Ask], *, skip_locked: bool = False) -> Iterator[_Transaction]:  # noqa: ARG002
+    def transaction(self, asks: Sequence[LicenseQuery], *, skip_locked: bool = False) -> Iterator[_Transaction]:  # noqa: ARG002
         # A writer is alone with the whole file: there is nothing in it that others could hold.
         with self.database.writing() as connection:
             known = look_up(_cursor(connection), _LOOK_UP_LOCKED, asks, self._clock.now())
@@ -150,7 +150,7 @@ class SqliteLedger:
 class _Transaction:
     """See `store.Transaction`."""
 
-    def __init__(self, ledger: SqliteLedger, connection: Connection, known: list[Known]) -> None:
+    def __init__(self, ledger: SqliteLedger, connection: Connection, known: list[LicenseRecord]) -> None:
         self.known = known
         self._ledger = ledger
         self._connection = connection

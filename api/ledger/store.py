@@ -10,15 +10,15 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol
 
-from api.ledger.database import Database, Terms
-from api.ledger.records import Ask, Batch, Known
+from api.ledger.database import AcquirePolicy, Database
+from api.ledger.records import Batch, LicenseQuery, LicenseRecord
 from api.node.clock import Clock
 
 
 class Transaction(Protocol):
     """Licenses locked in id order, read, and changed in one commit. Leaving it without `commit` changes nothing."""
 
-    known: list[Known]
+    known: list[LicenseRecord]
 
     def commit(self, batch: Batch) -> None:
         """Writes the batch and ends the transaction; the log's head is locked only inside this one message."""
@@ -29,7 +29,7 @@ class Ledger(Protocol):
 
     database: Database
 
-    def look_up(self, asks: Sequence[Ask]) -> list[Known]:
+    def look_up(self, asks: Sequence[LicenseQuery]) -> list[LicenseRecord]:
         """What is known for each ask, in their order, read at one moment without locking anything."""
 
     def has_event(self, event_id: str) -> bool:
@@ -38,10 +38,12 @@ class Ledger(Protocol):
     def append(self, batch: Batch) -> None:
         """Commits events that change no license (`batch.changes` is empty)."""
 
-    def transaction(self, asks: Sequence[Ask], *, skip_locked: bool = False) -> AbstractContextManager[Transaction]:
+    def transaction(
+        self, asks: Sequence[LicenseQuery], *, skip_locked: bool = False
+    ) -> AbstractContextManager[Transaction]:
         """Locks the licenses asked for and reads them; see `Transaction`.
 
-        `skip_locked`: what others hold is not waited for, and is `Known.busy`.
+        `skip_locked`: what others hold is not waited for, and is `LicenseRecord.busy`.
         """
 
     def is_blocked(self) -> bool:
@@ -63,7 +65,7 @@ def ledger_on(
     clock: Clock,
     *,
     budget_s: float = PATIENT_S,
-    terms: Terms | None = None,
+    terms: AcquirePolicy | None = None,
     hurried: bool = False,
 ) -> Ledger:
     """The same on a pool of connections that is already there.
@@ -77,4 +79,4 @@ def ledger_on(
         return SqliteLedger(database, writer, clock)
     from api.ledger.postgres import PostgresLedger
 
-    return PostgresLedger(database, writer, clock, budget_s, terms or Terms(), hurried)
+    return PostgresLedger(database, writer, clock, budget_s, terms or AcquirePolicy(), hurried)

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from api.node.clock_judge import TOLERANCE_S, Belief, Gaps, Start, judge, judge_start, may_start_alone
+from api.node.clock_judge import TOLERANCE_S, ClockSource, Gaps, Start, judge, judge_start, may_start_alone
 
 #: Seconds per second by which a cheap host's oscillator may drift, generously.
 _DRIFT = 200e-6
@@ -27,7 +27,7 @@ class Dispute(NamedTuple):
     has a clock, and it is behind `own`, the newest moment that was signed or recorded.
     """
 
-    belief: Belief
+    belief: ClockSource
     ledger: float | None
     own: float
     wall: float
@@ -51,7 +51,7 @@ class Clock:
         #: By how much the ledger's clock is ahead of what this node goes by; 0 where it goes by that.
         self._ledger_gap = 0.0
         self._wall_gap = 0.0
-        self._belief = Belief.LEDGER
+        self._belief = ClockSource.LEDGER
         self._trusting = False
         #: What an operator has to see to, None where the clocks agree.
         self.dispute: Dispute | None = None
@@ -71,7 +71,7 @@ class Clock:
     @property
     def is_trusted(self) -> bool:
         """Whether anything may be signed with this time: at least two clocks agree on it."""
-        return self._belief is not Belief.NOBODY
+        return self._belief is not ClockSource.NOBODY
 
     @property
     def is_decided(self) -> bool:
@@ -125,54 +125,54 @@ class Clock:
         with self._lock:
             offset, self._sampled = ledger_time - (sent + received) / 2, True
             belief = self._judged(offset, error)
-            if belief in (Belief.LEDGER, Belief.RESUMED):
+            if belief in (ClockSource.LEDGER, ClockSource.RESUMED):
                 self._follow(offset, error, received, belief)
 
-    def _judged(self, offset: float, error: float) -> Belief:
+    def _judged(self, offset: float, error: float) -> ClockSource:
         """Whose time it is after a sample of this offset; what the judgement was made of is kept."""
         if self._trusting:
-            belief = Belief.LEDGER
+            belief = ClockSource.LEDGER
         elif self._error == _INFINITE:
             belief = self._judged_at_start(offset, error)
         else:
             gaps = Gaps(offset - self._offset, self.wall_skew, self._ledger_gap, self._wall_gap)
             belief = judge(gaps, error)
         self._dispute(belief, self.monotonic() + offset, self.now())
-        if belief is Belief.CARRIED:
+        if belief is ClockSource.CARRIED:
             self._ledger_gap, self._wall_gap = offset - self._offset, self.wall_skew
         return belief
 
     def _believe_alone(self, floor: float | None) -> None:
         """Goes by this machine's clock where nothing else is known, unless it is behind `floor`."""
-        belief = Belief.LEDGER if may_start_alone(self.now(), floor) else Belief.NOBODY
+        belief = ClockSource.LEDGER if may_start_alone(self.now(), floor) else ClockSource.NOBODY
         self._dispute(belief, None, floor or 0.0)
 
-    def _dispute(self, belief: Belief, ledger: float | None, own: float) -> None:
-        if belief in (Belief.LEDGER, Belief.RESUMED):
+    def _dispute(self, belief: ClockSource, ledger: float | None, own: float) -> None:
+        if belief in (ClockSource.LEDGER, ClockSource.RESUMED):
             self.dispute = None
         elif belief is not self._belief or self.dispute is None:
             self.dispute = Dispute(belief, ledger, own, self._wall())
         self._belief = belief
 
-    def _judged_at_start(self, offset: float, error: float) -> Belief:
+    def _judged_at_start(self, offset: float, error: float) -> ClockSource:
         wall, now = self._wall(), self.monotonic()
         expected, measured = wall - (self._skew or 0.0), self._skew is not None
         belief = judge_start(Start(now + offset, wall, expected, self._witnesses, measured), error)
         # Whoever asks for the time before it is decided gets the ledger's, and signs nothing.
-        self._offset = expected - now if belief is Belief.CARRIED else offset
-        if belief is Belief.CARRIED:
+        self._offset = expected - now if belief is ClockSource.CARRIED else offset
+        if belief is ClockSource.CARRIED:
             self._error, self._sampled_at = error, now
         return belief
 
-    def _follow(self, offset: float, error: float, received: float, belief: Belief) -> None:
+    def _follow(self, offset: float, error: float, received: float, belief: ClockSource) -> None:
         held = self._error + (received - self._sampled_at) * _DRIFT
-        if belief is Belief.RESUMED:
+        if belief is ClockSource.RESUMED:
             # What was held against the ledger's clock before is still held: only the pause is made up for.
             offset -= self._ledger_gap
         # Two samples that exclude each other: a clock was set, and the new one is the one that is true now.
         if self._trusting or error <= held or abs(offset - self._offset) > error + held:
             self._offset, self._error, self._sampled_at = offset, error, received
-        if belief is Belief.LEDGER:
+        if belief is ClockSource.LEDGER:
             self._ledger_gap = 0.0
         self._wall_gap, self._trusting = self.wall_skew, False
 

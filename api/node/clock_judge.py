@@ -16,7 +16,7 @@ TOLERANCE_S = 60.0
 START_TOLERANCE_S = 3_900.0
 
 
-class Belief(Enum):
+class ClockSource(Enum):
     """Whose time it is. RESUMED: the ledger's, carried time having stood still; NOBODY: no two clocks agree."""
 
     LEDGER = "ledger"
@@ -34,15 +34,15 @@ class Gaps(NamedTuple):
     wall_before: float
 
 
-def judge(gaps: Gaps, error: float = 0.0) -> Belief:
+def judge(gaps: Gaps, error: float = 0.0) -> ClockSource:
     """Whose time it is on a node that has been carrying it on. `error`: how wrong the ledger's reading may be."""
     near = TOLERANCE_S + error
     if abs(gaps.ledger) <= near or abs(gaps.ledger - gaps.wall) <= near:
-        return Belief.LEDGER
+        return ClockSource.LEDGER
     ledger_moved, wall_moved = gaps.ledger - gaps.ledger_before, gaps.wall - gaps.wall_before
     if abs(ledger_moved) <= near or abs(wall_moved) <= near:
-        return Belief.CARRIED
-    return Belief.RESUMED if abs(ledger_moved - wall_moved) <= near else Belief.NOBODY
+        return ClockSource.CARRIED
+    return ClockSource.RESUMED if abs(ledger_moved - wall_moved) <= near else ClockSource.NOBODY
 
 
 class Start(NamedTuple):
@@ -59,21 +59,21 @@ class Start(NamedTuple):
     measured: bool = False
 
 
-def judge_start(start: Start, error: float = 0.0) -> Belief:
+def judge_start(start: Start, error: float = 0.0) -> ClockSource:
     """Whose time a node starts with: LEDGER, CARRIED (what its own machine's clock says), or NOBODY's."""
     near = TOLERANCE_S + error
     if min(abs(start.ledger - start.wall), abs(start.ledger - start.expected)) <= near:
-        return Belief.LEDGER
+        return ClockSource.LEDGER
     by_ledger, by_own = (_stands_beside(moment, start.witnesses, near) for moment in (start.ledger, start.expected))
     if by_ledger != by_own:
-        return Belief.LEDGER if by_ledger else Belief.CARRIED
+        return ClockSource.LEDGER if by_ledger else ClockSource.CARRIED
     if min(abs(start.ledger - start.wall), abs(start.ledger - start.expected)) <= START_TOLERANCE_S:
-        return Belief.LEDGER
+        return ClockSource.LEDGER
     floor = max(start.witnesses, default=float("-inf")) - near
     if start.ledger >= floor > start.expected:
-        return Belief.LEDGER
+        return ClockSource.LEDGER
     # That the ledger's clock is wrong makes no other right: one that nobody has measured may be hours ahead.
-    return Belief.CARRIED if start.measured and start.expected >= floor > start.ledger else Belief.NOBODY
+    return ClockSource.CARRIED if start.measured and start.expected >= floor > start.ledger else ClockSource.NOBODY
 
 
 def _stands_beside(moment: float, witnesses: Sequence[float], near: float) -> bool:

@@ -107,7 +107,7 @@ class SharedState:
 
     def is_queued_while_busy(self, key_hash: str) -> bool:
         """Whether queued events of this license are there because it was busy, and not because the ledger was away."""
-        return self._past(_BUSY_MOMENTS_AT + _place_of(key_hash)) > self.last_cut_off
+        return self._past(_BUSY_MOMENTS_AT + _place_of(key_hash)) > self.last_isolated
 
     def everything_changed(self) -> None:
         """To be called after an admin's change, before it is answered: it may touch any license."""
@@ -119,12 +119,12 @@ class SharedState:
         return max(self._past(_MOMENTS_AT + _place_of(key_hash)), self._past(_EVERYTHING_AT))
 
     @property
-    def cut_off_since(self) -> float | None:
+    def isolated_since(self) -> float | None:
         """Since when (monotonic) the ledger is not asked any more, because it did not answer one of the workers."""
         return self._past(_CUT_OFF_AT) or None
 
     @property
-    def last_cut_off(self) -> float:
+    def last_isolated(self) -> float:
         """When (monotonic) that began the last time, over or not; 0 where it never did."""
         return self._past(_LAST_CUT_OFF_AT)
 
@@ -137,10 +137,10 @@ class SharedState:
         """A client calls, or an admin changes something: the supervisor follows the log closely meanwhile."""
         _MOMENT.pack_into(self._map, _CALLED_AT, self._monotonic())
 
-    def cut_off(self) -> None:
+    def isolate(self) -> None:
         """The ledger did not answer: nobody on this node waits for it until `reconnected`."""
         with self._alone():
-            if self.cut_off_since is None:
+            if self.isolated_since is None:
                 _MOMENT.pack_into(self._map, _CUT_OFF_AT, self._monotonic())
                 _MOMENT.pack_into(self._map, _LAST_CUT_OFF_AT, self._monotonic())
 

@@ -16,7 +16,7 @@ class Reply(NamedTuple):
     body: bytes
 
 
-class AtOnce(Protocol):
+class NonBlockingHandler(Protocol):
     """Answers requests that it has begun from a thread of its own."""
 
     def begin(self, environ: WSGIEnvironment, raw: bytes, answer: Callable[[Reply], None]) -> bool:
@@ -32,10 +32,10 @@ class AtOnce(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Application:
-    """`wsgi` answers whatever `at_once` does not take."""
+    """`wsgi` answers whatever `non_blocking` does not take."""
 
     wsgi: WSGIApplication
-    at_once: AtOnce | None = None
+    non_blocking: NonBlockingHandler | None = None
 
 
 WorkerFactory = Callable[[], Application]

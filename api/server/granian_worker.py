@@ -78,7 +78,7 @@ class Server(MPServer):
         self._sso = self._listener
 
 
-class _AtOnce:
+class _InlineLoop:
     """What Granian calls of an event loop."""
 
     def call_soon(self, call: Callable[..., object], *given: object, context: object = None) -> None:  # noqa: ARG002
@@ -115,7 +115,7 @@ def _work(
     ending, ended = WorkerSignal(), threading.Event()
     ending.add_cb(ended.set)
     signal.signal(LEAVE, lambda *_: ending.set())
-    loop = _AtOnce()
+    loop = _InlineLoop()
     scheduler: Any = CallbackScheduler(loop, None, None, None, None)  # type: ignore[call-arg]
     scheduler._schedule_fn = on_request
     make: Any = RSGIWorker  # Granian's annotations are of another version

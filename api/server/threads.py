@@ -11,15 +11,15 @@ _log = logging.getLogger(__name__)
 Work = Callable[[], None]
 
 
-class _Desk:
+class _IdleThread:
     """Where one thread waits. A bare lock, taken: releasing it wakes the thread. An Event costs ten times as much."""
 
-    __slots__ = ("bell", "work")
+    __slots__ = ("wakeup", "work")
 
     def __init__(self) -> None:
         self.work: Work | None = None
-        self.bell = threading.Lock()
-        self.bell.acquire()
+        self.wakeup = threading.Lock()
+        self.wakeup.acquire()
 
 
 class Threads:
@@ -30,15 +30,15 @@ class Threads:
         self._name = name
         self._idle_s = idle_s
         self._lock = threading.Lock()
-        self._free: list[_Desk] = []
+        self._free: list[_IdleThread] = []
 
     def run(self, work: Work) -> bool:
         """Has a thread do `work`, now; False where none is free and the system gives no more."""
         with self._lock:
             if self._free:
-                desk = self._free.pop()
-                desk.work = work
-                desk.bell.release()
+                idle = self._free.pop()
+                idle.work = work
+                idle.wakeup.release()
                 return True
         try:
             threading.Thread(target=self._live, args=(work,), name=self._name, daemon=True).start()
@@ -47,23 +47,23 @@ class Threads:
         return True
 
     def _live(self, work: Work | None) -> None:
-        desk = _Desk()
+        idle = _IdleThread()
         while work is not None:
             try:
                 work()
             except BaseException:
                 _log.exception("a thread's work failed")
-            work = self._next(desk)
+            work = self._next(idle)
 
-    def _next(self, desk: _Desk) -> Work | None:
+    def _next(self, idle: _IdleThread) -> Work | None:
         """What this thread is called for; None where it is not needed any more."""
         with self._lock:
-            self._free.append(desk)
-        if not desk.bell.acquire(timeout=self._idle_s):
+            self._free.append(idle)
+        if not idle.wakeup.acquire(timeout=self._idle_s):
             with self._lock:
-                if desk in self._free:
-                    self._free.remove(desk)
+                if idle in self._free:
+                    self._free.remove(idle)
                     return None
-            desk.bell.acquire()  # called in the same instant
-        work, desk.work = desk.work, None
+            idle.wakeup.acquire()  # called in the same instant
+        work, idle.work = idle.work, None
         return work

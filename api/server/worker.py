@@ -14,7 +14,7 @@ from .application import WorkerFactory
 from .beats import BeatPipe
 from .children import die_with
 from .connections import Connections, end_peer, peers_of
-from .front import Front
+from .dispatcher import Dispatcher
 from .granian_worker import Server
 from .listener import PortUnavailable, open_port
 from .options import LEAVE, ServerOptions
@@ -34,13 +34,13 @@ def run_granian(
     multiprocessing.set_start_method("fork", force=True)
     granian = os.getpid()
 
-    def load() -> Front:
+    def load() -> Dispatcher:
         _be_worker(granian)
         worker = Worker(options, pipe, phase, Connections(options, peers_of(listener), end_peer))
         threading.Thread(target=worker.beat, args=(granian,), name="beat", daemon=True).start()
-        front = worker.open(factory)
+        dispatcher = worker.open(factory)
         _open(listener, phase)
-        return front
+        return dispatcher
 
     Server(options, listener).run(load)
 
@@ -81,12 +81,12 @@ class Worker:
         self._connections = connections
         self._pipe = pipe
         self._phase = phase
-        self._front: Front | None = None
+        self._front: Dispatcher | None = None
 
-    def open(self, factory: WorkerFactory) -> Front:
+    def open(self, factory: WorkerFactory) -> Dispatcher:
         """What takes the worker's requests."""
-        self._front = front = Front(factory(), self._options, self._phase, self._connections)
-        return front
+        self._front = dispatcher = Dispatcher(factory(), self._options, self._phase, self._connections)
+        return dispatcher
 
     def beat(self, granian: int) -> None:
         """Runs in a thread for as long as the worker lives."""

@@ -22,7 +22,7 @@ from sqlalchemy.dialects import sqlite
 
 from api import logs
 from api.ledger import tables
-from api.ledger.records import Ask, Change, Known
+from api.ledger.records import Change, LicenseQuery, LicenseRecord
 from api.ledger.rows import changed_machines
 from api.ledger.sqlite import LOOK_UP, LOOK_UP_FULLY, look_up
 from failover.session import DEFAULT_SCHEMA, taken_apart
@@ -141,12 +141,12 @@ class Snapshot:
         with self._lock:
             self._connection.close()
 
-    def look_up(self, asks: Sequence[Ask]) -> list[Known]:
+    def look_up(self, asks: Sequence[LicenseQuery]) -> list[LicenseRecord]:
         """What the copy knows of each license with these keys, and of each machine: all of one moment."""
         with self._lock:
             return look_up(self._connection, LOOK_UP, asks, 0.0)
 
-    def look_up_fully(self, asks: Sequence[Ask], now: float) -> list[Known]:
+    def look_up_fully(self, asks: Sequence[LicenseQuery], now: float) -> list[LicenseRecord]:
         """The same with all that a write needs to know: the seats counted, and the machines longest unseen."""
         with self._lock:
             return look_up(self._connection, LOOK_UP_FULLY, asks, now)

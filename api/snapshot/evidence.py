@@ -16,7 +16,7 @@ from api.ledger import tables
 from api.ledger.database import Database
 from api.ledger.errors import LedgerContradicts
 from api.ledger.log import brief_reading
-from api.ledger.records import Ask, Known
+from api.ledger.records import LicenseQuery, LicenseRecord
 from api.node.shared_state import SharedState
 from api.snapshot.reader import Reader
 
@@ -38,16 +38,16 @@ class Evidence:
         self._database = database
         self._state = state
 
-    def suspects(self, asks: Sequence[Ask], known: Sequence[Known]) -> set[int]:
+    def suspects(self, asks: Sequence[LicenseQuery], known: Sequence[LicenseRecord]) -> set[int]:
         """The places of the asks to which the ledger showed less than the copy holds. Asks nobody."""
-        held = self._reader.held(asks) or [Known(None)] * len(asks)
+        held = self._reader.held(asks) or [LicenseRecord(None)] * len(asks)
         return {
             i
             for i, (ask, before, now) in enumerate(zip(asks, held, known, strict=True))
             if now.orphan is not None or self._shows_less(ask, before, now)
         }
 
-    def examine(self, ask: Ask, known: Known) -> LedgerContradicts | None:
+    def examine(self, ask: LicenseQuery, known: LicenseRecord) -> LedgerContradicts | None:
         """The contradiction in `known`, the answer to a suspect `ask`; None where it is the truth.
 
         Raises `LedgerError`.
@@ -83,7 +83,7 @@ class Evidence:
             self._contradiction(_not_shown(license_id, held - shown))
         return True
 
-    def _shows_less(self, ask: Ask, before: Known, now: Known) -> bool:
+    def _shows_less(self, ask: LicenseQuery, before: LicenseRecord, now: LicenseRecord) -> bool:
         if before.holding is None:
             return False
         if now.holding is None:
@@ -95,7 +95,7 @@ class Evidence:
         # What this node queued is in its copy before it is in the ledger.
         return less and not self._reader.is_own(license_id)
 
-    def _unexplained(self, ask: Ask) -> str | None:
+    def _unexplained(self, ask: LicenseQuery) -> str | None:
         """What of this license the ledger does not show for no reason that its log gives."""
         license_id, machine_ids = self._reader.ids_of(ask.key_hash)
         if license_id is None:

@@ -12,7 +12,7 @@ import msgspec
 from sqlalchemy import Table
 
 from api import logs
-from api.ledger.records import Ask, Change, Known
+from api.ledger.records import Change, LicenseQuery, LicenseRecord
 from api.node.shared_state import SharedState
 from api.snapshot.copy import Position, Snapshot
 
@@ -25,10 +25,10 @@ _LOOK_EVERY_S = 0.05
 _OPEN_EVERY_S = 2.0
 
 
-class Seen(msgspec.Struct, frozen=True):
+class SnapshotRecord(msgspec.Struct, frozen=True):
     """What was known of a license at `as_of` (ledger time)."""
 
-    known: Known
+    known: LicenseRecord
     as_of: float
 
 
@@ -61,7 +61,7 @@ class Reader:
         self._position: Position | None = None
         self._looked_at = float("-inf")
 
-    def look_up(self, asks: Sequence[Ask]) -> list[Seen | None]:
+    def look_up(self, asks: Sequence[LicenseQuery]) -> list[SnapshotRecord | None]:
         """What the snapshot knows of each; None where it is too old, or older than this node's own last write."""
         position, now = self._known_position(), self._monotonic()
         # A moment that is still to come was written before this machine was started again.
@@ -71,11 +71,13 @@ class Reader:
         if known is None:
             return [None] * len(asks)
         return [
-            Seen(one, position.as_of) if self._state.changed_at(ask.key_hash) < position.polled_at else None
+            SnapshotRecord(one, position.as_of) if self._state.changed_at(ask.key_hash) < position.polled_at else None
             for ask, one in zip(asks, known, strict=True)
         ]
 
-    def look_up_cut_off(self, asks: Sequence[Ask], now: float, *, fully: bool = True) -> list[Seen] | None:
+    def look_up_isolated(
+        self, asks: Sequence[LicenseQuery], now: float, *, fully: bool = True
+    ) -> list[SnapshotRecord] | None:
         """What is known of each at `now` (ledger time) without the ledger; None where there is no copy young enough.
 
         `fully`: with all that a write needs to know.
@@ -84,7 +86,7 @@ class Reader:
         if position is None:
             return None
         known = self._read(lambda copy: copy.look_up_fully(asks, now) if fully else copy.look_up(asks))
-        return None if known is None else [Seen(one, position.as_of) for one in known]
+        return None if known is None else [SnapshotRecord(one, position.as_of) for one in known]
 
     def position(self) -> Position | None:
         """Where a whole copy stands, of whichever ledger and however old."""
@@ -97,7 +99,7 @@ class Reader:
             return None
         return position if now - position.as_of <= self._longest_s else None
 
-    def of_no_use_because(self, now: float) -> str:
+    def unusable_reason(self, now: float) -> str:
         """Why nothing is answered from the copy alone at `now` (ledger time); empty where it is."""
         position = self._known_position()
         if position is None:
@@ -136,7 +138,7 @@ class Reader:
             return None
         return has if has or position is not None else None
 
-    def held(self, asks: Sequence[Ask]) -> list[Known] | None:
+    def held(self, asks: Sequence[LicenseQuery]) -> list[LicenseRecord] | None:
         """What the copy, however old, holds of each; None where there is no whole copy of this ledger."""
         if not self._is_of_this_ledger():
             return None

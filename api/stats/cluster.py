@@ -41,7 +41,7 @@ def lease(connection: Connection, now: float) -> dict[str, Any]:
     }
 
 
-def seen_from_outside(database: Database) -> NodeState:
+def observed_from_outside(database: Database) -> NodeState:
     """What a process that is no node of the cluster can say of it: a standby's view. Raises `LedgerError`."""
     held = SqlLeaseStore(database).watch()
     return NodeState(

@@ -50,14 +50,14 @@ UNKNOWN = Counts(
 )
 
 
-def remember(folder: Path, counts: Counts) -> None:
+def save_last_known(folder: Path, counts: Counts) -> None:
     """Replaces what was known before, as one step. Raises OSError."""
     fresh = folder / f"{FILE_NAME}.new"
     fresh.write_bytes(msgspec.json.encode(counts))
     os.replace(fresh, folder / FILE_NAME)  # noqa: PTH105 - as a path's method it says less
 
 
-def remembered(folder: Path) -> Counts:
+def last_known_counts(folder: Path) -> Counts:
     """What was last written; `UNKNOWN` where there is nothing, or nothing that can be read."""
     with contextlib.suppress(OSError, msgspec.MsgspecError):
         return msgspec.json.decode((folder / FILE_NAME).read_bytes(), type=Counts)

@@ -16,7 +16,7 @@ from api.node.identity import Node
 from api.node.published import Published, QueueState
 from api.stats import cluster
 from api.stats.counts import Counting
-from api.stats.last_known import UNKNOWN, Counts, aged, remembered
+from api.stats.last_known import UNKNOWN, Counts, aged, last_known_counts
 
 #: Counts are read again after a second, or after this many times what it took to count: a large ledger is spared.
 _FRESH_S = 1.0
@@ -68,7 +68,9 @@ class Stats:
 
     def _last_known(self) -> Counts:
         """What this process or another of the node counted last, as it is by now."""
-        newest = max(self._counts, remembered(self._runtime.settings.data_dir), key=lambda counts: counts.at or 0.0)
+        newest = max(
+            self._counts, last_known_counts(self._runtime.settings.data_dir), key=lambda counts: counts.at or 0.0
+        )
         return aged(newest, self._runtime.clock.now())
 
     def _node(self, reachable: bool) -> dict[str, Any]:

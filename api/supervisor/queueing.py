@@ -79,9 +79,9 @@ class Queueing:
         silent = asking_since is not None and self._monotonic() - asking_since > self._budget_s
         if silent and asking_since != self._silent_since:  # one answer that never comes is said once
             self._silent_since = asking_since
-            if self._state.cut_off_since is None:
+            if self._state.isolated_since is None:
                 _log.warning("the ledger is silent: this node goes on without it")
-            self._state.cut_off()
+            self._state.isolate()
 
     def go_back(self, polled_at: float | None) -> None:
         """Ends the node's time without its ledger, once that answers and takes calls. Raises `QueueError`.
@@ -91,7 +91,7 @@ class Queueing:
         The queue need not be empty: what comes for a license that has rows there still goes behind them, and nothing
         else joins it. To wait for an empty queue while everything goes into it would be to wait for a pause.
         """
-        since, queued = self._state.cut_off_since, self._state.queued
+        since, queued = self._state.isolated_since, self._state.queued
         if since is None:
             self.blocked = False
         if since is None and not self._state.may_hold_queued:

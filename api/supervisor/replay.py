@@ -18,7 +18,7 @@ from api.checks.unit_of_work import TOUCH_EVERY_S
 from api.ledger import migrate, tables
 from api.ledger.errors import LedgerBusy, LedgerContradicts, LedgerError, LedgerRefused
 from api.ledger.log import Journal
-from api.ledger.records import Ask, Batch, Change, Event, Finding, Known, Tally, Touch
+from api.ledger.records import Batch, Change, Event, Finding, LicenseQuery, LicenseRecord, Tally, Touch
 from api.ledger.rows import changed_machines, merged
 from api.ledger.store import Ledger
 from api.licensing import Call, Code, Holding, Past, merge
@@ -70,7 +70,7 @@ class LedgerReplay:
         key_hashes = self._key_hashes(license_ids)
         self._require_absence(license_ids - key_hashes.keys())
         asks = [
-            Ask(key_hashes.get(event.license_id or "", ""), past.call.fingerprint, event.event_id)
+            LicenseQuery(key_hashes.get(event.license_id or "", ""), past.call.fingerprint, event.event_id)
             for event, past in read
         ]
         with self._ledger.transaction(asks) as transaction:
@@ -113,7 +113,7 @@ class _Merging:
     """What the events of one batch make of their licenses, one after the other."""
 
     def __init__(
-        self, known: Sequence[Known], finding: Callable[[str, str, str | None, dict[str, Any]], Finding]
+        self, known: Sequence[LicenseRecord], finding: Callable[[str, str, str | None, dict[str, Any]], Finding]
     ) -> None:
         self._finding = finding
         self._before: dict[str, Holding] = {}
@@ -125,7 +125,7 @@ class _Merging:
         self._events: dict[str, Event] = {}
         self._findings: list[Finding] = []
 
-    def take(self, event: Event, past: Past, known: Known) -> None:
+    def take(self, event: Event, past: Past, known: LicenseRecord) -> None:
         earlier = self._events.get(event.event_id)
         recorded = earlier.data if earlier else known.recorded
         if recorded is not None:

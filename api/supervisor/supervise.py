@@ -31,10 +31,10 @@ from api.node.published import NodeState, Published
 from api.node.troubles import Trouble
 from api.stats.counts import Counting
 from api.supervisor import duties, troubles
-from api.supervisor.following import Copy
+from api.supervisor.copying import Copy
+from api.supervisor.last_known_writer import LastKnownWriter
 from api.supervisor.pace import Pace
 from api.supervisor.queueing import Queueing
-from api.supervisor.remembering import Remembering
 from api.version import VERSION
 from failover import Config, Hooks, Identity, SqlLeaseStore, Status, Supervisor
 from failover.database import Database as LeaseDatabase
@@ -87,13 +87,14 @@ def supervise(
     stop: threading.Event,
     workers_ended: threading.Event | None = None,
     begun: threading.Event | None = None,
-    passed_on: threading.Event | None = None,
+    lease_left_to_sibling: threading.Event | None = None,
 ) -> None:
     """Waits to be the node's only supervisor, then leads or follows until `stop` is set, upon which it resigns.
 
     Then it waits for `workers_ended`, if that is given, takes what they left in the queue to the ledger, and ends.
     `begun` is set once it is the only one and about to look at the lease; one that ends before that resigns nothing.
-    Where `passed_on` is set before `stop`, it does not resign: another process of this instance goes on with the lease.
+    Where `lease_left_to_sibling` is set before `stop`, it does not resign: another process of this instance goes on
+    with the lease.
     """
     # Under other servers, losing the lock to another worker is how it should be.
     patience_s = math.inf if workers_ended is None else config_of(settings).deploy_overlap
@@ -127,12 +128,14 @@ def supervise(
 
         # Sooner where it is due: to run a job costs more than to find that there is nothing to do.
         jobs.every(_FOLLOW_EVERY_S, "follow", follow)
-        remembering = Remembering(settings.data_dir, counting, clock, supervisor.status, lambda: copy.head_seen)
-        jobs.every(_REMEMBER_EVERY_S, "remember", remembering.remember)
+        last_known_writer = LastKnownWriter(
+            settings.data_dir, counting, clock, supervisor.status, lambda: copy.head_seen
+        )
+        jobs.every(_REMEMBER_EVERY_S, "remember", last_known_writer.write)
         proof = duties.run_on(jobs, settings, rest, supervisor, clock, queueing.evidence, lambda: copy.head_seen)
         jobs.every(_FORGET_EVERY_S, "forget machines", lambda: copy.forget_machines(clock.now()))
         peers = troubles.Peers(settings.peer_urls, clock.monotonic)
-        saying = _Saying(published, supervisor, copy, jobs, queueing, clock, proof, peers)
+        saying = StatePublisher(published, supervisor, copy, jobs, queueing, clock, proof, peers)
         if begun is not None:
             begun.set()
         supervisor.start()
@@ -142,13 +145,13 @@ def supervise(
                 if copy.is_due:
                     jobs.soon("follow")
                 saying.publish_news()
-            if not (passed_on and passed_on.is_set()):
+            if not (lease_left_to_sibling and lease_left_to_sibling.is_set()):
                 supervisor.leave()
             while workers_ended and not workers_ended.wait(_PUBLISH_EVERY_S):
                 saying.publish_news()
         finally:
             jobs.stop()
-            if passed_on and passed_on.is_set():
+            if lease_left_to_sibling and lease_left_to_sibling.is_set():
                 supervisor.let_go()
             else:
                 supervisor.stop(_DELIVER_S)
@@ -281,7 +284,7 @@ def config_of(settings: Settings) -> Config:
     )
 
 
-class _Saying:
+class StatePublisher:
     """What the workers are told of this node."""
 
     def __init__(
@@ -298,7 +301,7 @@ class _Saying:
         self._published, self._supervisor, self._clock = published, supervisor, clock
         self._copy, self._jobs, self._queueing = copy, jobs, queueing
         self._proof, self._peers = proof, peers
-        self._troubles = troubles.Said()
+        self._troubles = troubles.WarningLog()
         self._unwritten: str | None = None
         self._published_news: object = None
         self._published_at = float("-inf")
@@ -349,7 +352,7 @@ class _Saying:
     def _no_time(self) -> str | None:
         """Why nothing may be signed with this node's time."""
         dispute = self._clock.dispute
-        return None if dispute is None or self._clock.is_trusted else troubles.said_of(dispute)
+        return None if dispute is None or self._clock.is_trusted else troubles.trouble_of(dispute)
 
     def _seen(self, status: Status) -> Iterator[str]:
         yield from troubles.of_the_cluster(status)

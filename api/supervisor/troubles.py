@@ -8,7 +8,7 @@ from pathlib import Path
 from api import logs
 from api.ledger.errors import LedgerReadOnly, LedgerUnavailable
 from api.node.clock import Clock, Dispute, timestamp
-from api.node.clock_judge import Belief
+from api.node.clock_judge import ClockSource
 from api.node.troubles import Trouble
 from failover import Status
 from failover.heartbeat import Beat
@@ -36,7 +36,7 @@ def of_the_cluster(status: Status) -> Iterator[str]:
 def of_the_clock(clock: Clock) -> Iterator[str]:
     """This machine's wall clock against the ledger's, by which answers go; and clocks that were set."""
     if clock.dispute is not None:
-        yield said_of(clock.dispute)
+        yield trouble_of(clock.dispute)
     elif abs(clock.wall_skew) > CLOCK_OFF_S:
         way = "ahead of" if clock.wall_skew > 0 else "behind"
         yield Trouble.WALL_CLOCK(seconds=f"{CLOCK_OFF_S:g}", way=way)
@@ -50,12 +50,12 @@ def of_the_ledger(error: LedgerUnavailable | None) -> Iterator[str]:
         yield Trouble.LEDGER(reason=error)
 
 
-def said_of(dispute: Dispute) -> str:
+def trouble_of(dispute: Dispute) -> str:
     """Clocks that do not agree, as a sentence."""
     own, wall = _moment(dispute.own), _moment(dispute.wall)
     if dispute.ledger is None:
         return Trouble.OWN_CLOCK(own=own, wall=wall)
-    which = Trouble.LEDGER_CLOCK if dispute.belief is Belief.CARRIED else Trouble.CLOCKS
+    which = Trouble.LEDGER_CLOCK if dispute.belief is ClockSource.CARRIED else Trouble.CLOCKS
     return which(ledger=_moment(dispute.ledger), own=own, wall=wall)
 
 
@@ -139,7 +139,7 @@ class Peers:
             yield Trouble.PEER_UNSEEN(urls=", ".join(unseen))
 
 
-class Said:
+class WarningLog:
     """Logs a trouble when it comes up, and once more when it is over."""
 
     def __init__(self) -> None:

@@ -94,18 +94,18 @@ class AdminAuth:
         """Reads the tokens; where that fails, the node's copy has them, and the failure is remembered for as long."""
         if not self._runtime.ledger_reachable:
             if self._known is None:
-                self._known = self._remembered()
+                self._known = self._load_from_snapshot()
             return
         try:
             self._known, self._read_at = self._read(), now
         except LedgerError:
             # One that was revoked must not live on because the connection is in use by who holds it.
-            self._known = self._remembered() or self._known
+            self._known = self._load_from_snapshot() or self._known
             # From its end on: it may have lasted longer than it is remembered, and others wait in line.
             self._read_at = self._runtime.clock.monotonic()
         self._changes = changes
 
-    def _remembered(self) -> dict[str, frozenset[str]] | None:
+    def _load_from_snapshot(self) -> dict[str, frozenset[str]] | None:
         """Those of the node's own copy of the ledger, if there is one."""
         copy = self._runtime.reader.reading()
         columns = (tokens.c.token_hash, tokens.c.scopes, tokens.c.revoked_at)

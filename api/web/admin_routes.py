@@ -14,7 +14,7 @@ from flask import Blueprint, Response, request
 
 from api.admin import event_log
 from api.admin.actions import ACTIONS
-from api.admin.csv_text import to_csv, told_where_broken
+from api.admin.csv_text import marked_if_broken, to_csv
 from api.admin.idempotency import EVERY_TIME, Effect, Once
 from api.admin.kinds import Kind
 from api.admin.schemas import BODIES, Body, NodeActionBody, parse
@@ -43,7 +43,7 @@ def blueprint(runtime: Runtime, auth: AdminAuth) -> Blueprint:
     """The admin calls on `runtime`."""
     admin = Blueprint("admin", __name__, url_prefix="/v1")
     resources = Resources(runtime.admins, runtime.node, runtime.clock, runtime.state, runtime.evidence)
-    door = _Door(runtime, auth)
+    guard = _AdminGuard(runtime, auth)
 
     @admin.after_request
     def change_is_known(response: Response) -> Response:
@@ -54,10 +54,10 @@ def blueprint(runtime: Runtime, auth: AdminAuth) -> Blueprint:
         return response
 
     for kind in Kind:
-        _add_resource(admin, kind, door, resources)
-    _add_actions(admin, door, resources)
-    _add_events(admin, door, resources, _Exports(runtime.settings.workers))
-    _add_nodes(admin, door, resources, runtime)
+        _add_resource(admin, kind, guard, resources)
+    _add_actions(admin, guard, resources)
+    _add_events(admin, guard, resources, _Exports(runtime.settings.workers))
+    _add_nodes(admin, guard, resources, runtime)
     return admin
 
 
@@ -82,7 +82,7 @@ class Written(msgspec.Struct, Generic[B], frozen=True):
         return resource if self.shown else {name: resource[name] for name in _UNREAD if name in resource}
 
 
-class _Door:
+class _AdminGuard:
     """Lets a call in, refusing in the contract's order: size, type, token, scope, query."""
 
     def __init__(self, runtime: Runtime, auth: AdminAuth) -> None:
@@ -121,31 +121,31 @@ class _Door:
         return Once(key, caller.token_hash, request.path, body, held, current)
 
 
-def _add_resource(admin: Blueprint, kind: Kind, door: _Door, resources: Resources) -> None:
+def _add_resource(admin: Blueprint, kind: Kind, guard: _AdminGuard, resources: Resources) -> None:
     many, one = f"/{kind.plural}", f"/{kind.plural}/<id>"
 
     def page() -> Response:
-        query = door.read(lists=True)
+        query = guard.read(lists=True)
         limit, cursor = _page(query)
-        door.started()
+        guard.started()
         return json(resources.page(kind, query, limit, cursor))
 
     def create() -> Response:
-        call = door.write(BODIES[kind])
+        call = guard.write(BODIES[kind])
         return call.answer(lambda: resources.create(kind, call.body, call.effect), 201)
 
     def get(id: str) -> Response:
-        door.read()
-        door.started()
+        guard.read()
+        guard.started()
         return json(resources.get(kind, id))
 
     def update(id: str) -> Response:
-        call = door.write(BODIES[kind])
+        call = guard.write(BODIES[kind])
         return call.answer(lambda: resources.update(kind, id, call.body))
 
     def delete(id: str) -> Response:
-        door.take(bodiless=True)
-        door.started()
+        guard.take(bodiless=True)
+        guard.started()
         resources.delete(kind, id)
         return Response(status=204)
 
@@ -159,9 +159,9 @@ def _add_resource(admin: Blueprint, kind: Kind, door: _Door, resources: Resource
         _route(admin, rule, method, f"{kind}-{view.__name__}", view)
 
 
-def _add_actions(admin: Blueprint, door: _Door, resources: Resources) -> None:
+def _add_actions(admin: Blueprint, guard: _AdminGuard, resources: Resources) -> None:
     def act(id: str, action: str) -> Response:
-        call = door.write(ACTIONS[action].body, bodiless=True)
+        call = guard.write(ACTIONS[action].body, bodiless=True)
         return call.answer(lambda: resources.act(id, action, call.body, call.effect))
 
     _route(admin, f"/licenses/<id>/actions/<any({', '.join(map(repr, ACTIONS))}):action>", "POST", "license-act", act)
@@ -184,29 +184,29 @@ class _Exports:
             yield held
 
 
-def _add_events(admin: Blueprint, door: _Door, resources: Resources, exports: _Exports) -> None:
+def _add_events(admin: Blueprint, guard: _AdminGuard, resources: Resources, exports: _Exports) -> None:
     def events() -> Response:
-        query = door.read(lists=True)
+        query = guard.read(lists=True)
         if request.accept_mimetypes.best_match(["application/json", "text/csv"]) == "text/csv":
             count = _rows(query)
-            door.started()
+            guard.started()
             with exports.place() as held:
                 return _csv(event_log.COLUMNS, islice(resources.events(query), count), held)
         limit, cursor = _page(query)
-        door.started()
+        guard.started()
         return json(resources.events_page(query, limit, cursor))
 
     _route(admin, "/events", "GET", "events", events)
 
 
-def _add_nodes(admin: Blueprint, door: _Door, resources: Resources, runtime: Runtime) -> None:
+def _add_nodes(admin: Blueprint, guard: _AdminGuard, resources: Resources, runtime: Runtime) -> None:
     def all() -> Response:
-        door.read(Scope.STATS_READ)
-        door.started()
+        guard.read(Scope.STATS_READ)
+        guard.started()
         return json({"items": nodes(runtime.admins, runtime.clock.now()), "next": None})
 
     def act(action: str) -> Response:
-        call = door.write(NodeActionBody, Scope.NODES_WRITE)
+        call = guard.write(NodeActionBody, Scope.NODES_WRITE)
         timeout = runtime.settings.heartbeat_timeout
 
         def handed_over() -> dict[str, Any]:
@@ -229,7 +229,7 @@ def _csv(columns: tuple[str, ...], rows: Iterator[dict[str, Any]], held: context
     """What is `held` is let go when the answer has been sent, or nobody takes it any more."""
     # The first row is read before the answer begins, so that a ledger out of reach is still a 503.
     begun = list(zip(range(1), rows, strict=False))
-    text = told_where_broken(to_csv(columns, chain((row for _, row in begun), rows)))
+    text = marked_if_broken(to_csv(columns, chain((row for _, row in begun), rows)))
     sending = held.pop_all()
     answer = Response(
         _while_held(text, sending), headers={"Cache-Control": "no-store"}, content_type="text/csv; charset=utf-8"

@@ -10,7 +10,7 @@ import hashlib
 import hmac
 from collections.abc import Sequence
 
-from api.checks.request import Sent
+from api.checks.request import ClientRequest
 from api.checks.schemas import is_request_id
 from api.config.settings import Settings
 from api.problems import Malformed, Problem
@@ -35,7 +35,7 @@ class ClientAuth:
         # Begun once for each secret: a copy costs less than to begin anew.
         self._keyed = None if secrets is None else [_keyed(secret.encode()) for secret in secrets]
 
-    def check(self, sent: Sent, now: float) -> None:
+    def check(self, sent: ClientRequest, now: float) -> None:
         """Raises a `Problem`: `API_KEY_INVALID`, `TIMESTAMP_SKEWED`, `SIGNATURE_INVALID`.
 
         A wrong clock is found before a wrong signature, as the order of precedence has it.
@@ -48,7 +48,7 @@ class ClientAuth:
             raise Malformed("X-Request-Id", "must be 8 to 64 of A-Z a-z 0-9 _ -")
 
 
-def _check_signature(secrets: Sequence[hmac.HMAC], sent: Sent, now: float) -> None:
+def _check_signature(secrets: Sequence[hmac.HMAC], sent: ClientRequest, now: float) -> None:
     timestamp, signatures = sent.timestamp or "", (sent.signature or "").split()
     well_formed = timestamp.isascii() and timestamp.isdigit() and len(timestamp) <= 12
     genuine = well_formed and bool(sent.request_id and signatures) and _is_signed(secrets, sent, signatures)
@@ -60,7 +60,7 @@ def _check_signature(secrets: Sequence[hmac.HMAC], sent: Sent, now: float) -> No
         raise Problem("SIGNATURE_INVALID")
 
 
-def _is_signed(secrets: Sequence[hmac.HMAC], sent: Sent, signatures: Sequence[str]) -> bool:
+def _is_signed(secrets: Sequence[hmac.HMAC], sent: ClientRequest, signatures: Sequence[str]) -> bool:
     text = f"{sent.request_id}.{sent.timestamp}.{sent.method} {sent.path}.".encode() + sent.raw
     good = [_signed(secret, text) for secret in secrets]
     return any(_matches_any(one, good) for one in signatures)

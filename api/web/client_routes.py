@@ -8,7 +8,7 @@ from flask import Blueprint, Request, Response, request
 from flask_cors import CORS
 
 from api.checks.batcher import Done
-from api.checks.request import Sent, sent_by
+from api.checks.request import ClientRequest, client_request_from
 from api.checks.service import Check
 from api.licensing import Act
 from api.problems import Problem
@@ -27,11 +27,11 @@ class ClientCalls:
         self._runtime = runtime
         self._intake = Intake(ClientAuth(runtime.settings), limiter, runtime.clock)
 
-    def answer(self, act: Act, sent: Sent) -> bytes:
+    def answer(self, act: Act, sent: ClientRequest) -> bytes:
         """The JSON of the verdict. Raises what `problem_responses.problem_of` knows."""
         return Check(self._runtime, act, self._intake.take(act, sent), self._intake).answer()
 
-    def begin(self, act: Act, sent: Sent, done: Done[bytes]) -> bool:
+    def begin(self, act: Act, sent: ClientRequest, done: Done[bytes]) -> bool:
         """Has `done` called once, on any thread, with what `answer` gives or raises. Waits for nothing.
 
         False where it might have to, or where the call is refused: nothing was done, and `answer` is to be called.
@@ -60,7 +60,7 @@ def blueprint(calls: ClientCalls, cors_origins: Sequence[str]) -> Blueprint:
 def _view(calls: ClientCalls, act: Act) -> Callable[[], Response]:
     def view() -> Response:
         asked: Request = request._get_current_object()  # type: ignore[attr-defined]
-        body = calls.answer(act, sent_by(asked.environ, asked.path, read_json_body(asked)))
+        body = calls.answer(act, client_request_from(asked.environ, asked.path, read_json_body(asked)))
         return Response(body, content_type="application/json")
 
     return view

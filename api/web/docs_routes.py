@@ -10,7 +10,7 @@ from flask import Blueprint, Response, render_template
 
 from api.version import VERSION
 from api.web.openapi import Route, document
-from api.web.public_pages import Once, Page
+from api.web.public_pages import Page, SingleFlight
 
 #: The page needs nothing but itself, and says so to the browser.
 _POLICY = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"}
@@ -27,7 +27,7 @@ def blueprint(routes: Iterable[Route]) -> Blueprint:
         return Page(html.encode(), "text/html; charset=utf-8", _POLICY)
 
     # Rendering takes as long as four checks, so it is done once, and not before anybody asks for it.
-    shown = Once(rendered)
+    shown = SingleFlight(rendered)
 
     @docs.get("/openapi.json")
     def openapi() -> Response:

@@ -13,7 +13,7 @@ from wsgiref.types import StartResponse, WSGIEnvironment
 from flask import Flask
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from api.checks.request import sent_by
+from api.checks.request import client_request_from
 from api.problems import body_of
 from api.server.application import Reply
 from api.web.client_routes import PATHS, ClientCalls
@@ -21,8 +21,8 @@ from api.web.intake import BODY_LIMIT, check_whole
 from api.web.problem_responses import headers_of, problem_of, request_id_of
 
 
-class DirectCalls:
-    """WSGI middleware between a server and `app`'s own way in, and for a server that can: `AtOnce`."""
+class FastPath:
+    """WSGI middleware between a server and `app`'s own way in, and for a server that can: `NonBlockingHandler`."""
 
     def __init__(self, app: Flask, calls: ClientCalls, trusted_proxies: int) -> None:
         self._flask = app.wsgi_app
@@ -38,7 +38,7 @@ class DirectCalls:
         raw = environ["wsgi.input"].read(length)
         try:
             check_whole(raw, length)
-            reply = _verdict(self._calls.answer(act, sent_by(environ, path, raw)))
+            reply = _verdict(self._calls.answer(act, client_request_from(environ, path, raw)))
         except Exception as error:
             reply = _refusal(error, environ)
         phrase = HTTPStatus(reply.status).phrase
@@ -46,7 +46,7 @@ class DirectCalls:
         return [reply.body]
 
     def begin(self, environ: WSGIEnvironment, raw: bytes, answer: Callable[[Reply], None]) -> bool:
-        """`AtOnce.begin`."""
+        """`NonBlockingHandler.begin`."""
         path = environ["PATH_INFO"]
         act = PATHS.get(path)
         if act is None or _plain_length(environ) is None:
@@ -59,12 +59,12 @@ class DirectCalls:
             answer(_refusal(outcome, environ) if isinstance(outcome, BaseException) else _verdict(outcome))
 
         try:
-            return self._calls.begin(act, sent_by(environ, path, raw), done)
+            return self._calls.begin(act, client_request_from(environ, path, raw), done)
         except Exception:
             return False  # the long way finds it again, and says it
 
     def longest(self, now: float) -> float:
-        """`AtOnce.longest`."""
+        """`NonBlockingHandler.longest`."""
         return self._calls.longest(now)
 
 

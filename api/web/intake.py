@@ -5,7 +5,7 @@ from __future__ import annotations
 from flask import Request
 
 from api.admin.token_store import secret_hash
-from api.checks.request import AdmittedCall, Sent
+from api.checks.request import AdmittedCall, ClientRequest
 from api.checks.schemas import ClientBody, FieldError, parse_call
 from api.licensing import Act
 from api.node.clock import Clock
@@ -25,7 +25,7 @@ class Intake:
         self._limiter = limiter
         self._clock = clock
 
-    def take(self, act: Act, sent: Sent) -> AdmittedCall:
+    def take(self, act: Act, sent: ClientRequest) -> AdmittedCall:
         """Raises a `Problem`: of the credentials first, then of the shape."""
         try:
             return self.looked_at(act, sent)
@@ -33,7 +33,7 @@ class Intake:
             self._refuse(problem, sent)
             raise
 
-    def looked_at(self, act: Act, sent: Sent) -> AdmittedCall:
+    def looked_at(self, act: Act, sent: ClientRequest) -> AdmittedCall:
         """The same without counting failures, which others may hold up; so whoever is refused has to `take` it."""
         self._auth.check(sent, self._clock.now())
         if sent.query:
@@ -52,7 +52,7 @@ class Intake:
             if retry_after is not None:
                 raise rate_limited(retry_after)
 
-    def _refuse(self, problem: Problem, sent: Sent) -> None:
+    def _refuse(self, problem: Problem, sent: ClientRequest) -> None:
         """Counts a failure; where its address or API key has used up its failures, raises `RATE_LIMITED` instead."""
         address, presented = sent.address, _presented(sent)
         retry_after = self._limiter.retry_after(address, presented)
@@ -95,5 +95,5 @@ def _parsed(act: Act, raw: bytes) -> ClientBody:
         raise Malformed(error.field, error.detail) from error
 
 
-def _presented(sent: Sent) -> str | None:
+def _presented(sent: ClientRequest) -> str | None:
     return None if sent.api_key is None else secret_hash(sent.api_key)

@@ -6,7 +6,7 @@ from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException
 
 from api import logs
-from api.checks.batcher import FlushTimeout, LineFull
+from api.checks.batcher import BacklogFull, FlushTimeout
 from api.checks.schemas import is_request_id
 from api.checks.unit_of_work import RequestIdReused
 from api.ids import new_id
@@ -37,7 +37,7 @@ def problem_of(error: BaseException, path: str) -> Problem:
         return _from_ledger(error)
     if isinstance(error, RequestIdReused):
         return Problem("REQUEST_ID_REUSED")
-    if isinstance(error, LineFull):
+    if isinstance(error, BacklogFull):
         return Problem("OVERLOADED")
     if isinstance(error, FlushTimeout):
         return Problem("LEDGER_UNAVAILABLE", "no answer in time")

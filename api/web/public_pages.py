@@ -27,7 +27,7 @@ class Page:
         return answer
 
 
-class Once:
+class SingleFlight:
     """What is made at the first call, and for all who call meanwhile."""
 
     def __init__(self, make: Callable[[], Page]) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from api.ledger import tables
-from api.ledger.records import Ask
+from api.ledger.records import LicenseQuery
 from api.signing import key_claim
 from api.snapshot import SNAPSHOT_NAME, Snapshot
 from tests.bench.calls import GOOD, Vendor, fingerprint_of
@@ -123,7 +123,7 @@ def _take_turns(
 def _look_up_us(disk: Path, vendor: Vendor, count: int, batch: int) -> float:
     """The median of a look-up of random licenses, read in batches as a node does, in this process: microseconds."""
     keys = random.choices(vendor.keys, k=count)
-    asks = [Ask(key_claim(key), fingerprint_of(key)) for key in keys]
+    asks = [LicenseQuery(key_claim(key), fingerprint_of(key)) for key in keys]
     snapshot = Snapshot(disk / SNAPSHOT_NAME, reading=True)
     try:
         batches = (asks[start : start + batch] for start in range(0, count, batch))
@@ -132,7 +132,7 @@ def _look_up_us(disk: Path, vendor: Vendor, count: int, batch: int) -> float:
         snapshot.close()
 
 
-def _timed(snapshot: Snapshot, asks: list[Ask]) -> float:
+def _timed(snapshot: Snapshot, asks: list[LicenseQuery]) -> float:
     began = time.perf_counter()
     known = snapshot.look_up(asks)
     took = time.perf_counter() - began

@@ -7,8 +7,8 @@ import statistics
 from pathlib import Path
 
 from tests.bench.copying import Copying
-from tests.bench.cut_off import CutOff
 from tests.bench.idle import Idle
+from tests.bench.isolated import IsolatedLoad
 from tests.bench.run import SUBJECTS, Results
 from tests.bench.sample import median, ratio
 
@@ -30,8 +30,8 @@ def render(results: Results) -> str:
     parts = [head]
     if results.samples:
         parts += [f"{_HEAD}{''.join(_rows(results))}", *_once(results)]
-    if results.cut_off:
-        parts.append(_while_cut_off(results.cut_off))
+    if results.isolated:
+        parts.append(_while_isolated(results.isolated))
     if results.copying:
         parts.append(_while_copying(results.copying))
     if results.idle:
@@ -43,7 +43,7 @@ def targets(results: Results) -> list[str]:
     """One line for each target: whether it is reached, and the figures."""
     return [
         *(_load_targets(results) if results.samples else ()),
-        *(_cut_off_targets(results.cut_off) if results.cut_off else ()),
+        *(_isolated_targets(results.isolated) if results.isolated else ()),
         *(_copying_targets(results.copying) if results.copying else ()),
         *(_idle_targets(results.idle) if results.idle else ()),
     ]
@@ -72,7 +72,7 @@ def _load_targets(results: Results) -> list[str]:
     ]
 
 
-def _cut_off_targets(found: CutOff) -> list[str]:
+def _isolated_targets(found: IsolatedLoad) -> list[str]:
     speed = ratio(found.isolated, found.ledger)
     kept, all_there = found.answered == found.queued, found.taken == found.recorded
     return [
@@ -150,7 +150,7 @@ def _once(results: Results) -> list[str]:
     return lines
 
 
-def _while_cut_off(found: CutOff) -> str:
+def _while_isolated(found: IsolatedLoad) -> str:
     with_ledger, without = (median(samples, "rps") for samples in (found.ledger, found.isolated))
     return (
         f"With Postgres stopped, {found.connections} connections: {without:,.0f} checks/s into the node's own queue, "

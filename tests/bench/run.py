@@ -14,11 +14,11 @@ from pathlib import Path
 
 import psycopg2
 
-from tests.bench import copying, cut_off, idle, machine
+from tests.bench import copying, idle, isolated, machine
 from tests.bench.calls import GOOD
 from tests.bench.copying import Copying
-from tests.bench.cut_off import CutOff
 from tests.bench.idle import Idle
+from tests.bench.isolated import IsolatedLoad
 from tests.bench.ledger import events
 from tests.bench.plan import Plan
 from tests.bench.sample import Sample, measure
@@ -43,7 +43,7 @@ class Results:
     round_trip_ms: float = 0.0
     answered: int = 0
     logged: int = 0
-    cut_off: CutOff | None = None
+    isolated: IsolatedLoad | None = None
     copying: Copying | None = None
     idle: Idle | None = None
 
@@ -56,7 +56,7 @@ def run(plan: Plan, parts: Collection[str] = PARTS) -> Results:
         if "load" in parts:
             _load(stage, plan, results)
         if "isolated" in parts:
-            results.cut_off = cut_off.measured(stage, plan)
+            results.isolated = isolated.measured(stage, plan)
         if "snapshot" in parts:
             with Stage(plan.many, folder) as large:
                 results.copying = copying.measured(stage, large, plan)

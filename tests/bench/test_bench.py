@@ -9,8 +9,8 @@ import pytest
 
 from tests.bench import plans
 from tests.bench.copying import Copying
-from tests.bench.cut_off import CutOff
 from tests.bench.idle import Idle
+from tests.bench.isolated import IsolatedLoad
 from tests.bench.plan import Plan
 from tests.bench.report import BEGIN, END, IDLE_BEGIN, IDLE_END, render, targets, write_between
 from tests.bench.run import SUBJECTS, Results, run, run_idle
@@ -44,7 +44,7 @@ def test_a_tiny_run_measures_everything_and_every_answered_check_is_in_the_log()
 @pytest.mark.slow
 @pytest.mark.usefixtures("postgres_server")
 def test_every_check_that_is_answered_without_a_database_is_queued_and_ends_up_in_the_ledger() -> None:
-    found = run(_TINIEST, ["isolated"]).cut_off
+    found = run(_TINIEST, ["isolated"]).isolated
     assert found is not None
     assert len(found.ledger) == len(found.isolated) == _TINIEST.rounds
     assert found.answered == found.queued > 0
@@ -136,9 +136,9 @@ def _made_up(ours: float) -> Results:
 
     rates = {"bare": 1000.0, "naive": 50.0, "ours": ours}
     samples = {(n, name): [sample(rates[name])] for n in (16, 64) for name in SUBJECTS}
-    cut_off = CutOff(64, [sample(400.0)], [sample(500.0)], 10, 10, 60_010, 60_009, 60_000, 6_000.0)
+    isolated = IsolatedLoad(64, [sample(400.0)], [sample(500.0)], 10, 10, 60_010, 60_009, 60_000, 6_000.0)
     copying = Copying(
         (1_000, 100_000), 16, 9.0, 500, Counter(), [sample(500.0)], [sample(490.0)], [sample(480.0)], 200.0, 53.0, 11.0
     )
     once = {"pss_mb": 100.0, "starts_s": [1.0], "delayed": [sample(600.0)], "round_trip_ms": 25.0}
-    return Results(samples=samples, **once, cut_off=cut_off, copying=copying)  # type: ignore[arg-type]
+    return Results(samples=samples, **once, isolated=isolated, copying=copying)  # type: ignore[arg-type]

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from failover.bell import Bell
 from failover.database import Database
-from failover.exchange import Heard, SqlExchange
+from failover.exchange import BeatAnswer, SqlExchange
 from failover.heartbeat import Beat, Report, SqlHeartbeatStore
 from failover.lease import SqlLeaseStore
 from failover.model import Identity, Kind, Lease
 from failover.sql import CHANNEL
+from failover.wakeup import Wakeup
 
 ONE, TWO, THREE = (Identity.new(f"n{rank}", rank) for rank in (1, 2, 3))
 REPORT = Report(role="standby", state="STANDBY", url="https://one.example", version="1", applied_seq=7)
@@ -33,7 +33,7 @@ class Place:
         with self.database.writing() as connection:
             connection.execute(text(sql), values)
 
-    def agrees(self, heard: Heard) -> bool:
+    def agrees(self, heard: BeatAnswer) -> bool:
         """Whether what came with a beat is what the tables have now."""
         lease = self.leases.watch()
         return _plain(heard.beats) == _plain(self.beats.read()) and _ended(heard.lease) == _ended(lease)
@@ -134,19 +134,19 @@ def test_an_answer_does_not_grow_with_the_processes_of_former_days(place: Place)
 
 def test_who_listens_hears_of_a_resignation_and_of_a_lease_that_is_handed_over(place: Place, postgres_url: str) -> None:
     with contextlib.closing(Database(postgres_url, channel=CHANNEL)) as listening:
-        standby, bell = SqlLeaseStore(listening), Bell(listening.line)
+        standby, wakeup = SqlLeaseStore(listening), Wakeup(listening.line)
         assert standby.watch() is None
         assert place.leases.acquire(ONE, 6.0) == 1
         assert place.leases.renew(ONE, 1, 6.0)
-        assert not bell.wait(0.05), "what happens every beat is told to nobody"
+        assert not wakeup.wait(0.05), "what happens every beat is told to nobody"
         for change in (
             lambda: place.leases.hand_over(place.leases.watch(), TWO, 6.0, Kind.SWITCHOVER),  # type: ignore[arg-type]
             lambda: place.leases.resign(TWO, 2),
         ):
             assert change()
-            assert bell.wait(60.0)
+            assert wakeup.wait(60.0)
             assert _ended(standby.watch()) == _ended(place.leases.watch())
-            assert not bell.wait(0.05), "the look took it in, on the same connection"
+            assert not wakeup.wait(0.05), "the look took it in, on the same connection"
         backend = _backend(listening)
         standby.watch()
         assert _backend(listening) == backend
@@ -159,11 +159,11 @@ def _backend(database: Database) -> int:
 
 def test_a_listening_connection_whose_server_ended_it_is_replaced(place: Place, postgres_url: str) -> None:
     with contextlib.closing(Database(postgres_url, channel=CHANNEL)) as listening:
-        store, bell = SqlLeaseStore(listening), Bell(listening.line)
+        store, wakeup = SqlLeaseStore(listening), Wakeup(listening.line)
         store.watch()
         place.run("SELECT pg_terminate_backend(:pid)", pid=_backend(listening))
-        assert bell.wait(60.0), "an end is news as well"
+        assert wakeup.wait(60.0), "an end is news as well"
         assert store.watch() is None
         assert place.leases.acquire(ONE, 6.0) == 1
         assert place.leases.resign(ONE, 1)
-        assert bell.wait(60.0)
+        assert wakeup.wait(60.0)

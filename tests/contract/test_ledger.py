@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from api.ledger import tables
 from api.ledger.errors import LedgerRefused
-from api.ledger.records import Ask, Change, Event, Known, Tally, Touch
+from api.ledger.records import Change, Event, LicenseQuery, LicenseRecord, Tally, Touch
 from api.ledger.rows import merged
 from api.ledger.store import Ledger
 from api.licensing import DAY, MOST_NEVER_CAME
@@ -32,7 +32,10 @@ def test_a_license_is_found_with_its_policy_and_what_it_inherits(ledger: Ledger)
     rules = {"max_machines": 3, "max_uses": 9, "entitlements": ["pro"], "versions": ">=1", "offline_ttl_s": None}
     inherits = sell(ledger.database, rules)
     own = sell(ledger.database, rules, max_machines=1, max_uses=2, entitlements_json='["x"]', expires_at=1e9 + 0.25)
-    first, second = (known(answer).license for answer in ledger.look_up([Ask(inherits.key_hash), Ask(own.key_hash)]))
+    first, second = (
+        known(answer).license
+        for answer in ledger.look_up([LicenseQuery(inherits.key_hash), LicenseQuery(own.key_hash)])
+    )
     assert (first.max_machines, first.max_uses, first.entitlements, first.expires_at) == (3, 9, ("pro",), None)
     assert (second.max_machines, second.max_uses, second.entitlements, second.expires_at) == (1, 2, ("x",), 1e9 + 0.25)
     assert (first.policy.product, first.policy.versions, first.policy.offline_ttl_s) == ("app", ">=1", None)
@@ -40,11 +43,11 @@ def test_a_license_is_found_with_its_policy_and_what_it_inherits(ledger: Ledger)
 
 def test_answers_come_in_the_order_of_the_asks_and_unknown_keys_between_them(ledger: Ledger) -> None:
     sold = [sell(ledger.database) for _ in range(5)]
-    asks = [Ask(one.key_hash) for one in sold for _ in range(2)]
-    asks[3] = Ask("nobody")
+    asks = [LicenseQuery(one.key_hash) for one in sold for _ in range(2)]
+    asks[3] = LicenseQuery("nobody")
     found = ledger.look_up(asks)
     expected = [one.id for one in sold for _ in range(2)]
-    assert found[3] == Known(None)
+    assert found[3] == LicenseRecord(None)
     assert [known(one).license.id for i, one in enumerate(found) if i != 3] == expected[:3] + expected[4:]
     assert ledger.look_up([]) == []
 
@@ -54,7 +57,7 @@ def test_a_machine_is_found_by_the_fingerprint_that_was_asked_for(ledger: Ledger
     mine, gone = machine(sold, "mine", name="n", platform="p", heartbeat_at=7.5), machine(sold, "gone", active=False)
     seat(ledger, sold, mine, gone)
     asks = [
-        Ask(one.key_hash, fingerprint)
+        LicenseQuery(one.key_hash, fingerprint)
         for one, fingerprint in ((sold, "mine"), (sold, "gone"), (sold, "never"), (sold, None), (other, "mine"))
     ]
     found = [known(answer) for answer in ledger.look_up(asks)]
@@ -64,15 +67,15 @@ def test_a_machine_is_found_by_the_fingerprint_that_was_asked_for(ledger: Ledger
 
 def test_looking_up_waits_for_no_writer(ledger: Ledger, ledger_url: str) -> None:
     sold = sell(ledger.database)
-    with opened_ledger(ledger_url) as other, other.transaction([Ask(sold.key_hash)]):
-        assert known(ledger.look_up([Ask(sold.key_hash)])[0]).license.id == sold.id
+    with opened_ledger(ledger_url) as other, other.transaction([LicenseQuery(sold.key_hash)]):
+        assert known(ledger.look_up([LicenseQuery(sold.key_hash)])[0]).license.id == sold.id
 
 
 def test_looking_up_samples_the_ledgers_clock_on_a_shared_ledger(postgres_url: str) -> None:
     with opened_ledger(postgres_url) as ledger:
         clock: Any = ledger._clock  # type: ignore[attr-defined]
         clock._offset += 3600
-        ledger.look_up([Ask("anybody")])
+        ledger.look_up([LicenseQuery("anybody")])
         assert abs(clock.wall_skew) < 5
 
 
@@ -143,7 +146,7 @@ def test_a_touch_says_when_a_license_and_its_machine_were_seen(ledger: Ledger) -
 def test_a_touch_leaves_out_a_license_that_another_connection_holds(postgres_url: str) -> None:
     with opened_ledger(postgres_url) as ledger, opened_ledger(postgres_url) as other:
         held, free = sell(ledger.database), sell(ledger.database)
-        with other.transaction([Ask(held.key_hash)]):
+        with other.transaction([LicenseQuery(held.key_hash)]):
             ledger.append(batch(event(held), touches=[Touch(held.id, None, 5.0), Touch(free.id, None, 5.0)]))
         assert license_row(ledger.database, held)["last_seen_at"] is None
         assert license_row(ledger.database, free)["last_seen_at"] == 5.0
@@ -156,7 +159,7 @@ def test_a_transaction_commits_licenses_machines_and_events_together(ledger: Led
     sold = sell(ledger.database)
     ledger.append(batch(event(sold)))
     here, spare = machine(sold, "here", name="n"), machine(sold, "spare", excess=True)
-    with ledger.transaction([Ask(sold.key_hash, "here")]) as transaction:
+    with ledger.transaction([LicenseQuery(sold.key_hash, "here")]) as transaction:
         before = known(transaction.known[0])
         license = replace(before.license, expires_at=2e9, uses=4, checked_in_at=5.5, last_seen_at=6.5)
         after = replace(with_machines(before, here, spare), license=license)
@@ -172,14 +175,14 @@ def test_a_transaction_commits_licenses_machines_and_events_together(ledger: Led
     }
     assert (row["seq"], head(ledger)) == (3, 3)
     assert {one["seq"] for one in rows(ledger.database, tables.machines)} == {3}
-    assert known(ledger.look_up([Ask(sold.key_hash, "here")])[0]).machines == {"here": here}
+    assert known(ledger.look_up([LicenseQuery(sold.key_hash, "here")])[0]).machines == {"here": here}
 
 
 def test_only_what_changed_is_written(ledger: Ledger) -> None:
     sold = sell(ledger.database)
     here, there = machine(sold, "here"), machine(sold, "there")
     seat(ledger, sold, here, there)
-    with ledger.transaction([Ask(sold.key_hash, "here")]) as transaction:
+    with ledger.transaction([LicenseQuery(sold.key_hash, "here")]) as transaction:
         before = known(transaction.known[0])
         beaten = replace(before, machines={"here": replace(here, heartbeat_at=8.0)})
         transaction.commit(batch(event(sold), changes=[Change(before, beaten)]))
@@ -194,7 +197,7 @@ def test_a_transaction_that_does_not_commit_changes_nothing_and_frees_its_locks(
     sold = sell(ledger.database)
     for _ in range(5):  # more often than the pool has connections
         try:
-            with ledger.transaction([Ask(sold.key_hash)]):
+            with ledger.transaction([LicenseQuery(sold.key_hash)]):
                 if how == "an exception":
                     raise KeyError(how)
         except KeyError:
@@ -210,7 +213,7 @@ def test_a_commit_that_is_refused_changes_nothing_and_frees_its_locks(ledger: Le
     ledger.append(batch(taken))
 
     def use_nine_times(logged: Event) -> None:
-        with ledger.transaction([Ask(sold.key_hash)]) as transaction:
+        with ledger.transaction([LicenseQuery(sold.key_hash)]) as transaction:
             before = known(transaction.known[0])
             used = replace(before, license=replace(before.license, uses=9))
             transaction.commit(batch(logged, changes=[Change(before, used)]))
@@ -226,7 +229,11 @@ def test_what_an_earlier_call_of_the_same_id_left_is_told(ledger: Ledger) -> Non
     sold = sell(ledger.database)
     one = event(sold, data={"code": "VALID", "uses": 3, "body": "b"})
     ledger.append(batch(one))
-    asks = [Ask(sold.key_hash, None, one.event_id), Ask(sold.key_hash, None, "new"), Ask("nobody", None, one.event_id)]
+    asks = [
+        LicenseQuery(sold.key_hash, None, one.event_id),
+        LicenseQuery(sold.key_hash, None, "new"),
+        LicenseQuery("nobody", None, one.event_id),
+    ]
     with ledger.transaction(asks) as transaction:
         recorded = [(answer.recorded, answer.recorded_at) for answer in transaction.known]
     assert recorded == [(one.data, one.occurred_at), (None, None), (one.data, one.occurred_at)]
@@ -236,7 +243,11 @@ def test_two_asks_about_one_license_each_get_their_machine(ledger: Ledger) -> No
     sold = sell(ledger.database)
     here, there = machine(sold, "here"), machine(sold, "there")
     seat(ledger, sold, here, there)
-    asks = [Ask(sold.key_hash, "here"), Ask(sold.key_hash, "there"), Ask(sold.key_hash, "here")]
+    asks = [
+        LicenseQuery(sold.key_hash, "here"),
+        LicenseQuery(sold.key_hash, "there"),
+        LicenseQuery(sold.key_hash, "here"),
+    ]
     with ledger.transaction(asks) as transaction:
         found = [known(answer) for answer in transaction.known]
     assert [one.machines for one in found] == [{"here": here}, {"there": there}, {"here": here}]
@@ -246,10 +257,10 @@ def test_two_asks_about_one_license_each_get_their_machine(ledger: Ledger) -> No
 def test_seats_are_kept_with_the_license_and_not_counted(ledger: Ledger) -> None:
     sold = sell(ledger.database)
     machines = [machine(sold, "a"), machine(sold, "b", excess=True), machine(sold, "c", active=False, excess=True)]
-    with ledger.transaction([Ask(sold.key_hash)]) as transaction:
+    with ledger.transaction([LicenseQuery(sold.key_hash)]) as transaction:
         before = known(transaction.known[0])
         transaction.commit(batch(event(sold), changes=[Change(before, with_machines(before, *machines))]))
-    with ledger.transaction([Ask(sold.key_hash)]) as transaction:
+    with ledger.transaction([LicenseQuery(sold.key_hash)]) as transaction:
         assert (known(transaction.known[0]).seats, known(transaction.known[0]).excess) == (2, 1)
 
 
@@ -258,7 +269,7 @@ def test_fingerprints_that_came_within_30_days_are_counted(ledger: Ledger) -> No
     for one in (sold, uncounted):
         old, new = machine(one, "old", active=False), machine(one, "new", active=False)
         seat(ledger, one, replace(old, created_at=time.time() - 31 * DAY), new, machine(one, "active"))
-    with ledger.transaction([Ask(sold.key_hash), Ask(uncounted.key_hash)]) as transaction:
+    with ledger.transaction([LicenseQuery(sold.key_hash), LicenseQuery(uncounted.key_hash)]) as transaction:
         assert [known(answer).arrivals for answer in transaction.known] == [2, 0]
 
 
@@ -266,11 +277,11 @@ def test_machines_that_never_came_are_counted_up_to_their_number(ledger: Ledger)
     sold = sell(ledger.database)
     few = [replace(machine(sold, f"few-{number}", active=False), created_at=0.0) for number in range(3)]
     seat(ledger, sold, *few, machine(sold, "came", active=False))
-    with ledger.transaction([Ask(sold.key_hash)]) as transaction:
+    with ledger.transaction([LicenseQuery(sold.key_hash)]) as transaction:
         assert known(transaction.known[0]).never_came == 3
     many = [replace(machine(sold, f"many-{number}", active=False), created_at=0.0) for number in range(MOST_NEVER_CAME)]
     seat(ledger, sold, *many)
-    with ledger.transaction([Ask(sold.key_hash)]) as transaction:
+    with ledger.transaction([LicenseQuery(sold.key_hash)]) as transaction:
         assert known(transaction.known[0]).never_came == MOST_NEVER_CAME
 
 
@@ -279,9 +290,9 @@ def test_machines_without_a_seat_are_counted_where_a_call_names_none_that_has_on
     never = replace(machine(sold, "never came", active=False), created_at=0.0)
     seat(ledger, sold, machine(sold, "here"), machine(sold, "left", active=False), never)
     for fingerprint, departed in (("here", 0), ("left", 2), ("new", 2), (None, 2)):
-        with ledger.transaction([Ask(sold.key_hash, fingerprint)]) as transaction:
+        with ledger.transaction([LicenseQuery(sold.key_hash, fingerprint)]) as transaction:
             assert known(transaction.known[0]).departed == departed
-    with ledger.transaction([Ask(sold.key_hash, "here"), Ask(sold.key_hash, "new")]) as transaction:
+    with ledger.transaction([LicenseQuery(sold.key_hash, "here"), LicenseQuery(sold.key_hash, "new")]) as transaction:
         here, new = (known(answer) for answer in transaction.known)
         assert merged(here, new).departed == merged(new, here).departed == 2
 
@@ -297,7 +308,7 @@ def test_machines_longest_unseen_are_listed_first_where_the_policy_releases_them
             machine(sold, "oldest", last_seen_at=100.25),
             replace(machine(sold, "never seen"), created_at=200.0),
         )
-    with ledger.transaction([Ask(releases.key_hash), Ask(keeps.key_hash)]) as transaction:
+    with ledger.transaction([LicenseQuery(releases.key_hash), LicenseQuery(keeps.key_hash)]) as transaction:
         found = [[one.fingerprint for one in known(answer).stale] for answer in transaction.known]
         first = known(transaction.known[0]).stale[0]
     assert found == [["oldest", "never seen", "recent"], []]
@@ -308,7 +319,7 @@ def test_a_machine_that_comes_again_keeps_its_id_and_when_it_was_first_seen(ledg
     sold = sell(ledger.database)
     here = machine(sold, "here")
     seat(ledger, sold, here)
-    with ledger.transaction([Ask(sold.key_hash, "here")]) as transaction:
+    with ledger.transaction([LicenseQuery(sold.key_hash, "here")]) as transaction:
         before = known(transaction.known[0])
         again = replace(here, active=False, name="renamed", created_at=0.0)
         transaction.commit(batch(event(sold), changes=[Change(before, replace(before, machines={"here": again}))]))

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import text
 
 from api.ledger.errors import LedgerReadOnly, LedgerRefused, LedgerSlow, LedgerUnavailable
-from api.ledger.records import Ask
+from api.ledger.records import LicenseQuery
 from api.ledger.store import Ledger
 from tests.support.ledger import batch, event
 from tests.support.nodes import opened_ledger, sell
@@ -28,7 +28,7 @@ def do(ledger: Ledger, *statements: str) -> None:
 
 @pytest.mark.parametrize("table", ["machines", "policies", "licenses"])
 def test_a_table_that_is_not_there_is_no_fault_of_the_call(ledger: Ledger, table: str) -> None:
-    asks = [Ask(sell(ledger.database).key_hash)]
+    asks = [LicenseQuery(sell(ledger.database).key_hash)]
     do(ledger, f"ALTER TABLE {table} RENAME TO put_away")
     with pytest.raises(LedgerUnavailable, match=table):
         ledger.look_up(asks)

@@ -13,7 +13,7 @@ import pytest
 from msgspec.structs import replace
 
 from api.ledger.errors import LedgerBusy
-from api.ledger.records import Ask, Change
+from api.ledger.records import Change, LicenseQuery
 from api.ledger.store import Ledger
 from api.licensing import Holding
 from tests.support.ledger import batch, event, known, machine, with_machines
@@ -40,11 +40,11 @@ def test_a_seat_taken_meanwhile_is_counted_by_who_waited_for_the_lock(ledger: Le
             entered.set()
             while not counted:
                 # On a noisy machine the lock may be held for longer than anybody waits for it.
-                with contextlib.suppress(LedgerBusy), other.transaction([Ask(sold.key_hash)]) as transaction:
+                with contextlib.suppress(LedgerBusy), other.transaction([LicenseQuery(sold.key_hash)]) as transaction:
                     counted.append(known(transaction.known[0]).seats)
 
     waiter = threading.Thread(target=wait_and_count)
-    with ledger.transaction([Ask(sold.key_hash)]) as transaction:
+    with ledger.transaction([LicenseQuery(sold.key_hash)]) as transaction:
         waiter.start()
         entered.wait(30)
         time.sleep(0.1)  # long enough to stand in the lock's queue, short of the lock's time-out
@@ -63,7 +63,7 @@ def test_a_license_that_came_while_another_was_waited_for_is_not_read_unlocked(p
         found: list[object] = []
 
         def ask_for_both() -> None:
-            asks = [Ask(held.key_hash), Ask(new_hash)]
+            asks = [LicenseQuery(held.key_hash), LicenseQuery(new_hash)]
             while len(found) == found.count(LedgerBusy):
                 try:
                     with other.transaction(asks) as transaction:
@@ -72,7 +72,7 @@ def test_a_license_that_came_while_another_was_waited_for_is_not_read_unlocked(p
                     found.append(LedgerBusy)
 
         waiter = threading.Thread(target=ask_for_both)
-        with ledger.transaction([Ask(held.key_hash)]):
+        with ledger.transaction([LicenseQuery(held.key_hash)]):
             waiter.start()
             with ledger.database.reading() as connection:
                 until(lambda: connection.exec_driver_sql(_WAITING).scalar(), "one who waits for the lock", 30)
@@ -86,25 +86,25 @@ def test_a_license_that_came_while_another_was_waited_for_is_not_read_unlocked(p
 def test_a_license_that_is_held_too_long_is_busy_and_others_are_not(postgres_url: str) -> None:
     with opened_ledger(postgres_url) as ledger, opened_ledger(postgres_url) as other:
         held, free = sell(ledger.database), sell(ledger.database)
-        with ledger.transaction([Ask(held.key_hash)]):
-            with other.transaction([Ask(free.key_hash)]) as transaction:
+        with ledger.transaction([LicenseQuery(held.key_hash)]):
+            with other.transaction([LicenseQuery(free.key_hash)]) as transaction:
                 transaction.commit(batch(event(free)))
             began = time.monotonic()
-            with pytest.raises(LedgerBusy), other.transaction([Ask(held.key_hash)]):
+            with pytest.raises(LedgerBusy), other.transaction([LicenseQuery(held.key_hash)]):
                 pass
             assert 0.2 < time.monotonic() - began < 5
 
 
 def test_licenses_asked_for_in_any_order_are_locked_without_a_deadlock(ledger: Ledger, ledger_url: str) -> None:
     sold = [sell(ledger.database) for _ in range(12)]
-    asks = [Ask(one.key_hash) for one in sold]
+    asks = [LicenseQuery(one.key_hash) for one in sold]
 
     start, busy = threading.Barrier(3), list[int]()
 
     def used_once_more(before: Holding) -> Change:
         return Change(before, replace(before, license=replace(before.license, uses=before.license.uses + 1)))
 
-    def work(asks: list[Ask]) -> None:
+    def work(asks: list[LicenseQuery]) -> None:
         with opened_ledger(ledger_url) as mine:
             start.wait(30)
             used = 0
@@ -131,8 +131,13 @@ def test_licenses_asked_for_in_any_order_are_locked_without_a_deadlock(ledger: L
 def test_a_license_that_is_held_is_skipped_where_nobody_may_wait_for_it(postgres_url: str) -> None:
     with opened_ledger(postgres_url) as ledger, opened_ledger(postgres_url) as other:
         held, free = sell(ledger.database), sell(ledger.database)
-        asks = [Ask(held.key_hash, "pc"), Ask(free.key_hash), Ask("nobody"), Ask(held.key_hash)]
-        with ledger.transaction([Ask(held.key_hash)]):
+        asks = [
+            LicenseQuery(held.key_hash, "pc"),
+            LicenseQuery(free.key_hash),
+            LicenseQuery("nobody"),
+            LicenseQuery(held.key_hash),
+        ]
+        with ledger.transaction([LicenseQuery(held.key_hash)]):
             began = time.monotonic()
             with other.transaction(asks, skip_locked=True) as transaction:
                 assert [answer.busy for answer in transaction.known] == [True, False, False, True]

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from api.checks.batcher import Batcher, FlushTimeout, LineFull, as_it_is
+from api.checks.batcher import BacklogFull, Batcher, FlushTimeout, identity
 from api.checks.recorder import LicenseHeld, Recorder
-from api.checks.unit_of_work import Draft, Operation, Outcome, RequestIdReused
+from api.checks.unit_of_work import Operation, Outcome, RequestIdReused, UnitOfWork
 from api.ids import new_id
 from api.ledger import tables
 from api.ledger.errors import LedgerBusy, LedgerError, LedgerRefused, LedgerUnavailable
-from api.ledger.records import Ask, Batch, Known
+from api.ledger.records import Batch, LicenseQuery, LicenseRecord
 from api.ledger.store import Ledger
 from api.licensing import Act, Call
 from api.node.clock import Clock
@@ -43,7 +43,7 @@ class Faulty:
     def database(self) -> Any:
         return self._ledger.database
 
-    def look_up(self, asks: Sequence[Ask]) -> list[Known]:
+    def look_up(self, asks: Sequence[LicenseQuery]) -> list[LicenseRecord]:
         return self._ledger.look_up(asks)
 
     def has_event(self, event_id: str) -> bool:
@@ -56,7 +56,7 @@ class Faulty:
         self._fail("appended", self.after)
 
     @contextlib.contextmanager
-    def transaction(self, asks: Sequence[Ask], *, skip_locked: bool = False) -> Iterator[Any]:
+    def transaction(self, asks: Sequence[LicenseQuery], *, skip_locked: bool = False) -> Iterator[Any]:
         self._fail("transaction", self.before)
         with self._ledger.transaction(asks, skip_locked=skip_locked) as transaction:
             yield transaction
@@ -101,7 +101,7 @@ def test_a_break_before_or_after_the_commit_leaves_one_event(
     sold = sell(faulty.database)
     getattr(faulty, when).append(LedgerUnavailable("broken"))
     done = operation(sold, act)
-    outcome = recorder.submit(done, as_it_is)
+    outcome = recorder.submit(done, identity)
     assert (outcome.verdict.code, outcome.event_id, outcome.first) == ("VALID", done.event_id, True)
     assert [row["event_id"] for row in events_of(faulty.database, sold)] == [done.event_id]
     assert count(faulty, "VALID") == 1
@@ -165,7 +165,7 @@ def test_a_begun_call_is_told_what_the_ledger_said_to_it(
 ) -> None:
     sold, told = sell(faulty.database), Told()
     faulty.before = [fault("again and again") for _ in range(50)]
-    recorder.begin(operation(sold, Act.VALIDATE), as_it_is, told)
+    recorder.begin(operation(sold, Act.VALIDATE), identity, told)
     assert isinstance(told.only(), fault)
 
 
@@ -183,7 +183,7 @@ def test_calls_begun_when_the_ledger_breaks_go_on_without_it_and_each_is_told_on
     for one, told in begun:
         recorder.begin(one, lambda outcome: f"{outcome}, finished", told)
     assert [told.only() for _, told in begun] == ["queued, finished"] * 100
-    assert state.cut_off_since is not None
+    assert state.isolated_since is not None
     assert {one.event_id for one in isolated.taken} == {one.event_id for one, _ in begun}
     assert len(isolated.taken) == 100
     assert events_of(faulty.database, sold) == []
@@ -197,20 +197,20 @@ def test_calls_that_the_ledger_refuses_go_on_without_it_and_cut_nobody_off(fault
     faulty.before = [LedgerRefused("SQLSTATE 23514")] * 500
     begun = [(operation(sold, act), Told()) for _ in range(20)]
     for one, told in begun:
-        recorder.begin(one, as_it_is, told)
+        recorder.begin(one, identity, told)
     assert [told.only() for _, told in begun] == ["queued"] * 20
     assert len(isolated.taken) == 20
-    assert state.cut_off_since is None
+    assert state.isolated_since is None
 
 
 def test_a_call_that_finds_no_room_without_the_ledger_either_is_told_so(faulty: Faulty) -> None:
     recorder, _, _ = cut_off_recorder(faulty, room=0)
     faulty.before = [LedgerUnavailable("broken") for _ in range(2)]
     told = Told()
-    recorder.begin(operation(sell(faulty.database), Act.VALIDATE), as_it_is, told)
-    assert isinstance(told.only(), LineFull)
-    with pytest.raises(LineFull):
-        recorder.begin(operation(sell(faulty.database), Act.VALIDATE), as_it_is, told)
+    recorder.begin(operation(sell(faulty.database), Act.VALIDATE), identity, told)
+    assert isinstance(told.only(), BacklogFull)
+    with pytest.raises(BacklogFull):
+        recorder.begin(operation(sell(faulty.database), Act.VALIDATE), identity, told)
 
 
 def test_a_ledger_that_is_found_to_be_away_after_its_callers_have_left_cuts_the_node_off(faulty: Faulty) -> None:
@@ -218,31 +218,31 @@ def test_a_ledger_that_is_found_to_be_away_after_its_callers_have_left_cuts_the_
     sold, told = sell(faulty.database), Told()
     faulty.before = [LedgerUnavailable("broken") for _ in range(2)]
     faulty.held.clear()
-    recorder.begin(operation(sold, Act.VALIDATE), as_it_is, told)
+    recorder.begin(operation(sold, Act.VALIDATE), identity, told)
     until(lambda: faulty.calls, "it is under way")
     recorder._checks.give_up(time.monotonic() + 60)
     assert isinstance(told.only(), FlushTimeout)
     assert recorder.longest(time.monotonic() + 60) >= 60
     faulty.held.set()
-    until(lambda: state.cut_off_since is not None, "it is cut off")
+    until(lambda: state.isolated_since is not None, "it is cut off")
     assert isolated.taken == []
 
 
 def test_a_lane_is_found_at_once_unless_something_may_wait_in_the_queue(faulty: Faulty, recorder: Recorder) -> None:
-    assert recorder.is_at_once, "it has no queue"
+    assert recorder.is_non_blocking, "it has no queue"
     recorder, _, state = cut_off_recorder(faulty)
-    assert recorder.is_at_once
+    assert recorder.is_non_blocking
     state.will_queue()
-    assert not recorder.is_at_once
-    state.cut_off()
-    assert recorder.is_at_once, "all go there"
+    assert not recorder.is_non_blocking
+    state.isolate()
+    assert recorder.is_non_blocking, "all go there"
 
 
 @pytest.mark.parametrize("act", [Act.VALIDATE, Act.USAGE])
 def test_rows_that_others_hold_are_asked_for_again(faulty: Faulty, recorder: Recorder, act: Act) -> None:
     sold = sell(faulty.database)
     faulty.before = [LedgerBusy("held")] * 4
-    assert recorder.submit(operation(sold, act), as_it_is).verdict.code == "VALID"
+    assert recorder.submit(operation(sold, act), identity).verdict.code == "VALID"
     assert len(events_of(faulty.database, sold)) == 1
 
 
@@ -257,7 +257,7 @@ def test_tries_end_and_nothing_is_left(
     sold = sell(faulty.database)
     faulty.before = [fault("again and again") for _ in range(50)]
     with pytest.raises(told):
-        recorder.submit(operation(sold, act), as_it_is)
+        recorder.submit(operation(sold, act), identity)
     assert len(faulty.calls) < 20
     assert events_of(faulty.database, sold) == []
 
@@ -275,7 +275,7 @@ def test_who_is_busy_for_long_is_not_asked_again(faulty: Faulty, act: Act) -> No
 
     faulty._fail = fail  # type: ignore[method-assign]
     with pytest.raises(LedgerBusy):
-        Recorder(faulty, Node("n"), clock).submit(operation(sold, act), as_it_is)
+        Recorder(faulty, Node("n"), clock).submit(operation(sold, act), identity)
     assert faulty.calls == ["asked"]
 
 
@@ -283,13 +283,13 @@ def test_a_held_row_after_a_broken_connection_is_asked_for_again(faulty: Faulty,
     """What the lost connection still holds is free when the server has noticed."""
     sold = sell(faulty.database)
     faulty.before = [LedgerUnavailable("broken"), LedgerBusy("held"), LedgerBusy("held")]
-    assert recorder.submit(operation(sold, Act.USAGE), as_it_is).verdict.code == "VALID"
+    assert recorder.submit(operation(sold, Act.USAGE), identity).verdict.code == "VALID"
 
 
 def test_one_call_that_is_refused_does_not_cost_the_others_their_answer(faulty: Faulty, recorder: Recorder) -> None:
     sold = sell(faulty.database)
     taken = operation(sold, Act.VALIDATE)
-    recorder.submit(taken, as_it_is)
+    recorder.submit(taken, identity)
     outcomes = recorder._flush_checks([operation(sold, Act.VALIDATE), taken, operation(sold, Act.VALIDATE)])
     assert [type(outcome) for outcome in outcomes] == [Outcome, LedgerRefused, Outcome]
     assert len(events_of(faulty.database, sold)) == 3
@@ -318,9 +318,9 @@ def test_unknown_keys_are_counted_with_the_next_batch_that_is_committed(faulty: 
         assert recorder.unknown(operation(nobody, Act.VALIDATE), 7.0).as_of == 7.0
     faulty.before = [LedgerRefused("never")] * 2
     with pytest.raises(LedgerRefused):
-        recorder.submit(operation(sold, Act.VALIDATE), as_it_is)
+        recorder.submit(operation(sold, Act.VALIDATE), identity)
     faulty.before = []
-    recorder.submit(operation(sold, Act.VALIDATE), as_it_is)
+    recorder.submit(operation(sold, Act.VALIDATE), identity)
     assert count(faulty, "NOT_FOUND") == 3
 
 
@@ -363,8 +363,8 @@ def test_counts_are_written_in_one_order_whatever_the_order_of_the_calls(faulty:
     good, bad = sell(faulty.database), sell(faulty.database, status="banned")
     orders = []
     for sold in ([good, bad], [bad, good]):
-        draft = Draft(Node("n"), 60.0, {})
-        known = faulty.look_up([Ask(one.key_hash) for one in sold])
+        draft = UnitOfWork(Node("n"), 60.0, {})
+        known = faulty.look_up([LicenseQuery(one.key_hash) for one in sold])
         for one, answer in zip(sold, known, strict=True):
             draft.check(operation(one, Act.VALIDATE), answer)
         orders.append([(tally.code, tally.count) for tally in draft.batch().tallies])
@@ -379,16 +379,16 @@ class Doubting:
         self.held = threading.Event()
         self.holders: list[threading.Thread] = []
 
-    def suspects(self, asks: Sequence[Ask], _known: Sequence[Known]) -> set[int]:
+    def suspects(self, asks: Sequence[LicenseQuery], _known: Sequence[LicenseRecord]) -> set[int]:
         return set(range(len(asks)))
 
-    def examine(self, _ask: Ask, _known: Known) -> None:
+    def examine(self, _ask: LicenseQuery, _known: LicenseRecord) -> None:
         self.holders.append(threading.Thread(target=self._hold))
         self.holders[-1].start()
         assert self.held.wait(30)
 
     def _hold(self) -> None:
-        with self._other.transaction([Ask(self._sold.key_hash)]):
+        with self._other.transaction([LicenseQuery(self._sold.key_hash)]):
             self.held.set()
             time.sleep(0.1)  # long enough to be in the way, short of the lock's time-out
 
@@ -405,7 +405,7 @@ def test_a_license_that_others_take_while_the_copy_is_heard_is_waited_for_in_the
         assert type(outcome) is (LicenseHeld if lane == "_flush_writes" else Outcome)
         told = Told()
         evidence.held.clear()
-        recorder.begin(operation(sold, Act.USAGE), as_it_is, told)
+        recorder.begin(operation(sold, Act.USAGE), identity, told)
         assert told.only().verdict.code == "VALID"
         for holder in evidence.holders:
             holder.join(30)

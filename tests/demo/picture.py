@@ -11,7 +11,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from tests.demo.watch import Seen, Watch
+from tests.demo.watch import SnapshotRecord, Watch
 
 _COLOURS = {"primary": "green", "backup": "yellow", "standby": "cyan", "isolated": "magenta"}
 _LINE_EVERY_S = 1.0
@@ -90,7 +90,7 @@ class Lines:
         print(f"{time.monotonic() - self._began:6.1f} s  {line}", flush=True)
 
 
-def _in_words(seen: Seen) -> str:
+def _in_words(seen: SnapshotRecord) -> str:
     queue = f", {seen.queue} queued" if seen.queue else ""
     epoch = f" (epoch {seen.epoch}{queue})" if seen.epoch else ""
     return f"{seen.id}: {seen.role}{epoch}"

@@ -16,7 +16,7 @@ _PATIENCE_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class SnapshotRecord:
     """One node: the part it says it plays, `down` where nobody is at its port, `silent` where it does not answer."""
 
     id: str
@@ -42,7 +42,7 @@ class Watch:
     def __init__(self, cluster: Site, history: History) -> None:
         self._cluster, self._history = cluster, history
         self._end = threading.Event()
-        self.nodes = {host.id: Seen(host.id, "down") for host in cluster.hosts}
+        self.nodes = {host.id: SnapshotRecord(host.id, "down") for host in cluster.hosts}
         self._threads = [threading.Thread(target=self._loop, args=(host,), daemon=True) for host in cluster.hosts]
 
     def __enter__(self) -> Self:
@@ -66,7 +66,7 @@ class Watch:
         while not self._end.wait(_EVERY_S):
             self.nodes[host.id] = self._look(host)
 
-    def _look(self, host: Host) -> Seen:
+    def _look(self, host: Host) -> SnapshotRecord:
         headers = {"Authorization": f"Bearer {self._cluster.secrets['ADMIN_TOKEN']}"}
         url = f"http://127.0.0.1:{host.front.port}/stats"
         try:
@@ -74,8 +74,8 @@ class Watch:
             told = response.json()
             node = told["node"]
         except requests.Timeout:
-            return Seen(host.id, "silent")
+            return SnapshotRecord(host.id, "silent")
         except (requests.RequestException, ValueError, KeyError):
-            return Seen(host.id, "down")
+            return SnapshotRecord(host.id, "down")
         pending = told["sync"]["queue"]["pending"]
-        return Seen(host.id, node["role"], node["state"], node["epoch"], pending, node["ledger"])
+        return SnapshotRecord(host.id, node["role"], node["state"], node["epoch"], pending, node["ledger"])

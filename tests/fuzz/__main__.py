@@ -57,7 +57,7 @@ def fuzz(data: Path, cases: int, seed: int, *, isolated: bool = False) -> int:
             **_stock(node.url, secrets["ADMIN_TOKEN"]),
         }
         if ledger is not None:
-            _cut_off(node.url, secrets["ADMIN_TOKEN"], ledger)
+            _isolate(node.url, secrets["ADMIN_TOKEN"], ledger)
         tried = status = 0
         while tried < cases and status == 0:
             status, count = _round(node.url, fuzz_env, seed, min(cases - tried, cases), checks)
@@ -70,7 +70,7 @@ def fuzz(data: Path, cases: int, seed: int, *, isolated: bool = False) -> int:
         return status
 
 
-def _cut_off(url: str, token: str, ledger: PostgresServer) -> None:
+def _isolate(url: str, token: str, ledger: PostgresServer) -> None:
     """Stops the ledger once the node's own copy has all of it, and waits until the node has noticed."""
     authorized = {"Authorization": f"Bearer {token}"}
 

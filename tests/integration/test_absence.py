@@ -19,7 +19,7 @@ from api.ledger.database import Database
 from api.signing import key_claim
 from api.snapshot import Snapshot
 from api.snapshot.adoption import Copied, Found, objection
-from tests.integration.test_cut_off import back, caught_up, copied, gone
+from tests.integration.test_isolated import back, caught_up, copied, gone
 from tests.support.admin import Admin
 from tests.support.cli import Cli
 from tests.support.nodes import Node, environment, rows, running_node, starting_node
@@ -249,7 +249,7 @@ def licenses_in(folder: Path) -> int:
 
 def waits(node: Node) -> str:
     """What it says while it waits: on `/readyz`, among the troubles and to a customer."""
-    until(lambda: node.runtime._objection or node.runtime._held_back_by, "it has seen the ledger", 60)
+    until(lambda: node.runtime._objection or node.runtime._withheld_reason, "it has seen the ledger", 60)
     told = node.http.get("/readyz")
     assert told.status_code == 503
     assert told.json is not None

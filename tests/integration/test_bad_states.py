@@ -15,7 +15,7 @@ from api.ledger import migrate, tables
 from api.ledger.database import Database
 from api.signing import key_claim
 from failover import Event, EventQueue
-from tests.integration.test_cut_off import back, caught_up, copied, drained, gone, stats_of
+from tests.integration.test_isolated import back, caught_up, copied, drained, gone, stats_of
 from tests.support.admin import Admin
 from tests.support.cli import Cli
 from tests.support.nodes import Answer, Node, environment, rows, running_node, starting_node

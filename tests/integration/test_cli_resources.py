@@ -11,7 +11,7 @@ import pytest
 
 from api.admin.kinds import Kind
 from api.admin.schemas import BODIES, LicenseBody, PolicyBody
-from api.cli.desk import desk_of
+from api.cli.context import context_of
 from api.cli.root import create_cli
 from api.config.settings import Settings
 from tests.support.cli import Cli, Program, make_policy
@@ -192,8 +192,8 @@ def test_secrets_are_made_where_the_settings_are_still_missing() -> None:
 
 def test_a_seat_is_freed(cli: Cli) -> None:
     license = cli.json("license", "create", "--policy", make_policy(cli.env, max_machines=1)["id"])
-    with desk_of(Settings.from_env(cli.env)) as desk:
-        machine = desk.resources.create(Kind.MACHINE, {"license": license["id"], "fingerprint": "here"})
+    with context_of(Settings.from_env(cli.env)) as context:
+        machine = context.resources.create(Kind.MACHINE, {"license": license["id"], "fingerprint": "here"})
     cli.ok("license", "free", machine["id"])
     assert cli.json("license", "machines", license["id"]) == []
     assert "no such machine" in cli.fails("license", "free", machine["id"])

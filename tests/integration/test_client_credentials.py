@@ -172,7 +172,7 @@ def test_a_request_id_is_echoed_by_problems(quick: Node) -> None:
 # -- what comes first -----------------------------------------------------------------------------------------------
 
 
-class Sent(NamedTuple):
+class ClientRequest(NamedTuple):
     """A call in the making, which faults change one after the other."""
 
     path: str
@@ -191,7 +191,7 @@ class Sent(NamedTuple):
 
 
 #: In the contract's order. Two faults of one group exclude each other.
-_FAULTS: dict[str, tuple[str, Callable[[Sent], Sent]]] = {
+_FAULTS: dict[str, tuple[str, Callable[[ClientRequest], ClientRequest]]] = {
     "ROUTE_NOT_FOUND": ("route", lambda s: s._replace(path="/v1/nowhere")),
     "METHOD_NOT_ALLOWED": ("route", lambda s: s._replace(method="PUT")),
     "BODY_TOO_LARGE": ("body", lambda s: s._replace(body=s.body.ljust(LIMIT + 1))),
@@ -212,7 +212,7 @@ _FAULTS: dict[str, tuple[str, Callable[[Sent], Sent]]] = {
     ],
 )
 def test_of_two_problems_the_one_that_comes_first_is_told(quick: Node, first: str, second: str) -> None:
-    sent = Sent("/v1/validate", "POST", good_body(), "application/json", API_KEY, 0, SHARED_SECRET, "")
+    sent = ClientRequest("/v1/validate", "POST", good_body(), "application/json", API_KEY, 0, SHARED_SECRET, "")
     for name in (first, second):
         assert json.loads(_FAULTS[name][1](sent).by(quick).data)["code"] == name
     both = _FAULTS[first][1](_FAULTS[second][1](sent))

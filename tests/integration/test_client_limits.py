@@ -15,7 +15,7 @@ import pytest
 from sqlalchemy import select
 
 from api.ledger import tables
-from api.ledger.records import Ask, Known
+from api.ledger.records import LicenseQuery, LicenseRecord
 from tests.support.nodes import ADMIN_TOKEN, Node, Sold, node_on, rows, running_node, sell, signed
 
 LIMIT = 5
@@ -161,18 +161,18 @@ class LookUps:
         ledger = node.runtime.ledger
         look_up, transaction = ledger.look_up, ledger.transaction
 
-        def counted_look_up(asks: Sequence[Ask]) -> list[Known]:
+        def counted_look_up(asks: Sequence[LicenseQuery]) -> list[LicenseRecord]:
             self._count(asks)
             return list(look_up(asks))
 
-        def counted_transaction(asks: Sequence[Ask], **how: Any) -> Any:
+        def counted_transaction(asks: Sequence[LicenseQuery], **how: Any) -> Any:
             self._count(asks)
             return transaction(asks, **how)
 
         monkeypatch.setattr(ledger, "look_up", counted_look_up)
         monkeypatch.setattr(ledger, "transaction", counted_transaction)
 
-    def _count(self, asks: Sequence[Ask]) -> None:
+    def _count(self, asks: Sequence[LicenseQuery]) -> None:
         now = time.monotonic()
         self.at += [(now, ask.key_hash) for ask in asks if ask.key_hash]
 

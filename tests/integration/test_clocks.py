@@ -16,7 +16,7 @@ from sqlalchemy import update
 from api.ledger import tables
 from api.ledger.database import Database
 from tests.chaos.cluster.machine import WallClock, clock_library
-from tests.integration.test_cut_off import caught_up, copied
+from tests.integration.test_isolated import caught_up, copied
 from tests.support.admin import Admin
 from tests.support.cli import Cli
 from tests.support.leading import add_events

@@ -15,7 +15,7 @@ from api.checks.isolated import to_row
 from api.checks.recorder import Recorder
 from api.ids import new_id
 from api.ledger import tables
-from api.ledger.records import Ask, Change, Event
+from api.ledger.records import Change, Event, LicenseQuery
 from api.ledger.store import Ledger
 from api.licensing import DAY, MOST_DEPARTED, MOST_NEVER_CAME, Act, Machine
 from api.node.clock import Clock
@@ -24,7 +24,7 @@ from api.node.shared_state import SharedState
 from api.snapshot import Follower, Reader, Snapshot, source_of
 from api.snapshot.evidence import Evidence
 from api.supervisor.duties.counts import COUNTED, Proof
-from api.supervisor.duties.retention import Keep, forget_machines
+from api.supervisor.duties.retention import RetentionPeriods, forget_machines
 from api.supervisor.replay import LedgerReplay
 from failover.queue import Queued
 from tests.contract.test_ledger_recorder import operation
@@ -32,7 +32,7 @@ from tests.support.leading import Leading
 from tests.support.ledger import with_machines
 from tests.support.nodes import Sold, change_machine, events_of, license_row, opened_ledger, rows, sell
 
-_KEEP = Keep(checks=DAY, events=DAY, timeout=6.0, gone=7 * DAY)
+_KEEP = RetentionPeriods(checks=DAY, events=DAY, timeout=6.0, gone=7 * DAY)
 _FINGERPRINTS = "abcdef"
 
 
@@ -177,7 +177,7 @@ def test_a_machine_that_this_node_queued_is_neither_hidden_nor_counted_before_it
 ) -> None:
     sold = sell(ledger.database)
     copying.follow()
-    [known] = copying.snapshot.look_up([Ask(sold.key_hash, "a")])
+    [known] = copying.snapshot.look_up([LicenseQuery(sold.key_hash, "a")])
     assert known.holding is not None
     machine = Machine(id="queued", license_id=sold.id, fingerprint="a", active=True, created_at=1.0)
     after = with_machines(known.holding, machine)

@@ -22,13 +22,13 @@ from api.stats.counts import count, settle
 from api.supervisor.duties import Entry, Writing, retention, rollup
 from api.supervisor.duties.notices import say_what_expires
 from api.supervisor.duties.outbox import tell
-from api.supervisor.duties.retention import Keep
+from api.supervisor.duties.retention import RetentionPeriods
 from api.supervisor.duties.rollup import roll_up, rolled_up_until
 from tests.support.leading import Json, Leading, add_events, beat
 from tests.support.nodes import rows, sell
 
 DAY = 86_400.0
-KEEP = Keep(checks=7 * DAY, events=90 * DAY, timeout=6.0, gone=2 * DAY)
+KEEP = RetentionPeriods(checks=7 * DAY, events=90 * DAY, timeout=6.0, gone=2 * DAY)
 FORGET_CHECKS = partial(retention.forget_checks, keep=KEEP)
 FORGET_EVENTS = partial(retention.forget_events, keep=KEEP)
 TIDY = partial(retention.tidy, keep=KEEP)

@@ -43,7 +43,7 @@ def silent(database: Database) -> tuple[Sold, Sold]:
     return dead, overdue
 
 
-def said_of(node: Node, dead: Sold, overdue: Sold) -> tuple[str, str]:
+def trouble_of(node: Node, dead: Sold, overdue: Sold) -> tuple[str, str]:
     return node.call("validate", dead.key, fingerprint="here").code, node.call("validate", overdue.key).code
 
 
@@ -65,7 +65,7 @@ def test_the_first_call_is_judged_by_what_the_cluster_has_watched(
 
     monkeypatch.setattr(Follower, "poll", slowly)
     with running_node(ledger_url, tmp_path) as node:
-        assert said_of(node, *sold) == ("HEARTBEAT_DEAD", "OVERDUE")
+        assert trouble_of(node, *sold) == ("HEARTBEAT_DEAD", "OVERDUE")
 
 
 def test_silence_while_nobody_looked_counts_against_nobody(ledger_url: str, database: Database, tmp_path: Path) -> None:
@@ -74,7 +74,7 @@ def test_silence_while_nobody_looked_counts_against_nobody(ledger_url: str, data
     looked(database, looked_at=time.time() - 9 * _DAY_S)
     assert SqlLeaseStore(database).acquire(Identity("another", "another", 2), 600.0) == 1
     with running_node(ledger_url, tmp_path) as node:
-        assert said_of(node, *sold) == ("VALID", "VALID")
+        assert trouble_of(node, *sold) == ("VALID", "VALID")
 
 
 def test_silence_does_not_count_where_no_supervisor_says_so(
@@ -84,4 +84,4 @@ def test_silence_does_not_count_where_no_supervisor_says_so(
     looked(database, since=time.time())
     monkeypatch.setattr(process, "supervise", lambda *_, **__: None)
     with starting_node(ledger_url, tmp_path) as node:
-        assert said_of(node.ready(), *sold) == ("VALID", "VALID")
+        assert trouble_of(node.ready(), *sold) == ("VALID", "VALID")

@@ -21,7 +21,7 @@ from api.node.clock import Clock
 from api.signing import KeyStatus, generate
 from api.snapshot.reader import MAX_AGE_S
 from api.supervisor.duties.rows import put
-from api.supervisor.glance import Looking
+from api.supervisor.ledger_poll import LedgerPoll
 from tests.chaos.cluster.links import Link, network
 from tests.support.admin import Admin
 from tests.support.nodes import rows, running_node
@@ -120,7 +120,7 @@ def database(ledger_url: str) -> Iterator[Database]:
         yield database
 
 
-def look(looking: Looking, database: Database) -> Any:
+def look(looking: LedgerPoll, database: Database) -> Any:
     with database.reading() as connection:
         glance = looking.look(connection, None)
     looking.take(glance)
@@ -128,7 +128,7 @@ def look(looking: Looking, database: Database) -> Any:
 
 
 def test_keys_are_told_once_and_again_when_anything_of_them_changes(database: Database) -> None:
-    looking, (one, two) = Looking(), (generate(), generate())
+    looking, (one, two) = LedgerPoll(), (generate(), generate())
     assert look(looking, database).keys == "[]"
     permitted_keys.found(database, [one, two], 0.0)
     for status in (KeyStatus.NEXT, KeyStatus.CURRENT, KeyStatus.REVOKED):
@@ -148,7 +148,7 @@ def test_keys_are_told_once_and_again_when_anything_of_them_changes(database: Da
 
 
 def test_which_ledger_it_is_is_said_once_and_again_when_another_takes_its_place(database: Database) -> None:
-    looking, (row,) = Looking(), rows(database, tables.ledger)
+    looking, (row,) = LedgerPoll(), rows(database, tables.ledger)
     for id in (row["ledger_id"], "another"):
         with database.writing() as connection:
             connection.execute(update(tables.ledger).values(ledger_id=id))
@@ -160,7 +160,7 @@ def test_which_ledger_it_is_is_said_once_and_again_when_another_takes_its_place(
 
 @pytest.mark.parametrize("until_", [1_764_000_000.125, float("inf")])
 def test_the_watch_is_told_to_the_last_digit(database: Database, until_: float) -> None:
-    looking, timeout = Looking(), 6.0
+    looking, timeout = LedgerPoll(), 6.0
     assert look(looking, database).watch(timeout, Clock()) == ALWAYS
     now = time.time()
     with database.writing() as connection:
@@ -176,7 +176,7 @@ def test_a_ledger_with_nothing_in_it_is_no_error_of_a_look(database: Database) -
     with database.writing() as connection:
         (row,) = connection.execute(tables.ledger.select()).mappings()
         connection.execute(tables.ledger.delete())
-    glance = look(Looking(), database)
+    glance = look(LedgerPoll(), database)
     assert (glance.head, glance.stands) == (0, False)
     with database.writing() as connection:
         connection.execute(insert(tables.ledger), dict(row))

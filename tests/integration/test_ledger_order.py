@@ -14,7 +14,7 @@ from sqlalchemy import select
 
 from api.ledger import tables
 from api.ledger.errors import LedgerBusy
-from api.ledger.records import Ask, Batch, Change, Event, Tally, Touch
+from api.ledger.records import Batch, Change, Event, LicenseQuery, Tally, Touch
 from api.ledger.store import Ledger
 from tests.support.nodes import Sold, opened_ledger, rows, sell
 from tests.support.processes import until
@@ -59,7 +59,7 @@ def test_two_connections_that_commit_out_of_order_hide_no_row_from_a_follower(le
     slow, quick = ledgers
     sold, follower = sell(slow.database), Follower(quick)
     first, second, third = event(sold.id), event(), event()
-    with slow.transaction([Ask(sold.key_hash)]) as transaction:  # begins first, commits last
+    with slow.transaction([LicenseQuery(sold.key_hash)]) as transaction:  # begins first, commits last
         quick.append(batch(second))
         assert follower.poll() == [second.event_id]
         transaction.commit(batch(first))
@@ -72,11 +72,11 @@ def test_two_connections_that_commit_out_of_order_hide_no_row_from_a_follower(le
 def test_a_client_that_freezes_before_its_commit_holds_up_nobody_else(ledgers: tuple[Ledger, Ledger]) -> None:
     frozen, other = ledgers
     sold, another = sell(frozen.database), sell(frozen.database)
-    with frozen.transaction([Ask(sold.key_hash)]) as transaction:
+    with frozen.transaction([LicenseQuery(sold.key_hash)]) as transaction:
         began = time.monotonic()
         for _ in range(10):
             other.append(batch(event()))
-            with other.transaction([Ask(another.key_hash)]) as writing:
+            with other.transaction([LicenseQuery(another.key_hash)]) as writing:
                 writing.commit(batch(event(another.id)))
         # Each would fail after the lock time-out of 0.3 s, if the frozen one held the head of the log.
         assert time.monotonic() - began < 10
@@ -151,7 +151,7 @@ def _written(ledger: Ledger, sold: list[Sold], events: list[Event], chance: rand
             touches = [Touch(chance.choice(sold).id, None, 1.0)]
             ledger.append(Batch(events, [], [], touches))
             return True
-        with ledger.transaction([Ask(one.key_hash) for one in chance.sample(sold, 2)]) as transaction:
+        with ledger.transaction([LicenseQuery(one.key_hash) for one in chance.sample(sold, 2)]) as transaction:
             time.sleep(chance.uniform(0, 0.01))
             holding = transaction.known[0].holding
             assert holding is not None

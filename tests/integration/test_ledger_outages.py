@@ -18,7 +18,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.event import listens_for
 
-from api.checks.batcher import as_it_is
+from api.checks.batcher import identity
 from api.checks.recorder import Recorder
 from api.checks.unit_of_work import Operation
 from api.ids import new_id
@@ -26,7 +26,7 @@ from api.ledger import tables
 from api.ledger.database import Database
 from api.ledger.errors import LedgerUnavailable
 from api.ledger.migrate import upgrade
-from api.ledger.records import Ask, Batch, Event, Tally
+from api.ledger.records import Batch, Event, LicenseQuery, Tally
 from api.ledger.store import Ledger
 from api.licensing import Act, Call
 from api.node.clock import Clock
@@ -115,7 +115,7 @@ def test_a_restart_of_the_ledger_between_two_calls_costs_no_answer(server: Postg
             pass  # now both connections of the pool are there, and about to be ended
         server.restart()
         call = Operation(call=Call(act=act), key_hash=sold.key_hash, event_id=new_id(), nonce="n", body_hash="b")
-        assert recorder.submit(call, as_it_is).verdict.code == "VALID"
+        assert recorder.submit(call, identity).verdict.code == "VALID"
         assert [event["event_id"] for event in events_of(ledger.database, sold)] == [call.event_id]
 
 
@@ -163,7 +163,7 @@ def test_no_statement_waits_for_a_frozen_server_for_long(server: PostgresServer,
     with opened_ledger(url) as ledger:
         upgrade(ledger.database)
         calls: dict[str, Callable[[Ledger], object]] = {
-            "look_up": lambda ledger: ledger.look_up([Ask("nobody")]),
+            "look_up": lambda ledger: ledger.look_up([LicenseQuery("nobody")]),
             "append": lambda ledger: ledger.append(Batch([], [], [Tally(1, "VALID", True, 1)], [])),
             "has_event": lambda ledger: ledger.has_event("none"),
         }
@@ -256,7 +256,7 @@ def test_a_check_costs_two_messages_to_the_server_and_so_does_a_change(lossy: tu
     way, url = lossy
     with opened_ledger(url) as ledger:
         sold = sell(ledger.database)
-        asks, event = [Ask(sold.key_hash)], Event(**_EVENT, event_id=str(uuid.uuid4()))
+        asks, event = [LicenseQuery(sold.key_hash)], Event(**_EVENT, event_id=str(uuid.uuid4()))
 
         def change() -> None:
             with ledger.transaction(asks) as transaction:

@@ -15,7 +15,7 @@ from sqlalchemy import select, text
 from api.ledger import migrate, tables
 from api.ledger.database import Database
 from api.ledger.errors import LedgerReadOnly
-from api.ledger.records import Ask
+from api.ledger.records import LicenseQuery
 from api.ledger.store import open_ledger
 from api.node.clock import Clock
 from failover import Identity, SqlLeaseStore
@@ -151,8 +151,8 @@ def test_a_ledger_that_cannot_be_written_confirms_no_denial(pair: ReplicatedPair
         said(pair.primary, "ALTER ROLE postgres SET default_transaction_read_only = on")
     ledger = open_ledger(url, str(uuid.uuid4()), Clock())
     with pytest.raises(LedgerReadOnly, match="25006"):
-        ledger.look_up([Ask(key_hash="nobody's")])
-    with pytest.raises(LedgerReadOnly), ledger.transaction([Ask(key_hash="nobody's")]):
+        ledger.look_up([LicenseQuery(key_hash="nobody's")])
+    with pytest.raises(LedgerReadOnly), ledger.transaction([LicenseQuery(key_hash="nobody's")]):
         pass
     with pytest.raises(LedgerReadOnly), ledger.database.reading_one_moment():
         pass

@@ -13,10 +13,10 @@ import pytest
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from api.ids import new_id
-from api.ledger.database import Database, Terms
+from api.ledger.database import AcquirePolicy, Database
 from api.ledger.errors import LedgerUnavailable
 from api.ledger.migrate import upgrade
-from api.ledger.records import Ask
+from api.ledger.records import LicenseQuery
 from api.ledger.store import Ledger, ledger_on
 from api.node.clock import Clock
 from api.signing import key_claim
@@ -37,59 +37,59 @@ def database(url: str) -> Iterator[Database]:
         yield database
 
 
-def ledger(database: Database, terms: Terms) -> Ledger:
+def ledger(database: Database, terms: AcquirePolicy) -> Ledger:
     return ledger_on(database, new_id(), Clock(), budget_s=_BUDGET_S, terms=terms)
 
 
-def backend(database: Database, terms: Terms) -> int:
+def backend(database: Database, terms: AcquirePolicy) -> int:
     """The server process of the connection that is given on these terms."""
     with database.driver(terms) as connection:
         return int(connection.info.backend_pid)
 
 
 def test_a_connection_that_does_not_come_about_costs_the_budget(server: PostgresServer, database: Database) -> None:
-    hurried = ledger(database, Terms(connect_s=_BUDGET_S))
+    hurried = ledger(database, AcquirePolicy(connect_s=_BUDGET_S))
     database.close()
     server.freeze()
     began = time.monotonic()
     with pytest.raises(LedgerUnavailable):
-        hurried.look_up([Ask("nobody")])
+        hurried.look_up([LicenseQuery("nobody")])
     assert time.monotonic() - began < _SOONER_THAN_LIBPQ_S
     server.thaw()
-    assert hurried.look_up([Ask("nobody")])[0].holding is None
+    assert hurried.look_up([LicenseQuery("nobody")])[0].holding is None
 
 
 def test_who_waits_behind_a_silence_does_not_wait_for_it_again(server: PostgresServer, database: Database) -> None:
-    hurried = ledger(database, Terms(connect_s=60))
-    hurried.look_up([Ask("nobody")])
+    hurried = ledger(database, AcquirePolicy(connect_s=60))
+    hurried.look_up([LicenseQuery("nobody")])
     server.freeze()
     with ThreadPoolExecutor(2) as pool:
-        first = pool.submit(hurried.look_up, [Ask("nobody")])
+        first = pool.submit(hurried.look_up, [LicenseQuery("nobody")])
         until(lambda: database._free._value == 0, "the connection is taken")
-        second = pool.submit(hurried.look_up, [Ask("nobody")])
+        second = pool.submit(hurried.look_up, [LicenseQuery("nobody")])
         assert isinstance(first.exception(60), LedgerUnavailable)
         assert str(second.exception(60)) == "another call found it silent"
     server.thaw()
 
 
 def test_nobody_waits_for_a_connection_of_a_node_that_is_cut_off(database: Database) -> None:
-    cut_off = threading.Event()
-    hurried = ledger(database, Terms(given_up=cut_off.is_set))
+    isolated = threading.Event()
+    hurried = ledger(database, AcquirePolicy(given_up=isolated.is_set))
     with database.reading(), ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(hurried.look_up, [Ask("nobody")])
-        cut_off.set()
+        waiting = pool.submit(hurried.look_up, [LicenseQuery("nobody")])
+        isolated.set()
         error = waiting.exception(60)
     assert isinstance(error, LedgerUnavailable)
     assert isinstance(error.__cause__, PoolTimeout)
 
 
 def test_a_connection_from_before_the_silence_is_not_believed(database: Database) -> None:
-    before = backend(database, Terms())
-    assert backend(database, Terms()) == before
+    before = backend(database, AcquirePolicy())
+    assert backend(database, AcquirePolicy()) == before
     now = time.monotonic()
-    after = backend(database, Terms(not_before=lambda: now))
+    after = backend(database, AcquirePolicy(not_before=lambda: now))
     assert after != before
-    assert backend(database, Terms(not_before=lambda: now)) == after
+    assert backend(database, AcquirePolicy(not_before=lambda: now)) == after
 
 
 # -- a node -----------------------------------------------------------------------------------------------------------
@@ -111,11 +111,11 @@ def sold(node: Node) -> str:
 def test_a_silence_that_nobody_asked_into_costs_no_client_anything(server: PostgresServer, node: Node) -> None:
     key, state = sold(node), node.runtime.state
     server.freeze()
-    until(lambda: state.cut_off_since is not None, "the supervisor has noticed")
+    until(lambda: state.isolated_since is not None, "the supervisor has noticed")
     answer = node.call("validate", key)
     assert (answer.code, answer.body["durability"]) == ("VALID", "queue")
     server.thaw()
-    until(lambda: state.cut_off_since is None, "the node is back at its ledger", 60)
+    until(lambda: state.isolated_since is None, "the node is back at its ledger", 60)
 
 
 @pytest.mark.parametrize("act", ["validate", "usage"])

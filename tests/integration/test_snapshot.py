@@ -15,13 +15,13 @@ from sqlalchemy import delete, event, insert, update
 
 from api.admin.kinds import Kind
 from api.admin.store import Resources
-from api.checks.batcher import as_it_is
+from api.checks.batcher import identity
 from api.checks.recorder import Recorder
 from api.checks.unit_of_work import Operation
 from api.ids import new_id
 from api.ledger import permitted_keys, tables
 from api.ledger.database import Database
-from api.ledger.records import Ask, Change, Known
+from api.ledger.records import Change, LicenseQuery, LicenseRecord
 from api.ledger.store import Ledger
 from api.licensing import Act, Call
 from api.node.clock import Clock
@@ -48,11 +48,11 @@ class Copied:
 
     def do(self, act: Act, sold: Sold, fingerprint: str | None = None) -> None:
         call = Call(act=act, fingerprint=fingerprint)
-        self.recorder.submit(Operation(call=call, key_hash=sold.key_hash, event_id=new_id(), nonce="n"), as_it_is)
+        self.recorder.submit(Operation(call=call, key_hash=sold.key_hash, event_id=new_id(), nonce="n"), identity)
 
-    def both(self, sold: Sold, fingerprint: str | None = None) -> tuple[Known, Known]:
+    def both(self, sold: Sold, fingerprint: str | None = None) -> tuple[LicenseRecord, LicenseRecord]:
         """What the snapshot says, and what the ledger says."""
-        ask = Ask(sold.key_hash, fingerprint)
+        ask = LicenseQuery(sold.key_hash, fingerprint)
         return self.snapshot.look_up([ask])[0], self.ledger.look_up([ask])[0]
 
 
@@ -80,7 +80,7 @@ def test_a_license_whose_policy_has_not_come_yet_is_not_known_yet(copied: Copied
     policy = license_row(copied.ledger.database, sold)["policy"]
     with copied.snapshot.writing() as writer:
         writer.remove(tables.policies, policy)
-    asks = [Ask(sold.key_hash, "m1"), Ask(other.key_hash, "m1")]
+    asks = [LicenseQuery(sold.key_hash, "m1"), LicenseQuery(other.key_hash, "m1")]
     for known in (copied.snapshot.look_up(asks), copied.snapshot.look_up_fully(asks, copied.clock.now())):
         assert [answer.holding is not None for answer in known] == [False, True]
 
@@ -117,7 +117,7 @@ def test_a_revocation_and_a_changed_policy_arrive(copied: Copied) -> None:
     copied.admin.act(license["id"], "suspend")
     copied.admin.update(Kind.POLICY, license["policy"], {"max_machines": 7})
     copied.follower.poll()
-    holding = copied.snapshot.look_up([Ask(sold.key_hash)])[0].holding
+    holding = copied.snapshot.look_up([LicenseQuery(sold.key_hash)])[0].holding
     assert holding is not None
     assert holding.license.status == "suspended"
     assert holding.license.max_machines == 7
@@ -141,11 +141,11 @@ def test_what_changes_between_the_statements_of_a_poll_is_left_to_the_next(copie
     event.listen(copied.ledger.database.engine, "before_cursor_execute", in_between)
     copied.follower.poll()
     assert widened
-    holding = copied.snapshot.look_up([Ask(sold.key_hash)])[0].holding
+    holding = copied.snapshot.look_up([LicenseQuery(sold.key_hash)])[0].holding
     assert holding is not None
     assert (holding.license.status, holding.license.max_machines) == ("suspended", 3)
     copied.follower.poll()
-    holding = copied.snapshot.look_up([Ask(sold.key_hash)])[0].holding
+    holding = copied.snapshot.look_up([LicenseQuery(sold.key_hash)])[0].holding
     assert holding is not None
     assert (holding.license.status, holding.license.max_machines) == ("suspended", 9)
 
@@ -160,7 +160,7 @@ def used(copied: Copied, sold: Sold) -> tuple[int, int]:
 
 def put_use(copied: Copied, sold: Sold, *, queued: bool) -> None:
     """One use more, as a worker puts it over the rows that it knew."""
-    [known] = copied.snapshot.look_up_fully([Ask(sold.key_hash)], copied.clock.now())
+    [known] = copied.snapshot.look_up_fully([LicenseQuery(sold.key_hash)], copied.clock.now())
     before = known.holding
     assert before is not None
     after = msgspec.structs.replace(before.license, uses=before.license.uses + 1)
@@ -210,7 +210,7 @@ def test_what_is_deleted_is_forgotten(copied: Copied) -> None:
     copied.follower.poll()
     copied.admin.delete(Kind.LICENSE, copied.admin.page(Kind.LICENSE, {})["items"][0]["id"])
     copied.follower.poll()
-    assert copied.snapshot.look_up([Ask(sold.key_hash)])[0].holding is None
+    assert copied.snapshot.look_up([LicenseQuery(sold.key_hash)])[0].holding is None
     assert copied.snapshot.count(tables.machines) == 0
 
 
@@ -230,7 +230,7 @@ def test_another_generation_is_copied_anew(copied: Copied) -> None:
         connection.execute(update(tables.ledger).values(generation=2))
         connection.execute(delete(tables.licenses))
     assert copied.follower.poll() is True
-    assert copied.snapshot.look_up([Ask(sold.key_hash)])[0].holding is None
+    assert copied.snapshot.look_up([LicenseQuery(sold.key_hash)])[0].holding is None
 
 
 def test_places_of_the_log_that_are_used_again_are_noticed(copied: Copied) -> None:
@@ -259,7 +259,7 @@ def test_a_row_is_replaced_by_a_newer_one_only(copied: Copied) -> None:
     with copied.snapshot.writing() as writer:
         writer.put(tables.licenses, [tuple((row | {"uses": 5, "seq": 9}).values())])
         writer.put(tables.licenses, [tuple((row | {"uses": 1, "seq": 8}).values())])
-    holding = copied.snapshot.look_up([Ask(sold.key_hash)])[0].holding
+    holding = copied.snapshot.look_up([LicenseQuery(sold.key_hash)])[0].holding
     assert holding is not None
     assert holding.license.uses == 5
 
@@ -322,7 +322,7 @@ def test_a_key_that_is_another_licenses_within_one_poll_arrives(copied: Copied) 
     copied.admin.delete(Kind.LICENSE, first["id"])
     second = copied.admin.create(Kind.LICENSE, {"policy": policy, "key": key})
     copied.follower.poll()
-    holding = copied.snapshot.look_up([Ask(key_claim(key))])[0].holding
+    holding = copied.snapshot.look_up([LicenseQuery(key_claim(key))])[0].holding
     assert holding is not None
     assert holding.license.id == second["id"]
 
@@ -337,7 +337,7 @@ def test_two_licenses_that_swap_keys_within_one_poll_arrive(copied: Copied) -> N
     copied.admin.act(two["id"], "reissue", {"key": keys[0]})
     copied.admin.act(one["id"], "reissue", {"key": keys[1]})
     copied.follower.poll()
-    found = [copied.snapshot.look_up([Ask(key_claim(key))])[0].holding for key in keys]
+    found = [copied.snapshot.look_up([LicenseQuery(key_claim(key))])[0].holding for key in keys]
     assert [holding.license.id for holding in found if holding is not None] == [two["id"], one["id"]]
 
 
@@ -371,6 +371,6 @@ def test_a_reader_of_a_useless_file_knows_nothing_and_says_so(tmp_path: Path, co
     if content is not None:
         path.write_bytes(content)
     reader = Reader(path, SharedState(None), time.monotonic)
-    assert reader.look_up([Ask("k")]) == [None]
+    assert reader.look_up([LicenseQuery("k")]) == [None]
     assert not reader.has_key("k")
     reader.close()

@@ -21,7 +21,7 @@ from api.ledger.errors import LedgerSlow, LedgerUnavailable, NoConnection
 from api.ledger.log import brief_reading
 from api.stats import cluster
 from api.stats.counts import count, settle
-from api.stats.last_known import UNKNOWN, Counts, aged, remember, remembered
+from api.stats.last_known import UNKNOWN, Counts, aged, last_known_counts, save_last_known
 from api.stats.nodes import nodes
 from api.stats.report import Stats
 from api.web.openapi.stats_view import StatsView
@@ -385,11 +385,11 @@ def _of_a_while_ago() -> Counts:
 
 
 def test_what_was_last_known_is_read_again_and_a_damaged_file_is_nothing_known(tmp_path: Path) -> None:
-    assert remembered(tmp_path) == UNKNOWN
-    remember(tmp_path, _of_a_while_ago())
-    assert remembered(tmp_path) == _of_a_while_ago()
+    assert last_known_counts(tmp_path) == UNKNOWN
+    save_last_known(tmp_path, _of_a_while_ago())
+    assert last_known_counts(tmp_path) == _of_a_while_ago()
     (tmp_path / "last-known.json").write_bytes(b"{")
-    assert remembered(tmp_path) == UNKNOWN
+    assert last_known_counts(tmp_path) == UNKNOWN
     assert aged(UNKNOWN, NOW) == UNKNOWN
 
 

@@ -15,7 +15,7 @@ from unittest import mock
 from click.testing import CliRunner
 
 from api.admin.kinds import Kind
-from api.cli.desk import desk_of
+from api.cli.context import context_of
 from api.cli.root import create_cli
 from api.config.settings import Settings
 from api.logs import ROOT as LOGGER
@@ -87,9 +87,9 @@ class Program(Cli):
 
 def make_policy(env: Mapping[str, str], **rules: Any) -> Json:
     """A new policy of the product `app`, made without a process; its licenses may be asked about without a machine."""
-    with desk_of(Settings.from_env(env)) as desk:
-        if not desk.resources.page(Kind.PRODUCT, {"product": "app"})["items"]:
-            desk.resources.create(Kind.PRODUCT, {"code": "app", "name": "App"})
-        return desk.resources.create(
+    with context_of(Settings.from_env(env)) as context:
+        if not context.resources.page(Kind.PRODUCT, {"product": "app"})["items"]:
+            context.resources.create(Kind.PRODUCT, {"code": "app", "name": "App"})
+        return context.resources.create(
             Kind.POLICY, {"product": "app", "name": "A policy", "require_fingerprint": False, **rules}
         )

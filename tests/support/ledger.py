@@ -9,7 +9,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from api.ledger import tables
-from api.ledger.records import Ask, Batch, Change, Event, Known
+from api.ledger.records import Batch, Change, Event, LicenseQuery, LicenseRecord
 from api.ledger.store import Ledger
 from api.licensing import Holding, Machine
 from tests.support.nodes import Sold, rows
@@ -46,12 +46,12 @@ def with_machines(holding: Holding, *machines: Machine) -> Holding:
 
 def seat(ledger: Ledger, sold: Sold, *machines: Machine) -> None:
     """Puts machines into the ledger, as an activation does."""
-    with ledger.transaction([Ask(sold.key_hash)]) as transaction:
+    with ledger.transaction([LicenseQuery(sold.key_hash)]) as transaction:
         before = known(transaction.known[0])
         transaction.commit(batch(event(sold), changes=[Change(before, with_machines(before, *machines))]))
 
 
-def known(answer: Known) -> Holding:
+def known(answer: LicenseRecord) -> Holding:
     assert answer.holding is not None
     return answer.holding
 

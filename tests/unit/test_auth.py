@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from api.admin.token_store import secret_hash
-from api.checks.request import Sent, sent_by
+from api.checks.request import ClientRequest, client_request_from
 from api.config.settings import Settings
 from api.problems import Problem
 from api.web.client_auth import ClientAuth, Skewed, signature
@@ -34,10 +34,10 @@ def checked(settings: Settings, headers: dict[str, str], *, now: float = NOW, bo
     return "let in"
 
 
-def sent(headers: dict[str, str], *, raw: bytes, method: str = "POST", path: str = PATH) -> Sent:
+def sent(headers: dict[str, str], *, raw: bytes, method: str = "POST", path: str = PATH) -> ClientRequest:
     """A call with these headers, as it comes out of the environ."""
     environ = {f"HTTP_{name.upper().replace('-', '_')}": text for name, text in headers.items()}
-    return sent_by({**environ, "REQUEST_METHOD": method}, path, raw)
+    return client_request_from({**environ, "REQUEST_METHOD": method}, path, raw)
 
 
 def good(**changes: Any) -> dict[str, str]:

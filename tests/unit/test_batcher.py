@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from api.checks.batcher import Batcher, FlushTimeout, LineFull, as_it_is
+from api.checks.batcher import BacklogFull, Batcher, FlushTimeout, identity
 
 _S = 30.0
 
@@ -52,7 +52,7 @@ class Stage:
         self.batcher: Batcher[int, int] = Batcher(self.desk.flush, **limits)
         self.told: dict[int, list[Any]] = {}
 
-    def call(self, *items: int, finish: Callable[[int], int] = as_it_is) -> list[Future[int]]:
+    def call(self, *items: int, finish: Callable[[int], int] = identity) -> list[Future[int]]:
         """Begins one after the other; the first is on its way before the next comes."""
         calls = []
         for item in items:
@@ -61,7 +61,7 @@ class Stage:
                 pass
         return calls
 
-    def begin(self, item: int, finish: Callable[[int], int] = as_it_is) -> Future[int]:
+    def begin(self, item: int, finish: Callable[[int], int] = identity) -> Future[int]:
         """What it is told, as a future; and in `told` all that it ever was."""
         future: Future[int] = Future()
         outcomes = self.told[item] = []
@@ -80,8 +80,8 @@ class Stage:
 def test_one_caller_pays_one_flush() -> None:
     stage = Stage()
     stage.desk.let_go(2)
-    assert stage.batcher.submit(1, as_it_is) == 10
-    assert stage.batcher.submit(2, as_it_is) == 20
+    assert stage.batcher.submit(1, identity) == 10
+    assert stage.batcher.submit(2, identity) == 20
     assert stage.desk.batches == [[1], [2]]
 
 
@@ -112,7 +112,7 @@ def test_an_error_reaches_every_waiter_of_its_batch_and_no_other() -> None:
     errors = [call.exception(_S) for call in calls]
     assert [type(error) for error in errors] == [type(None), KeyError, KeyError, type(None)]
     stage.desk.let_go()
-    assert stage.batcher.submit(5, as_it_is) == 50
+    assert stage.batcher.submit(5, identity) == 50
 
 
 def test_an_error_that_all_would_meet_ends_the_whole_line() -> None:
@@ -123,7 +123,7 @@ def test_an_error_that_all_would_meet_ends_the_whole_line() -> None:
     assert [type(call.exception(_S)) for call in calls] == [Fatal] * 4
     assert stage.desk.batches == [[1]]
     stage.desk.let_go()
-    assert stage.batcher.submit(5, as_it_is) == 50
+    assert stage.batcher.submit(5, identity) == 50
 
 
 def test_an_item_that_fails_alone_fails_alone() -> None:
@@ -133,23 +133,23 @@ def test_an_item_that_fails_alone_fails_alone() -> None:
         max_waiting=9,
         patience_s=_S,
     )
-    assert batcher.submit(1, as_it_is) == 1
+    assert batcher.submit(1, identity) == 1
     with pytest.raises(ValueError, match="2"):
-        batcher.submit(2, as_it_is)
+        batcher.submit(2, identity)
 
 
 def test_a_flush_with_too_few_results_is_an_error_for_all() -> None:
     batcher: Batcher[int, int] = Batcher(lambda _items: [], max_batch=9, max_waiting=9, patience_s=_S)
     for _ in range(2):
         with pytest.raises(ValueError):
-            batcher.submit(1, as_it_is)
+            batcher.submit(1, identity)
 
 
 def test_a_full_line_is_refused_at_once() -> None:
     stage = Stage(max_waiting=2)
     calls = stage.call(1, 2, 3)
-    with pytest.raises(LineFull):
-        stage.batcher.submit(4, as_it_is)
+    with pytest.raises(BacklogFull):
+        stage.batcher.submit(4, identity)
     stage.desk.let_go(2)
     assert [call.result(_S) for call in calls] == [10, 20, 30]
 
@@ -189,7 +189,7 @@ def test_nobody_has_to_ask_for_those_who_waited_too_long() -> None:
     calls = stage.call(1, 2)
     assert [type(call.exception(_S)) for call in calls] == [FlushTimeout] * 2
     with pytest.raises(FlushTimeout):
-        stage.batcher.submit(3, as_it_is)
+        stage.batcher.submit(3, identity)
     stage.desk.let_go(2)
     while stage.batcher.longest(time.monotonic()):
         pass
@@ -203,10 +203,10 @@ def test_where_the_system_gives_no_thread_nobody_is_left_in_line(monkeypatch: py
     stage = Stage()
     with monkeypatch.context() as patched:
         patched.setattr(threading.Thread, "start", none_left)
-        with pytest.raises(LineFull):
-            stage.batcher.submit(1, as_it_is)
+        with pytest.raises(BacklogFull):
+            stage.batcher.submit(1, identity)
     stage.desk.let_go()
-    assert stage.batcher.submit(2, as_it_is) == 20
+    assert stage.batcher.submit(2, identity) == 20
     assert stage.desk.batches == [[2]]
 
 
@@ -214,7 +214,7 @@ def test_nothing_is_under_way_where_nobody_waits() -> None:
     stage = Stage()
     assert stage.batcher.longest(math.inf) == 0.0
     stage.desk.let_go()
-    assert stage.batcher.submit(1, as_it_is) == 10
+    assert stage.batcher.submit(1, identity) == 10
     while stage.batcher.longest(time.monotonic()):
         pass
 
@@ -226,7 +226,7 @@ def test_a_caller_that_cannot_be_told_keeps_nobody_else_from_it() -> None:
         raise KeyError("gone")
 
     first = stage.call(1)
-    stage.batcher.begin(2, as_it_is, done)
+    stage.batcher.begin(2, identity, done)
     last = stage.begin(3)
     stage.desk.let_go(2)
     assert [first[0].result(_S), last.result(_S)] == [10, 30]
@@ -235,7 +235,7 @@ def test_a_caller_that_cannot_be_told_keeps_nobody_else_from_it() -> None:
 def test_what_is_begun_from_a_call_that_is_told_goes_in_line_as_well() -> None:
     stage = Stage()
     again: Future[int] = Future()
-    stage.batcher.begin(1, as_it_is, lambda outcome: stage.batcher.begin(2, as_it_is, again.set_result))
+    stage.batcher.begin(1, identity, lambda outcome: stage.batcher.begin(2, identity, again.set_result))
     stage.desk.let_go(2)
     assert again.result(_S) == 20
 
@@ -314,11 +314,11 @@ def test_many_threads_each_get_their_own_result(seed: int) -> None:
             raise Fatal
         return [ValueError(item) if item % 7 == 0 else -item for item in items]
 
-    batcher: Batcher[int, int] = Batcher(flush, max_batch=8, max_waiting=99, patience_s=_S, fails_line=Fatal)
+    batcher: Batcher[int, int] = Batcher(flush, max_batch=8, max_waiting=99, patience_s=_S, fails_backlog=Fatal)
 
     def call(item: int) -> bool:
         try:
-            return batcher.submit(item, as_it_is) == -item and item % 7 != 0
+            return batcher.submit(item, identity) == -item and item % 7 != 0
         except ValueError as error:
             return error.args == (item,) and item % 7 == 0
         except Fatal:

@@ -7,7 +7,7 @@ import itertools
 import pytest
 
 from api.node.clock import Clock
-from api.node.clock_judge import Belief, Gaps, Start, judge, judge_start, may_start_alone
+from api.node.clock_judge import ClockSource, Gaps, Start, judge, judge_start, may_start_alone
 
 HOUR, YEARS = 3_600.0, 2 * 365 * 86_400.0
 
@@ -109,7 +109,7 @@ def test_a_database_whose_clock_is_set_does_not_take_the_node_along(jump: float)
         assert time.clock.is_trusted
         dispute = time.clock.dispute
         assert dispute is not None
-        assert dispute.belief is Belief.CARRIED
+        assert dispute.belief is ClockSource.CARRIED
         assert dispute.ledger == pytest.approx(10 * YEARS + 2 + jump, abs=0.1), "what it said first"
     time.ledger -= jump
     time.passes(1)
@@ -327,14 +327,20 @@ def test_every_way_to_set_three_clocks() -> None:
         kept_pace = abs(ledger - ledger_before) <= 60 or abs(wall - wall_before) <= 60
         alike = abs((ledger - ledger_before) - (wall - wall_before)) <= 60
         expected = (
-            Belief.LEDGER if agrees else Belief.CARRIED if kept_pace else Belief.RESUMED if alike else Belief.NOBODY
+            ClockSource.LEDGER
+            if agrees
+            else ClockSource.CARRIED
+            if kept_pace
+            else ClockSource.RESUMED
+            if alike
+            else ClockSource.NOBODY
         )
         assert belief is expected, (ledger_before, wall_before, ledger, wall)
 
 
 def test_witnesses_that_stand_beside_both_leave_it_to_how_late_it_was() -> None:
-    assert judge_start(Start(NOW + 100, NOW, NOW, (NOW + 50,))) is Belief.LEDGER, "within an hour: the ledger's"
-    assert judge_start(Start(NOW + 2 * HOUR, NOW, NOW, (NOW, NOW + 2 * HOUR))) is Belief.LEDGER, "that late it was"
+    assert judge_start(Start(NOW + 100, NOW, NOW, (NOW + 50,))) is ClockSource.LEDGER, "within an hour: the ledger's"
+    assert judge_start(Start(NOW + 2 * HOUR, NOW, NOW, (NOW, NOW + 2 * HOUR))) is ClockSource.LEDGER, "that late it was"
 
 
 @pytest.mark.parametrize(("wall", "floor", "may"), [(1.0, None, True), (100.0, 150.0, True), (100.0, 161.0, False)])

@@ -10,8 +10,8 @@ import pytest
 
 from api.checks.isolated import to_row
 from api.checks.schemas import call_of, parse_call
-from api.checks.unit_of_work import Draft, Operation
-from api.ledger.records import Event, Known
+from api.checks.unit_of_work import Operation, UnitOfWork
+from api.ledger.records import Event, LicenseRecord
 from api.licensing import DAY, Act, Call, Holding, License, Machine, Policy
 from api.node.identity import Node
 
@@ -56,8 +56,8 @@ def event_of(act: Act, fields: dict[str, Any], known: Holding) -> Event:
     body = {"key": "k" * 128, "nonce": "n" * 64, "client": _LONGEST["client"], **fields}
     call = call_of(act, parse_call(act, json.dumps(body).encode()))
     operation = Operation(call=call, key_hash="h" * 43, event_id=_ID, nonce="n" * 64, body_hash="b" * 64)
-    draft = Draft(Node("n" * 64), _NOW, {}, cut_off=True)
-    answer = Known(known)
+    draft = UnitOfWork(Node("n" * 64), _NOW, {}, isolated=True)
+    answer = LicenseRecord(known)
     draft.load([answer])
     draft.write(operation, answer)
     (event,) = draft.batch().events

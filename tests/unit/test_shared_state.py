@@ -82,8 +82,8 @@ def test_one_that_was_alone_joins_the_others_and_believes_no_copy_of_before(tmp_
     alone.move_to(tmp_path / "state")
     assert alone.is_shared
     assert alone.changed_at("a") == alone.changed_at("b") == clock.time
-    other.cut_off()
-    assert alone.cut_off_since == clock.time
+    other.isolate()
+    assert alone.isolated_since == clock.time
     alone.failed("b", 60)
     assert other.failures("b", 60) == (1, 60.0)
 
@@ -141,7 +141,7 @@ def test_a_license_was_queued_while_busy_until_the_ledger_itself_is_away(tmp_pat
     assert [sibling.is_queued_while_busy(key) for key in ("a", "b")] == [True, False]
     assert state.changed_at("a") == 0.0
     clock.time += 1
-    state.cut_off()
+    state.isolate()
     state.reconnected()
     assert not sibling.is_queued_while_busy("a")
     clock.time += 1

@@ -36,20 +36,20 @@ class Worker:
 
 def test_a_missed_key_is_remembered_for_five_seconds_with_its_time() -> None:
     worker = Worker()
-    assert worker.keys.remembered("a") is None
+    assert worker.keys.negative_cache_hit("a") is None
     worker.look_up("a", known=False)
     worker.clock.time += 4.99
-    assert worker.keys.remembered("a") == 77.0
-    assert worker.keys.remembered("b") is None
+    assert worker.keys.negative_cache_hit("a") == 77.0
+    assert worker.keys.negative_cache_hit("b") is None
     worker.clock.time += 0.01
-    assert worker.keys.remembered("a") is None
+    assert worker.keys.negative_cache_hit("a") is None
 
 
 def test_a_key_that_is_made_on_the_node_ends_all_memories_at_once() -> None:
     worker = Worker()
     worker.look_up("a", known=False)
     worker.state.keys_changed()
-    assert worker.keys.remembered("a") is None
+    assert worker.keys.negative_cache_hit("a") is None
 
 
 def test_a_key_that_is_made_during_its_look_up_is_not_remembered_as_unknown() -> None:
@@ -58,7 +58,7 @@ def test_a_key_that_is_made_during_its_look_up_is_not_remembered_as_unknown() ->
     worker.keys.enter("a")
     worker.state.keys_changed()
     worker.keys.missed("a", 77.0, changes)
-    assert worker.keys.remembered("a") is None
+    assert worker.keys.negative_cache_hit("a") is None
 
 
 @pytest.mark.parametrize("workers", [1, 2, 3, 4, 7, 20, 33, 64])

@@ -129,7 +129,7 @@ class Duties:
 def duties_of(settings: Settings) -> list[Duty]:
     """All duties in the order of a new leader's first round: culls and overdue notices go by what the watch found."""
     limits = watching.Limits(settings.heartbeat_timeout, settings.isolated_max_age)
-    keep = retention.Keep(
+    keep = retention.RetentionPeriods(
         checks=settings.check_retention_days * DAY,
         events=settings.event_retention_days * DAY,
         timeout=settings.heartbeat_timeout,

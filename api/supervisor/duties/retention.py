@@ -42,7 +42,7 @@ _CHECKS_SEEN = "validations removed up to"
 _WITHOUT_RANK_1 = "retention goes on without rank 1"
 
 
-class Keep(msgspec.Struct, frozen=True, kw_only=True):
+class RetentionPeriods(msgspec.Struct, frozen=True, kw_only=True):
     """How long validations and all events are kept, in seconds.
 
     `timeout`: how old the beat of a healthy process may be; `gone`: that of a rank 1 which is waited for.
@@ -62,20 +62,20 @@ class Reader(msgspec.Struct, frozen=True):
     applied_seq: int
 
 
-def needed_from(head: int, readers: Sequence[Reader], now: float, keep: Keep) -> int:
+def needed_from(head: int, readers: Sequence[Reader], now: float, keep: RetentionPeriods) -> int:
     """The first place of the log that must stay; all of it while nobody beats. Pure."""
     fresh = [reader.applied_seq for reader in readers if 0.0 <= now - reader.beat_at <= keep.timeout]
     rank_1 = awaited(readers, now, keep)
     return min(head, *fresh, *([rank_1.applied_seq] if rank_1 else [])) if fresh else 0
 
 
-def awaited(readers: Sequence[Reader], now: float, keep: Keep) -> Reader | None:
+def awaited(readers: Sequence[Reader], now: float, keep: RetentionPeriods) -> Reader | None:
     """The last of rank 1 that was heard of, None where that is too long ago. Pure."""
     of_rank_1 = [reader for reader in readers if reader.rank == 1 and 0.0 <= now - reader.beat_at <= keep.gone]
     return max(of_rank_1, key=lambda reader: reader.beat_at, default=None)
 
 
-def forget_checks(writing: Writing, keep: Keep) -> bool:
+def forget_checks(writing: Writing, keep: RetentionPeriods) -> bool:
     """Removes some plain validations that are old and rolled up; gives whether there may be more."""
     connection, now = writing.connection, writing.now
     seen = mark(connection, _CHECKS_SEEN)
@@ -90,7 +90,7 @@ def forget_checks(writing: Writing, keep: Keep) -> bool:
     return len(rows) == _CHUNK
 
 
-def forget_events(writing: Writing, keep: Keep) -> bool:
+def forget_events(writing: Writing, keep: RetentionPeriods) -> bool:
     """Removes some of the oldest events; gives whether there may be more."""
     connection = writing.connection
     rows = _old(connection, _log_after(0, _needed_from(writing, keep)), writing.now - keep.events)
@@ -108,7 +108,7 @@ def machines_end_at(now: float, gone: float) -> float:
     return now - max(gone + DAY, 30 * DAY)
 
 
-def forget_machines(writing: Writing, keep: Keep) -> bool:
+def forget_machines(writing: Writing, keep: RetentionPeriods) -> bool:
     """Removes some machines without a seat that left long ago; gives whether there may be more. Copies do so too."""
     connection, end = writing.connection, machines_end_at(writing.now, keep.gone)
     columns = machines.c
@@ -123,7 +123,7 @@ def forget_machines(writing: Writing, keep: Keep) -> bool:
     return len(found) == _CHUNK and removed > 0
 
 
-def tidy(writing: Writing, keep: Keep) -> bool:
+def tidy(writing: Writing, keep: RetentionPeriods) -> bool:
     """Removes some old entries of the outbox and notices of licenses that are no more; gives whether there may be more.
 
     The outbox's last entry stays, or its numbers would start again.
@@ -151,7 +151,7 @@ def forget_answers(writing: Writing) -> bool:
     return len(ids) == _CHUNK
 
 
-def _needed_from(writing: Writing, keep: Keep) -> int:
+def _needed_from(writing: Writing, keep: RetentionPeriods) -> int:
     head = writing.connection.execute(select(log_head.c.seq)).scalar_one()
     query = select(heartbeats.c.rank, heartbeats.c.beat_at, heartbeats.c.applied_seq)
     readers = [Reader(*row) for row in writing.connection.execute(query)]

@@ -44,7 +44,7 @@ SELECT json_build_array(
 """
 
 
-class Said(msgspec.Struct, frozen=True, kw_only=True):
+class ProcessBeat(msgspec.Struct, frozen=True, kw_only=True):
     """What a process said at its last beat, and when it began and beat, and took the oldest row of its queue.
 
     All in ledger time.
@@ -62,7 +62,7 @@ class Said(msgspec.Struct, frozen=True, kw_only=True):
         return self.state == State.STOPPING and self.queue == 0
 
 
-class Look(msgspec.Struct, frozen=True):
+class WatchRecord(msgspec.Struct, frozen=True):
     """What the leader found at `looked_at`. `since`: when there was trouble last, None: never."""
 
     since: float | None
@@ -77,7 +77,9 @@ class Limits(msgspec.Struct, frozen=True):
     isolated_max_age: float
 
 
-def look(before: Look | None, said: Sequence[Said], now: float, limits: Limits, *, was_set: bool = False) -> Look:
+def look(
+    before: WatchRecord | None, said: Sequence[ProcessBeat], now: float, limits: Limits, *, was_set: bool = False
+) -> WatchRecord:
     """What this look makes of the one before; `was_set`: the ledger's clock, a moment ago. Pure."""
     fresh = [one for one in said if 0.0 <= now - one.beat_at <= limits.timeout]
     unseen = before is not None and not 0.0 <= now - before.looked_at <= limits.timeout
@@ -92,10 +94,10 @@ def look(before: Look | None, said: Sequence[Said], now: float, limits: Limits, 
     since = before.since if before is not None else None
     if trouble or (since is not None and since > now):
         since = now
-    return Look(since, _delivered_until(said, fresh, now), now)
+    return WatchRecord(since, _delivered_until(said, fresh, now), now)
 
 
-def _delivered_until(said: Sequence[Said], fresh: Sequence[Said], now: float) -> float:
+def _delivered_until(said: Sequence[ProcessBeat], fresh: Sequence[ProcessBeat], now: float) -> float:
     """Up to when all have delivered. A node that is alone has: what it takes, it takes to this ledger.
 
     One that is only alone for now is not: the others, when they return, read this before anybody has looked again.
@@ -106,7 +108,7 @@ def _delivered_until(said: Sequence[Said], fresh: Sequence[Said], now: float) ->
     return min([now - _IN_FLIGHT_S, *(one.beat_at - _IN_FLIGHT_S for one in fresh), *queued])
 
 
-def _may_hold_pings(one: Said, fresh: Sequence[Said], now: float, limits: Limits) -> bool:
+def _may_hold_pings(one: ProcessBeat, fresh: Sequence[ProcessBeat], now: float, limits: Limits) -> bool:
     """Whether it is silent, and may have answered clients since without having told the ledger."""
     silent = one not in fresh and now - one.beat_at <= limits.isolated_max_age
     succeeded = any(other.node == one.node and other.started_at >= one.beat_at for other in fresh)
@@ -117,7 +119,7 @@ def keep_watch(writing: Writing, limits: Limits, pace: Pace) -> bool:
     """Looks, and keeps what was found. Gives False: there is never more to do."""
     connection = writing.connection
     pace.saw(writing.now)
-    before, said = _before_and_said(connection, writing.database_ahead)
+    before, said = _last_observation_and_beats(connection, writing.database_ahead)
     found = look(before, said, writing.now, limits, was_set=pace.was_set_within(limits.timeout))
     row = msgspec.structs.asdict(found)
     # Done every few seconds: an upsert would lock the row first, which is written to the log as well.
@@ -131,7 +133,7 @@ def watched(connection: Connection) -> Watch:
     return _found(_last(connection))
 
 
-def counted(last: Look | None, now: float, timeout: float) -> Watch:
+def counted(last: WatchRecord | None, now: float, timeout: float) -> Watch:
     """The same at `now`, for a node that answers: what came after a look that is too old has been seen by nobody.
 
     So it is after a night in which no node ran, until there is a leader who looks and finds that trouble. Pure.
@@ -142,7 +144,7 @@ def counted(last: Look | None, now: float, timeout: float) -> Watch:
     return Watch(found.since, min(found.until, last.looked_at))
 
 
-def _found(last: Look | None) -> Watch:
+def _found(last: WatchRecord | None) -> Watch:
     if last is None:
         return ALWAYS
     return Watch(until=last.until) if last.since is None else Watch(last.since, last.until)
@@ -154,13 +156,15 @@ def counting_since(connection: Connection) -> float | None:
     return None if last is None else last.since
 
 
-def _last(connection: Connection) -> Look | None:
+def _last(connection: Connection) -> WatchRecord | None:
     columns = tables.watch.c
     row = connection.execute(select(columns.since, columns.until, columns.looked_at)).first()
-    return None if row is None else Look(*row)
+    return None if row is None else WatchRecord(*row)
 
 
-def _before_and_said(connection: Connection, database_ahead: float) -> tuple[Look | None, list[Said]]:
+def _last_observation_and_beats(
+    connection: Connection, database_ahead: float
+) -> tuple[WatchRecord | None, list[ProcessBeat]]:
     """The last look and, in ledger time, what every process said at its last beat: in one message."""
     beats = tables.heartbeats.c
     columns = (beats.node, beats.started_at, beats.beat_at, beats.state, beats.queue, beats.queue_oldest_at)
@@ -170,12 +174,12 @@ def _before_and_said(connection: Connection, database_ahead: float) -> tuple[Loo
     else:
         # One value of JSON: of rows each column would be described anew every time.
         found, rows = msgspec.json.decode(connection.exec_driver_sql(_BEFORE_AND_SAID).scalar_one())
-        before = None if found is None else Look(found[0], float(found[1]), found[2])  # JSON has no infinity
-    said = [Said(**dict(zip([column.name for column in columns], row, strict=True))) for row in rows]
+        before = None if found is None else WatchRecord(found[0], float(found[1]), found[2])  # JSON has no infinity
+    said = [ProcessBeat(**dict(zip([column.name for column in columns], row, strict=True))) for row in rows]
     return before, [_by_ledger_time(one, database_ahead) for one in said]
 
 
-def _by_ledger_time(said: Said, database_ahead: float) -> Said:
+def _by_ledger_time(said: ProcessBeat, database_ahead: float) -> ProcessBeat:
     """Beats are kept by the database's own clock."""
     oldest_at = None if said.queue_oldest_at is None else said.queue_oldest_at - database_ahead
     began, beat_at = said.started_at - database_ahead, said.beat_at - database_ahead

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from api.ledger.errors import LedgerRefused
-from api.ledger.records import Batch, Event, Finding, Known
+from api.ledger.records import Batch, Event, Finding, LicenseRecord
 from api.licensing import Holding
-from api.supervisor.duties.watching import Look
+from api.supervisor.duties.watching import WatchRecord
 
 
 class Row(NamedTuple):
@@ -42,7 +42,7 @@ class Books:
     findings: list[Finding] = field(default_factory=list)
     effects: list[Effect] = field(default_factory=list)
     #: What the leader's watch found last.
-    watch: Look | None = None
+    watch: WatchRecord | None = None
 
     def copy(self) -> Books:
         """A backup. The values are frozen; only what holds them is copied."""
@@ -68,15 +68,15 @@ class Books:
         """The id of the event at `seq`."""
         return self.log[seq - 1].event_id if 0 < seq <= len(self.log) else None
 
-    def known(self, key_hash: str, event_id: str | None = None) -> Known:
+    def known(self, key_hash: str, event_id: str | None = None) -> LicenseRecord:
         """What an ask finds."""
         license_id = self.by_key.get(key_hash)
         holding, seq = (None, 0) if license_id is None else self.licenses[license_id]
         place = self.place.get(event_id or "")
         if place is None:
-            return Known(holding, seq=seq)
+            return LicenseRecord(holding, seq=seq)
         event = self.log[place - 1]
-        return Known(holding, event.data, event.occurred_at, seq)
+        return LicenseRecord(holding, event.data, event.occurred_at, seq)
 
     def write(self, batch: Batch, now: float) -> int:
         """One commit; gives the log's new head. Raises `LedgerRefused` where an event is there already.

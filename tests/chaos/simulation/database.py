@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 from api.ledger.errors import LedgerError, LedgerRefused, LedgerUnavailable
-from api.ledger.records import Batch, Known
+from api.ledger.records import Batch, LicenseRecord
 from failover.lease import LeaseStore
 from tests.chaos.simulation.books import Books, Effect
 from tests.chaos.simulation.kernel import Kernel, Owner, Timer
@@ -114,7 +114,7 @@ class Database:
 
     # -- the licenses ---------------------------------------------------------------------------------------------
 
-    def look_up(self, asks: Sequence[str]) -> list[Known]:
+    def look_up(self, asks: Sequence[str]) -> list[LicenseRecord]:
         """What is known of these keys."""
         self._refuse(NoRight)
         return [self.books.known(key) for key in asks]
@@ -128,7 +128,7 @@ class Database:
 
     def begin(
         self, owner: Owner, asks: Sequence[tuple[str, str | None]], *, skip_locked: bool = False
-    ) -> tuple[Transaction, list[Known]]:
+    ) -> tuple[Transaction, list[LicenseRecord]]:
         """Locks the licenses of these keys and reads what the asks (key hash, event id) want."""
         self._refuse(NoRight)
         ids = dict.fromkeys(self.books.by_key[key] for key, _ in asks if key in self.books.by_key)
@@ -137,7 +137,7 @@ class Database:
             raise Blocked
         transaction = self._begin(Transaction(owner, tuple(id for id in ids if id not in held)))
         return transaction, [
-            Known(None, busy=True) if self.books.by_key.get(key) in held else self.books.known(key, event_id)
+            LicenseRecord(None, busy=True) if self.books.by_key.get(key) in held else self.books.known(key, event_id)
             for key, event_id in asks
         ]
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from api.checks.batcher import as_it_is
+from api.checks.batcher import identity
 from api.checks.isolated import Isolated
 from api.checks.recorder import Recorder
 from api.checks.unit_of_work import Operation
@@ -23,7 +23,7 @@ from api.node.identity import Node
 from api.node.published import NodeState
 from api.node.shared_state import SharedState
 from api.supervisor.duties.pace import HOLD_S, Pace
-from api.supervisor.duties.watching import Limits, Look, Said, look
+from api.supervisor.duties.watching import Limits, ProcessBeat, WatchRecord, look
 from api.supervisor.queueing import Queueing
 from failover import Hooks, Identity, Replay, Supervisor
 from failover.elector import Surroundings
@@ -198,7 +198,7 @@ class Process(Owner):
         """The real recorder's outcome, from within a task of this process."""
         self._at_work += 1
         try:
-            return self.recorder.submit(operation, as_it_is)
+            return self.recorder.submit(operation, identity)
         finally:
             self._at_work -= 1
 
@@ -283,7 +283,7 @@ class Process(Owner):
         now = self.clock.preferred(said)
         ahead = said - now
         beats = [
-            Said(
+            ProcessBeat(
                 node=beat.who.node,
                 started_at=beat.started_at - ahead,
                 beat_at=beat.beat_at - ahead,
@@ -377,7 +377,7 @@ def _finite(moment: float) -> float | None:
     return moment if math.isfinite(moment) else None
 
 
-def _watched(found: Look | None) -> Watch:
+def _watched(found: WatchRecord | None) -> Watch:
     """As `api.supervisor.duties.watching.watched` reads it."""
     if found is None:
         return ALWAYS

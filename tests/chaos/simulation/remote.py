@@ -11,12 +11,12 @@ from msgspec.structs import replace
 
 from api.checks.batcher import last_lane
 from api.ledger.errors import LedgerUnavailable
-from api.ledger.records import Ask, Batch, Change, Known
+from api.ledger.records import Batch, Change, LicenseQuery, LicenseRecord
 from api.ledger.rows import changed_machines
 from api.licensing import Holding
 from api.node.shared_state import SharedState
 from api.snapshot.copy import Position
-from api.snapshot.reader import MAX_AGE_S, Seen
+from api.snapshot.reader import MAX_AGE_S, SnapshotRecord
 from tests.chaos.simulation.database import Database, Transaction
 from tests.chaos.simulation.disk import Disk
 from tests.chaos.simulation.kernel import Kernel, Owner
@@ -33,7 +33,7 @@ class Remote:
     def __init__(self, database: Database, owner: Owner, link: Link) -> None:
         self.database, self._owner, self._link = database, owner, link
 
-    def look_up(self, asks: Sequence[Ask]) -> list[Known]:
+    def look_up(self, asks: Sequence[LicenseQuery]) -> list[LicenseRecord]:
         """At one moment."""
         return self.ask(lambda: self.database.look_up([ask.key_hash for ask in asks]), RECORD)
 
@@ -47,13 +47,13 @@ class Remote:
 
     @contextlib.contextmanager
     def transaction(
-        self, asks: Sequence[Ask], kind: Kind = RECORD, *, skip_locked: bool = False
+        self, asks: Sequence[LicenseQuery], kind: Kind = RECORD, *, skip_locked: bool = False
     ) -> Iterator[OpenTransaction]:
         """Locks and reads in one message, writes and commits in another."""
         wanted = [(ask.key_hash, ask.event_id) for ask in asks]
         started: list[Transaction] = []
 
-        def begin() -> list[Known]:
+        def begin() -> list[LicenseRecord]:
             transaction, known = self.database.begin(self._owner, wanted, skip_locked=skip_locked)
             started.append(transaction)
             return known
@@ -83,7 +83,7 @@ class Remote:
 class OpenTransaction:
     """`api.ledger.store.Transaction`."""
 
-    def __init__(self, remote: Remote, known: list[Known], started: list[Transaction], kind: Kind) -> None:
+    def __init__(self, remote: Remote, known: list[LicenseRecord], started: list[Transaction], kind: Kind) -> None:
         self.known = known
         self._remote, self._started, self._kind = remote, started, kind
 
@@ -144,22 +144,24 @@ class CopyReader:
     def __init__(self, disk: Disk, state: SharedState, monotonic: Callable[[], float], longest_s: float) -> None:
         self._disk, self._state, self._monotonic, self._longest_s = disk, state, monotonic, longest_s
 
-    def look_up(self, asks: Sequence[Ask]) -> list[Seen | None]:
+    def look_up(self, asks: Sequence[LicenseQuery]) -> list[SnapshotRecord | None]:
         """For checks, where the copy is fresh."""
         position, now = self._position(), self._monotonic()
         if position is None or not 0.0 <= now - position.polled_at < MAX_AGE_S:
             return [None] * len(asks)
         return [
-            Seen(self._known(ask), position.as_of)
+            SnapshotRecord(self._known(ask), position.as_of)
             if self._state.changed_at(ask.key_hash) < position.polled_at
             else None
             for ask in asks
         ]
 
-    def look_up_cut_off(self, asks: Sequence[Ask], now: float, *, fully: bool = True) -> list[Seen] | None:
+    def look_up_isolated(
+        self, asks: Sequence[LicenseQuery], now: float, *, fully: bool = True
+    ) -> list[SnapshotRecord] | None:
         """For a node that is cut off."""
         position = self.usable(now)
-        return None if position is None else [Seen(self._known(ask), position.as_of) for ask in asks]
+        return None if position is None else [SnapshotRecord(self._known(ask), position.as_of) for ask in asks]
 
     def usable(self, now: float) -> Position | None:
         """Where the copy stands, if it is young enough to answer from alone."""
@@ -184,11 +186,11 @@ class CopyReader:
             return None
         return Position(copy.ledger_id, copy.generation, copy.seq, copy.event_id, copy.as_of, copy.polled_at, True)
 
-    def _known(self, ask: Ask) -> Known:
+    def _known(self, ask: LicenseQuery) -> LicenseRecord:
         copy = self._disk.snapshot
         assert copy is not None
         row = copy.rows.get(copy.by_key.get(ask.key_hash, ""))
-        return Known(None) if row is None else Known(row.holding, seq=row.seq)
+        return LicenseRecord(None) if row is None else LicenseRecord(row.holding, seq=row.seq)
 
 
 def _put_over(holding: Holding, change: Change) -> Holding:

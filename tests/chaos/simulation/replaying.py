@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from api.ledger.records import Ask
+from api.ledger.records import LicenseQuery
 from api.node.clock import Clock
 from api.supervisor.replay import LedgerReplay
 from tests.chaos.simulation.network import BULK, READ
@@ -17,7 +17,7 @@ class _Patient:
     def __init__(self, remote: Remote) -> None:
         self._remote = remote
 
-    def transaction(self, asks: list[Ask]) -> Any:
+    def transaction(self, asks: list[LicenseQuery]) -> Any:
         """As `Remote.transaction`."""
         return self._remote.transaction(asks, BULK)
 

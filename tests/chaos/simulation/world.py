@@ -16,7 +16,7 @@ from typing import Any
 from unittest import mock
 
 from api.checks import recorder
-from api.supervisor.duties.watching import Look
+from api.supervisor.duties.watching import WatchRecord
 from failover import Identity
 from tests.chaos.simulation import faults
 from tests.chaos.simulation.books import Books, Row
@@ -200,7 +200,7 @@ class World:
         for process in self.processes():
             if process.queue.stats().pending:
                 raise Violation("every queue is replayed in the end", process.name)
-            if process.state.cut_off_since is not None:
+            if process.state.isolated_since is not None:
                 raise Violation("nobody stays cut off", process.name)
             self._is_the_ledger(process)
         for event_id in self.watcher.answers:
@@ -219,7 +219,7 @@ class World:
 
 def _books() -> Books:
     # Some leader has looked before: of a ledger that nobody ever watched, every silence counts.
-    books = Books(ledger_id="ledger", watch=Look(None, EPOCH, EPOCH))
+    books = Books(ledger_id="ledger", watch=WatchRecord(None, EPOCH, EPOCH))
     for key, holding in licenses().items():
         books.by_key[key] = holding.license.id
         books.licenses[holding.license.id] = Row(holding, 0)

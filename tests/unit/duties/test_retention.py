@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from api.supervisor.duties.retention import Keep, Reader, needed_from
+from api.supervisor.duties.retention import Reader, RetentionPeriods, needed_from
 
 NOW, HEAD = 1_000_000.0, 100
-KEEP = Keep(checks=1.0, events=1.0, timeout=6.0, gone=1_000.0)
+KEEP = RetentionPeriods(checks=1.0, events=1.0, timeout=6.0, gone=1_000.0)
 GONE, LONG_GONE = NOW - KEEP.timeout - 1, NOW - KEEP.gone - 1
 
 

@@ -8,20 +8,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.supervisor.duties.watching import Limits, Look, Said, look
+from api.supervisor.duties.watching import Limits, ProcessBeat, WatchRecord, look
 
 NOW, TIMEOUT, MAX_AGE = 1_000_000.0, 6.0, 7 * 86_400.0
 LIMITS = Limits(TIMEOUT, MAX_AGE)
-BEFORE = Look(since=500.0, until=NOW - 4, looked_at=NOW - 1.5)
+BEFORE = WatchRecord(since=500.0, until=NOW - 4, looked_at=NOW - 1.5)
 IN_FLIGHT_S = 3.0
 
 
-def said(age: float = 0.5, **more: Any) -> Said:
+def said(age: float = 0.5, **more: Any) -> ProcessBeat:
     known = {"node": "n1", "started_at": 0.0, "beat_at": NOW - age, "state": "STANDBY", "queue": 0}
-    return Said(**(known | more))
+    return ProcessBeat(**(known | more))
 
 
-def found(*processes: Said, before: Look | None = BEFORE) -> Look:
+def found(*processes: ProcessBeat, before: WatchRecord | None = BEFORE) -> WatchRecord:
     return look(before, processes, NOW, LIMITS)
 
 
@@ -56,7 +56,9 @@ def test_a_queue_that_is_not_empty_is_trouble(state: str) -> None:
 
 
 @pytest.mark.parametrize("others", [(), (said(node="n2"),)])
-def test_a_row_that_waits_stops_the_counting_where_it_was_taken_and_is_no_trouble(others: tuple[Said, ...]) -> None:
+def test_a_row_that_waits_stops_the_counting_where_it_was_taken_and_is_no_trouble(
+    others: tuple[ProcessBeat, ...],
+) -> None:
     look = found(said(queue=1, queue_oldest_at=NOW - 600), *others)
     assert (look.since, look.until) == (BEFORE.since, NOW - 600)
 
@@ -81,9 +83,9 @@ def test_an_emptied_heartbeat_table_is_trouble() -> None:
 
 
 def test_a_time_in_which_nobody_looked_does_not_count() -> None:
-    late = Look(since=500.0, until=NOW - 9, looked_at=NOW - TIMEOUT - 0.001)
+    late = WatchRecord(since=500.0, until=NOW - 9, looked_at=NOW - TIMEOUT - 0.001)
     assert found(said(), before=late).since == NOW
-    assert found(said(), before=Look(500.0, NOW - 9, NOW - TIMEOUT)).since == 500.0
+    assert found(said(), before=WatchRecord(500.0, NOW - 9, NOW - TIMEOUT)).since == 500.0
 
 
 def test_silence_counts_up_to_what_the_oldest_beat_of_those_that_beat_says() -> None:
@@ -103,9 +105,9 @@ processes = st.builds(
 
 @given(st.lists(processes, max_size=5), st.floats(0, 20))
 def test_since_never_goes_back_and_until_is_before_every_beat_of_those_that_beat(
-    several: list[Said], unseen: float
+    several: list[ProcessBeat], unseen: float
 ) -> None:
-    before = Look(since=NOW - 100, until=NOW - unseen, looked_at=NOW - unseen)
+    before = WatchRecord(since=NOW - 100, until=NOW - unseen, looked_at=NOW - unseen)
     after = look(before, several, NOW, LIMITS)
     assert after.since in (before.since, NOW)
     fresh = [one for one in several if NOW - one.beat_at <= TIMEOUT]
@@ -117,11 +119,13 @@ def test_since_never_goes_back_and_until_is_before_every_beat_of_those_that_beat
 
 def test_a_clock_that_was_set_is_trouble() -> None:
     assert look(BEFORE, [said()], NOW, LIMITS, was_set=True).since == NOW
-    assert found(said(), before=Look(500.0, NOW, looked_at=NOW + 600)).since == NOW, "set back since the last look"
+    assert found(said(), before=WatchRecord(500.0, NOW, looked_at=NOW + 600)).since == NOW, (
+        "set back since the last look"
+    )
 
 
 def test_silence_that_counts_from_a_moment_to_come_counts_from_now() -> None:
-    assert found(said(), before=Look(since=NOW + 1e8, until=NOW, looked_at=NOW - 1)).since == NOW
+    assert found(said(), before=WatchRecord(since=NOW + 1e8, until=NOW, looked_at=NOW - 1)).since == NOW
 
 
 def test_a_beat_of_a_moment_to_come_is_one_of_a_silent_process() -> None:

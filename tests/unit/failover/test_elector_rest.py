@@ -9,7 +9,7 @@ import pytest
 from failover.config import Config
 from failover.elector import Elector, Surroundings
 from failover.errors import StoreUnavailable
-from failover.exchange import Heard
+from failover.exchange import BeatAnswer
 from failover.memory import MemoryLeaseStore
 from failover.model import Identity, Kind, Lease, State
 from tests.support.clock import FakeClock
@@ -49,7 +49,7 @@ class Scene:
     def overhears(self, node: Elector) -> None:
         """The lease comes along with a beat."""
         asked, before = self.clock(), self.store.looks
-        node.overhear(Heard((), self.store.watch(), asked, self.clock()))
+        node.overhear(BeatAnswer((), self.store.watch(), asked, self.clock()))
         self.store.looks = before
 
     def rests(self, *nodes: Elector) -> float:
@@ -115,7 +115,7 @@ def test_a_resignation_that_nobody_told_of_is_found_with_the_next_beat(scene: Sc
 
 
 def test_what_was_overheard_before_a_node_acted_is_not_believed(scene: Scene) -> None:
-    before = Heard(
+    before = BeatAnswer(
         (), replace(scene.store.watch() or pytest.fail("no lease"), holder=TWO), scene.clock(), scene.clock()
     )
     scene.clock.move(CONFIG.heartbeat_interval)

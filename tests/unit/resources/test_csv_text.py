@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from api.admin.csv_text import BROKEN_OFF, to_csv, told_where_broken
+from api.admin.csv_text import BROKEN_OFF, marked_if_broken, to_csv
 from api.ledger.errors import LedgerUnavailable
 
 
@@ -20,11 +20,11 @@ def rows(count: int, breaks: bool) -> Iterator[dict[str, object]]:
 
 def test_a_whole_file_is_as_it_was() -> None:
     whole = list(to_csv(("seq", "text"), rows(1200, breaks=False)))
-    assert list(told_where_broken(whole)) == whole
+    assert list(marked_if_broken(whole)) == whole
 
 
 def test_a_file_that_breaks_off_ends_in_what_no_strict_reader_takes_and_the_error_is_raised() -> None:
-    answer = told_where_broken(to_csv(("seq", "text"), rows(1200, breaks=True)))
+    answer = marked_if_broken(to_csv(("seq", "text"), rows(1200, breaks=True)))
     sent = []
     with pytest.raises(LedgerUnavailable):
         sent.extend(answer)

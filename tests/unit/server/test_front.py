@@ -14,7 +14,7 @@ import pytest
 
 from api.server import DRAINING, Application, ServerOptions, exchange
 from api.server.application import Reply
-from api.server.front import Front
+from api.server.dispatcher import Dispatcher
 from api.server.phase import Phase, SharedPhase
 
 _S = 30.0
@@ -103,7 +103,7 @@ class Headers:
 
 
 class Begins:
-    """`AtOnce`: takes what `/at-once` is asked, and keeps how to answer it."""
+    """`NonBlockingHandler`: takes what `/at-once` is asked, and keeps how to answer it."""
 
     def __init__(self) -> None:
         self.begun: list[Callable[[Reply], None]] = []
@@ -129,21 +129,23 @@ def echo(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[by
 
 def a_front(app: WSGIApplication = echo, places: int = 2) -> SimpleNamespace:
     begins, phase = Begins(), SharedPhase()
-    front = Front(Application(app, begins), ServerOptions(places=places, body_limit=10, body_timeout=5), phase)
-    return SimpleNamespace(front=front, begins=begins, phase=phase)
+    dispatcher = Dispatcher(
+        Application(app, begins), ServerOptions(places=places, body_limit=10, body_timeout=5), phase
+    )
+    return SimpleNamespace(dispatcher=dispatcher, begins=begins, phase=phase)
 
 
 def test_a_request_is_answered_by_the_application_on_a_thread() -> None:
     stage, request = a_front(), Request()
-    stage.front(request)
+    stage.dispatcher(request)
     assert request.only() == (201, {"Content-Length": "22"}, b'[false, "fe80::1", ""]')
-    assert stage.front.busy() == 0
+    assert stage.dispatcher.busy() == 0
 
 
 def test_what_is_begun_is_answered_by_whoever_comes_first_and_once() -> None:
     stage, request = a_front(), Request("/at-once")
-    stage.front(request)
-    assert (request.answers, stage.front.busy()) == ([], 1)
+    stage.dispatcher(request)
+    assert (request.answers, stage.dispatcher.busy()) == ([], 1)
     answer = stage.begins.begun[0]
     threads = [threading.Thread(target=answer, args=(Reply(200 + number, [], b""),)) for number in range(8)]
     for thread in threads:
@@ -151,7 +153,7 @@ def test_what_is_begun_is_answered_by_whoever_comes_first_and_once() -> None:
     for thread in threads:
         thread.join(_S)
     assert request.only()[0] >= 200
-    assert stage.front.busy() == 0
+    assert stage.dispatcher.busy() == 0
 
 
 @pytest.mark.parametrize("error", [RuntimeError("told to fail"), SystemExit(1)])
@@ -160,20 +162,20 @@ def test_what_raises_at_once_or_on_a_thread_is_answered_too(error: BaseException
         raise error
 
     stage, slow, quick = a_front(app), Request(x_request_id="request-0001"), Request()
-    stage.front(slow)
+    stage.dispatcher(slow)
     assert slow.code() == "INTERNAL"
     assert json.loads(slow.only()[2])["request_id"] == "request-0001"
     stage.begins.raised = error
-    stage.front(quick)
+    stage.dispatcher(quick)
     assert quick.code() == "INTERNAL"
-    assert stage.front.busy() == 0
+    assert stage.dispatcher.busy() == 0
 
 
 def test_a_request_that_cannot_be_read_is_left_to_granian_and_raises_nothing() -> None:
     stage, request = a_front(), Request()
     del request.server
-    stage.front(request)
-    assert (request.answers, stage.front.busy()) == ([], 0)
+    stage.dispatcher(request)
+    assert (request.answers, stage.dispatcher.busy()) == ([], 0)
 
 
 def test_where_no_thread_is_free_it_is_said_at_once_and_who_asks_whether_it_lives_is_told() -> None:
@@ -184,35 +186,35 @@ def test_where_no_thread_is_free_it_is_said_at_once_and_who_asks_whether_it_live
         return echo(environ, start_response)
 
     stage, busy = a_front(app, places=1), Request()
-    stage.front(busy)
+    stage.dispatcher(busy)
     refused, live, begun = Request(), Request("/livez"), Request("/at-once")
     for request in (refused, live, begun):
-        stage.front(request)
+        stage.dispatcher(request)
     assert (refused.only()[0], refused.only()[1]["Retry-After"], refused.code()) == (503, "1", "OVERLOADED")
     assert live.only()[0] == 201
     assert len(stage.begins.begun) == 1
-    assert stage.front.longest(time.monotonic() + 7) >= 7
+    assert stage.dispatcher.longest(time.monotonic() + 7) >= 7
     go.set()
     assert busy.only()[0] == 201
-    assert stage.front.longest(time.monotonic() + 7) == 0
+    assert stage.dispatcher.longest(time.monotonic() + 7) == 0
 
 
 def test_who_has_an_answer_and_asks_again_at_once_finds_the_place_free() -> None:
     class Eager(Request):
         def response_bytes(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
             super().response_bytes(status, headers, body)
-            stage.front(again)
+            stage.dispatcher(again)
 
     stage, again = a_front(places=1), Request()
-    stage.front(Eager())
+    stage.dispatcher(Eager())
     assert again.only()[0] == 201
 
 
 def test_while_the_server_leaves_each_answer_ends_its_connection() -> None:
     stage, request, begun = a_front(), Request(), Request("/at-once")
-    stage.front(begun)
+    stage.dispatcher(begun)
     stage.phase.value = Phase.LEAVING
-    stage.front(request)
+    stage.dispatcher(request)
     assert (request.only()[1]["Connection"], json.loads(request.only()[2])[0]) == ("close", True)
     stage.begins.begun[0](Reply(200, [], b""))
     assert begun.only()[1] == {"Connection": "close"}
@@ -227,11 +229,13 @@ def test_an_answer_in_parts_that_nobody_takes_is_not_at_work_and_gives_its_place
 
     monkeypatch.setattr(exchange, "_TAKEN_S", 0.2)
     stage, request = a_front(app), Request()
-    stage.front(request)
+    stage.dispatcher(request)
     assert request.only()[0] == 200
-    assert stage.front.longest(time.monotonic() + 60) == 0, "it would end the worker, and with it what others wait for"
+    assert stage.dispatcher.longest(time.monotonic() + 60) == 0, (
+        "it would end the worker, and with it what others wait for"
+    )
     end = time.monotonic() + _S
-    while stage.front.busy():
+    while stage.dispatcher.busy():
         assert time.monotonic() < end
 
 
@@ -240,9 +244,9 @@ def test_an_answer_in_parts_that_nobody_takes_is_not_at_work_and_gives_its_place
 
 def test_a_body_is_awaited_without_a_thread() -> None:
     stage, request = a_front(), Request(content_length="3")
-    stage.front(request)
-    assert stage.front.busy() == 1
-    assert stage.front.longest(time.monotonic() + 60) == 0, "whoever sends slowly is not at work"
+    stage.dispatcher(request)
+    assert stage.dispatcher.busy() == 1
+    assert stage.dispatcher.longest(time.monotonic() + 60) == 0, "whoever sends slowly is not at work"
     request.body.come(b"abc")
     assert json.loads(request.only()[2])[2] == "abc"
 
@@ -251,7 +255,7 @@ def test_a_body_in_parts_is_put_together_and_cut_beyond_the_limit() -> None:
     stage = a_front()
     short, long = Request(transfer_encoding="chunked"), Request(transfer_encoding="chunked")
     for request in (short, long):
-        stage.front(request)
+        stage.dispatcher(request)
         request.parts[0].come(b"abc")
     short.parts[1].come(b"d")
     short.ended = True
@@ -264,7 +268,7 @@ def test_a_body_in_parts_is_put_together_and_cut_beyond_the_limit() -> None:
 def test_a_body_in_parts_that_breaks_off_is_a_problem() -> None:
     """Granian says of an error no more than an empty part; only at the end is there nothing after it."""
     stage, request = a_front(), Request(transfer_encoding="chunked")
-    stage.front(request)
+    stage.dispatcher(request)
     request.parts[0].come(b"abc")
     request.parts[1].come(b"")
     assert (request.only()[0], request.only()[1]["Connection"], request.code()) == (400, "close", "MALFORMED")
@@ -272,26 +276,26 @@ def test_a_body_in_parts_that_breaks_off_is_a_problem() -> None:
 
 def test_a_body_that_declares_too_much_is_not_read() -> None:
     stage, request = a_front(), Request(content_length="11")
-    stage.front(request)
+    stage.dispatcher(request)
     assert json.loads(request.only()[2])[2] == ""
 
 
 @pytest.mark.parametrize("headers", [{"content_length": "3"}, {"transfer_encoding": "chunked"}])
 def test_a_body_that_does_not_come_in_time_is_told_so_once_and_ends_its_connection(headers: dict[str, str]) -> None:
     stage, request, other = a_front(), Request(**headers), Request()
-    stage.front(request)
-    stage.front.end_slow(time.monotonic() + 4)
+    stage.dispatcher(request)
+    stage.dispatcher.end_slow(time.monotonic() + 4)
     assert not request.answers
-    stage.front.end_slow(time.monotonic() + 6)
+    stage.dispatcher.end_slow(time.monotonic() + 6)
     assert (request.only()[0], request.only()[1]["Connection"], request.code()) == (400, "close", "MALFORMED")
-    stage.front.end_slow(time.monotonic() + 6)
-    stage.front(other)
+    stage.dispatcher.end_slow(time.monotonic() + 6)
+    stage.dispatcher(other)
     assert other.only()[0] == 201
-    assert (len(request.answers), stage.front.busy()) == (1, 0)
+    assert (len(request.answers), stage.dispatcher.busy()) == (1, 0)
 
 
 def test_a_body_that_ends_early_is_a_problem() -> None:
     stage, request = a_front(), Request(content_length="3")
-    stage.front(request)
+    stage.dispatcher(request)
     request.body.come(RuntimeError("transport is closed"))
     assert (request.only()[0], request.only()[1]["Connection"], request.code()) == (400, "close", "MALFORMED")

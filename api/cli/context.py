@@ -19,7 +19,7 @@ from api.ledger import migrate
 from api.ledger.database import Database
 from api.ledger.errors import LedgerBusy, LedgerContradicts, LedgerError, LedgerUnsuitable
 from api.ledger.log import Journal
-from api.ledger.records import Ask
+from api.ledger.records import LicenseQuery
 from api.ledger.store import open_ledger
 from api.node.clock import Clock
 from api.node.identity import Node
@@ -35,7 +35,7 @@ class FaultySettings(click.ClickException):
     exit_code = 2
 
 
-class Desk(msgspec.Struct, frozen=True):
+class AdminContext(msgspec.Struct, frozen=True):
     """An open ledger with its schema at hand."""
 
     settings: Settings
@@ -54,36 +54,36 @@ def read_settings() -> Settings:
 
 
 @contextlib.contextmanager
-def open_desk(*, adopting: bool = False) -> Iterator[Desk]:
+def open_context(*, adopting: bool = False) -> Iterator[AdminContext]:
     """The ledger with its schema brought up to date, as a running node would. Errors end the command.
 
     `adopting`: even in place of an embedded ledger whose file was moved, which no other command founds anew.
     """
     settings = read_settings()
-    with plain_errors(), desk_of(settings, adopting=adopting) as desk:
-        yield desk
+    with plain_errors(), context_of(settings, adopting=adopting) as context:
+        yield context
 
 
 @contextlib.contextmanager
-def desk_of(settings: Settings, *, adopting: bool = False) -> Iterator[Desk]:
+def context_of(settings: Settings, *, adopting: bool = False) -> Iterator[AdminContext]:
     """The same for settings that are at hand. Raises `LedgerError`, `OSError` and what the block raises."""
     clock = Clock()
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     ledger = open_ledger(settings.database_url, new_id(), clock)
     # A command may run where no supervisor does: the lease itself says who leads.
     node = Node(
-        settings.node_id, settings.node_rank, published=cache(lambda: cluster.seen_from_outside(ledger.database))
+        settings.node_id, settings.node_rank, published=cache(lambda: cluster.observed_from_outside(ledger.database))
     )
     try:
         if ledger.database.is_missing and not adopting:
             with copy_in(settings) as copy:
                 require_leave(copy, ledger.database)
         migrate.upgrade(ledger.database)
-        ledger.look_up([Ask(key_hash="")])  # samples the ledger's clock
+        ledger.look_up([LicenseQuery(key_hash="")])  # samples the ledger's clock
         state = shared_state(settings.data_dir)
         journal = Journal(ledger.database, node, clock)
         try:
-            yield Desk(settings, ledger.database, journal, Resources(ledger.database, node, clock, state))
+            yield AdminContext(settings, ledger.database, journal, Resources(ledger.database, node, clock, state))
         finally:
             state.everything_changed()  # to the workers of a node that runs here
     finally:

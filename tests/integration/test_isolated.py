@@ -68,7 +68,7 @@ def back(server: PostgresServer, node: Node) -> None:
     """Starts the ledger, and waits until the node has gone back to it."""
     server.start()
     state = node.runtime.state
-    until(lambda: state.cut_off_since is None, "the node is back at its ledger", 60)
+    until(lambda: state.isolated_since is None, "the node is back at its ledger", 60)
 
 
 def drained(server: PostgresServer, node: Node) -> None:
@@ -117,7 +117,7 @@ def test_a_ledger_that_goes_away_costs_no_answer_and_gets_every_event_once(
         try:
             callers = [pool.submit(keep_calling, number) for number in range(6)]
             {"stop": server.stop, "kill": server.kill, "freeze": server.freeze}[mode]()
-            until(lambda: node.runtime.state.cut_off_since is not None, "the node has noticed")
+            until(lambda: node.runtime.state.isolated_since is not None, "the node has noticed")
             until(lambda: node.http.get("/readyz").json["ledger"] == "unreachable", "it says so")  # type: ignore[index]
             assert node.http.get("/readyz").status_code == 200
             assert node.call("validate", license["key"]).body["durability"] == "queue"

@@ -9,15 +9,15 @@ import threading
 from collections.abc import Callable
 
 
-def no_line() -> int | None:
+def no_channel() -> int | None:
     """For one who waits for no word from outside."""
     return None
 
 
-class Bell:
+class Wakeup:
     """One thread waits, any thread rings. `line`: the descriptor on which word may come, None where there is none."""
 
-    def __init__(self, line: Callable[[], int | None] = no_line) -> None:
+    def __init__(self, line: Callable[[], int | None] = no_channel) -> None:
         self._line = line
         self._rung = threading.Event()
         self._lock = threading.Lock()

@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 from werkzeug.test import EnvironBuilder, TestResponse
 
-from api.checks.batcher import FlushTimeout, LineFull
+from api.checks.batcher import BacklogFull, FlushTimeout
 from api.checks.unit_of_work import RequestIdReused
 from api.ledger.errors import LedgerBusy, LedgerError, LedgerRefused, LedgerUnavailable, QueueIsFull
 from api.licensing import Act
 from api.problems import Problem
-from api.server.application import AtOnce, Reply
+from api.server.application import NonBlockingHandler, Reply
 from tests.support.nodes import Node, Sold, change_license, events_of, node_on, sell, signed
 from tests.support.processes import until
 
@@ -49,8 +49,8 @@ class Begun:
         sent = {**signed("POST", path, raw, now=node.now()), **headers}
         environ = EnvironBuilder(path, method="POST", data=raw, headers=sent).get_environ()
         before = dict(environ)
-        at_once: AtOnce = node.app.extensions["at_once"]
-        self.taken = at_once.begin(environ, raw, self._answer)
+        non_blocking: NonBlockingHandler = node.app.extensions["at_once"]
+        self.taken = non_blocking.begin(environ, raw, self._answer)
         assert environ == before
 
     def _answer(self, reply: Reply) -> None:
@@ -167,7 +167,7 @@ def test_a_failure_before_it_is_in_line_is_left_to_the_long_way(node: Node, monk
         raise RuntimeError("told to fail")
 
     sold = known(node)
-    monkeypatch.setattr(node.runtime.unknown_keys, "remembered", fail)
+    monkeypatch.setattr(node.runtime.unknown_keys, "negative_cache_hit", fail)
     assert not Begun(node, Act.VALIDATE, body_for(sold, Act.VALIDATE)).taken
 
 
@@ -206,7 +206,7 @@ def told(reply: TestResponse | Reply) -> tuple[int, list[tuple[str, str]], dict[
         QueueIsFull("5,000 events"),
         LedgerError("other"),
         RequestIdReused(),
-        LineFull(),
+        BacklogFull(),
         FlushTimeout(),
         Problem("RATE_LIMITED", retry_after=7),
         RuntimeError("told to fail"),
@@ -234,7 +234,7 @@ def test_every_problem_is_said_as_on_the_other_ways(
 
 def test_a_full_line_is_said_at_once(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     def begin(*_: Any) -> None:
-        raise LineFull
+        raise BacklogFull
 
     sold = known(node)
     monkeypatch.setattr(node.runtime.recorder, "begin", begin)
@@ -266,7 +266,7 @@ def test_a_known_key_that_turns_out_to_be_nobodys_is_counted_and_remembered(
     failed = watched(monkeypatch, node.runtime.state, "failed")
     assert Begun(node, Act.VALIDATE, body_for(sold, Act.VALIDATE)).verdict()["code"] == "NOT_FOUND"
     assert len(failed) == 2
-    assert node.runtime.unknown_keys.remembered(sold.key_hash) is not None
+    assert node.runtime.unknown_keys.negative_cache_hit(sold.key_hash) is not None
 
 
 def test_failures_of_a_begun_call_are_its_own_address_behind_proxies(

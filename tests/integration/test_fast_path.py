@@ -129,7 +129,7 @@ def test_a_failure_within_is_a_problem_on_both_ways(node: Node, monkeypatch: pyt
     def fail(_key_hash: str) -> None:
         raise RuntimeError("told to fail")
 
-    monkeypatch.setattr(node.runtime.unknown_keys, "remembered", fail)
+    monkeypatch.setattr(node.runtime.unknown_keys, "negative_cache_hit", fail)
     short, long = told(post(node, Call())), told(post(node, Call(), **LONG_WAY))
     assert short == long
     assert (short[0], short[2]["code"]) == (500, "INTERNAL")

@@ -15,14 +15,14 @@ from msgspec.structs import replace
 
 from api.node.clock import Clock
 from api.stats.counts import Counting
-from api.stats.last_known import Counts, remember
+from api.stats.last_known import Counts, save_last_known
 from failover import Status
 
 #: So often it is counted all the same: time makes licenses expire.
 _COUNT_EVERY_S = 300.0
 
 
-class Remembering:
+class LastKnownWriter:
     """What one node knows of its cluster, written to `folder`. `head`: where the log was at the last look."""
 
     def __init__(
@@ -39,17 +39,17 @@ class Remembering:
         #: What was counted last, with the log's head before and the moment (monotonic).
         self._counted: tuple[Counts, int, float] | None = None
 
-    def remember(self) -> None:
+    def write(self) -> None:
         """Writes it down. Raises `LedgerError` and OSError."""
         head, now = self._head(), self._monotonic()
         counted = self._counted
         if counted is None or counted[1] != head or now - counted[2] >= _COUNT_EVERY_S:
             counted = self._counted = (self._counting.counts(), head, now)
-            remember(self._folder, counted[0])
+            save_last_known(self._folder, counted[0])
             return
         status = self._status()
         if status.ledger_reachable:
-            remember(self._folder, as_heard(counted[0], status, self._clock.now()))
+            save_last_known(self._folder, as_heard(counted[0], status, self._clock.now()))
 
 
 def as_heard(counts: Counts, status: Status, now: float) -> Counts:

@@ -27,7 +27,7 @@ ALWAYS = frozenset({"/livez"})
 """What is answered even where no thread is free; it must not wait for anything."""
 
 
-class Front:
+class Dispatcher:
     """All of a worker's requests, each of which gets one answer whatever is raised."""
 
     def __init__(
@@ -38,7 +38,7 @@ class Front:
         connections: Connections | None = None,
     ) -> None:
         self._app = application.wsgi
-        self._at_once = application.at_once
+        self._at_once = application.non_blocking
         self._phase = phase
         self._places = options.places
         self._threads = Threads("request")

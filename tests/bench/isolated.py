@@ -26,7 +26,7 @@ _ONE_COMMIT_S = 0.02
 
 
 @dataclass
-class CutOff:
+class IsolatedLoad:
     """`ledger`, `isolated`: a window of each for every round; `answered`: checks that were answered without a database.
 
     `queued`: events that the queue took meanwhile; `taken`: all that it took in the end, `recorded`: what the ledger
@@ -44,9 +44,9 @@ class CutOff:
     per_s: float = 0.0
 
 
-def measured(stage: Stage, plan: Plan) -> CutOff:
+def measured(stage: Stage, plan: Plan) -> IsolatedLoad:
     """Stops and starts the stage's Postgres in every round; what was queued is in the ledger before the next."""
-    found = CutOff(plan.most)
+    found = IsolatedLoad(plan.most)
     disk = stage.new_disk()
     with stage.node(disk=disk) as node:
         stage.first_verdict(node)
@@ -65,7 +65,7 @@ def measured(stage: Stage, plan: Plan) -> CutOff:
 
 
 def _without_a_database(
-    stage: Stage, node: ServerProcess, queue: EventQueue, plan: Plan, found: CutOff, *, last: bool
+    stage: Stage, node: ServerProcess, queue: EventQueue, plan: Plan, found: IsolatedLoad, *, last: bool
 ) -> None:
     """One turn: a window without a database, and then the queue's way into it. `last`: from a long queue."""
     before = queue.stats().total

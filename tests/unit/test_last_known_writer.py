@@ -9,8 +9,8 @@ import pytest
 from msgspec.structs import replace
 
 from api.node.clock import Clock
-from api.stats.last_known import UNKNOWN, Counts, remembered
-from api.supervisor.remembering import Remembering, as_heard
+from api.stats.last_known import UNKNOWN, Counts, last_known_counts
+from api.supervisor.last_known_writer import LastKnownWriter, as_heard
 from failover import Identity, Role, State, Status
 from failover.heartbeat import Beat, Report
 from failover.queue import QueueStats
@@ -53,7 +53,7 @@ class Scene:
         self.clock, self.head, self.status = FakeClock(), 5, status()
         self.ledger = Counted(self.clock)
         wall = Clock(self.clock, self.clock)
-        self.remembering = Remembering(
+        self.last_known_writer = LastKnownWriter(
             folder,
             self.ledger,
             wall,
@@ -66,7 +66,7 @@ class Scene:
         """How often it was counted after so long, written down every 15 s."""
         for _ in range(int(seconds / 15)):
             self.clock.time += 15.0
-            self.remembering.remember()
+            self.last_known_writer.write()
         return self.ledger.times
 
 
@@ -85,7 +85,7 @@ def test_it_is_counted_when_the_log_has_moved_and_every_five_minutes(scene: Scen
 
 def test_what_the_supervisor_knows_is_put_by_without_asking(scene: Scene, tmp_path: Path) -> None:
     scene.passes(45)
-    kept = remembered(tmp_path)
+    kept = last_known_counts(tmp_path)
     assert (scene.ledger.times, kept.at) == (1, scene.clock())
     assert {node["id"]: node["beat_age_s"] for node in kept.nodes} == {"n1": 0.8, "n2": 1.2, "gone": 700.0}
     assert (kept.lease["holder"], kept.lease["epoch"], kept.lease["expires_in_s"]) == ("n1", 7, 4.2)
@@ -93,10 +93,10 @@ def test_what_the_supervisor_knows_is_put_by_without_asking(scene: Scene, tmp_pa
 
 def test_a_node_without_its_ledger_puts_nothing_newer_by(scene: Scene, tmp_path: Path) -> None:
     scene.passes(15)
-    before = remembered(tmp_path)
+    before = last_known_counts(tmp_path)
     scene.status = status(ledger_reachable=False)
     scene.passes(30)
-    assert remembered(tmp_path) == before
+    assert last_known_counts(tmp_path) == before
 
 
 def test_a_lease_that_is_over_has_no_holder() -> None:

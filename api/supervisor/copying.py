@@ -19,7 +19,7 @@ from api.node.clock import Clock
 from api.node.published import LedgerState, SnapshotState
 from api.snapshot import SNAPSHOT_NAME, Follower, Position, open_snapshot, source_of
 from api.supervisor.duties import retention
-from api.supervisor.glance import Glance, Looking
+from api.supervisor.ledger_poll import LedgerPoll, PollResult
 from api.supervisor.pace import Pace
 from api.supervisor.permission import Permission
 from api.supervisor.queueing import Queueing
@@ -44,7 +44,7 @@ class Copy:
         self.pace = pace
         self._timeout, self._isolated_max_age = settings.heartbeat_timeout, settings.isolated_max_age
         self._database, self._clock = database, clock
-        self._looking, self._learning = Looking(), threading.Lock()
+        self._ledger_poll, self._learning = LedgerPoll(), threading.Lock()
         self._head: tuple[float, int] | None = None
         #: Where the copy stood when a beat's look was sent, and whether that found something missing.
         self._asked_from: Position | None = None
@@ -88,42 +88,42 @@ class Copy:
         self._timekeeping.look()
         position, sent = self._follower.standing(), time.monotonic()
         with brief_reading(self._database) as connection:
-            glance = self._looking.look(connection, position)
+            glance = self._ledger_poll.look(connection, position)
         if glance is None:
             return False
         self._learn(glance, sent, time.monotonic())
         return self._stays(position, glance, sent)
 
     def ask(self) -> tuple[str, dict[str, Any]]:
-        """`failover.exchange.Rider`: the same look, in the message of a beat."""
+        """`failover.exchange.PiggybackQuery`: the same look, in the message of a beat."""
         self._timekeeping.heed()
         self._asked_from = self._follower.standing()
-        return self._looking.ask(self._asked_from)
+        return self._ledger_poll.ask(self._asked_from)
 
     def heard(self, answer: Any, now: float, asked: float, answered: float) -> None:
-        """`failover.exchange.Rider`. A disk that takes nothing must not stop the beat."""
-        glance = self._looking.heard(answer, now)
+        """`failover.exchange.PiggybackQuery`. A disk that takes nothing must not stop the beat."""
+        glance = self._ledger_poll.heard(answer, now)
         self._learn(glance, asked, answered)
         try:
             self._is_behind = not self._stays(self._asked_from, glance, asked) and self._clock.is_trusted
         except (sqlite3.Error, OSError) as error:
             self.trouble = str(error)
 
-    def _learn(self, glance: Glance, sent: float, received: float) -> None:
+    def _learn(self, glance: PollResult, sent: float, received: float) -> None:
         if glance.at is not None:
             self._clock.sample(glance.at, sent, received)
         with self._learning:
             if self.ledger is not None and sent < self.ledger.sent:
                 return  # what was asked later has come before
             self.watch = glance.watch(self._timeout, self._clock)
-            self._looking.take(glance)
-            if self._looking.keys is not None:
-                self.permission.learn(self._looking.keys)
+            self._ledger_poll.take(glance)
+            if self._ledger_poll.keys is not None:
+                self.permission.learn(self._ledger_poll.keys)
             self._head = (sent, glance.head)
-            keys, ledger_id = self._looking.keys, self._looking.ledger_id
+            keys, ledger_id = self._ledger_poll.keys, self._ledger_poll.ledger_id
             self.ledger = LedgerState(sent=sent, received=received, clock=glance.at, keys=keys, ledger_id=ledger_id)
 
-    def _stays(self, position: Position | None, glance: Glance, sent: float) -> bool:
+    def _stays(self, position: Position | None, glance: PollResult, sent: float) -> bool:
         """Whether there is nothing to copy; then what was copied is all that there was at `sent`."""
         # A copy that bears a time which nobody vouches for would vouch for it at the next look.
         if position is None or not glance.stands or not self._clock.is_trusted:

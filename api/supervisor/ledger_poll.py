@@ -44,7 +44,7 @@ _SQLITE = f"SELECT h.seq, {_STANDS}, {_SHOWN}, w.since, w.until, w.looked_at, k.
 )
 
 
-class Glance(msgspec.Struct, frozen=True):
+class PollResult(msgspec.Struct, frozen=True):
     """What one look found. `at`: ledger time, None for a ledger without a clock; `head`: the log's last place.
 
     `stands`: whether the node's copy is where the log is; `last`: the leader's last look, None before there was one;
@@ -57,7 +57,7 @@ class Glance(msgspec.Struct, frozen=True):
     head: int
     stands: bool
     has_licenses: bool
-    last: watching.Look | None
+    last: watching.WatchRecord | None
     keys: str | None = None
     ledger_id: str | None = None
 
@@ -66,7 +66,7 @@ class Glance(msgspec.Struct, frozen=True):
         return watching.counted(self.last, clock.now() if self.at is None else clock.preferred(self.at), timeout)
 
 
-class Looking:
+class LedgerPoll:
     """Looks at one ledger, and knows what it need not be told again."""
 
     def __init__(self) -> None:
@@ -75,7 +75,7 @@ class Looking:
         #: Which ledger it was at the last look; None before the first.
         self.ledger_id: str | None = None
         self._keys_known = ""
-        self._last: watching.Look | None = None
+        self._last: watching.WatchRecord | None = None
 
     def ask(self, position: Position | None) -> tuple[str, dict[str, Any]]:
         """An expression for Postgres that gives JSON, and its parameters; `position`: where the node's copy stands."""
@@ -85,13 +85,13 @@ class Looking:
         known = {"keys_known": self._keys_known, "ledger_known": self.ledger_id, "looked_at": looked_at}
         return _POSTGRES, parameters | known
 
-    def heard(self, answer: Sequence[Any], now: float) -> Glance:
+    def heard(self, answer: Sequence[Any], now: float) -> PollResult:
         """What the answer to that says, decoded, at `now` (ledger time)."""
         head, stands, has_licenses, _, _, look, keys, ledger_id = answer
         last = self._last if look is None else _last(*look)
-        return Glance(now, head or 0, bool(stands), bool(has_licenses), last, keys, ledger_id)
+        return PollResult(now, head or 0, bool(stands), bool(has_licenses), last, keys, ledger_id)
 
-    def look(self, connection: Connection, position: Position | None) -> Glance | None:
+    def look(self, connection: Connection, position: Position | None) -> PollResult | None:
         """Asks by itself; None from a server that takes no writes, which may be of the time before its successor.
 
         Raises what the driver raises.
@@ -100,7 +100,7 @@ class Looking:
         if connection.dialect.name == "sqlite":
             row = connection.execute(text(_SQLITE), parameters).one()
             head, stands, has_licenses, _, _, since, until, looked_at, *told = row
-            return Glance(None, head or 0, bool(stands), bool(has_licenses), _last(since, until, looked_at), *told)
+            return PollResult(None, head or 0, bool(stands), bool(has_licenses), _last(since, until, looked_at), *told)
         statement = f"SELECT CASE WHEN {_TAKES_WRITES} THEN json_build_array({_NOW}, {question})::text END"
         said = connection.execute(text(statement), parameters).scalar()
         if said is None:
@@ -108,7 +108,7 @@ class Looking:
         now, answer = msgspec.json.decode(said)
         return self.heard(answer, now)
 
-    def take(self, glance: Glance) -> None:
+    def take(self, glance: PollResult) -> None:
         """Takes in what it tells, so that it is not told again."""
         self._last = glance.last
         self.ledger_id = glance.ledger_id or self.ledger_id
@@ -117,6 +117,6 @@ class Looking:
             self._keys_known = hashlib.sha256(glance.keys.encode()).hexdigest()[:32]
 
 
-def _last(since: float | None, until: float | str | None, looked_at: float) -> watching.Look | None:
+def _last(since: float | None, until: float | str | None, looked_at: float) -> watching.WatchRecord | None:
     # JSON has no infinity: it comes as a word.
-    return None if until is None else watching.Look(since, float(until), looked_at)
+    return None if until is None else watching.WatchRecord(since, float(until), looked_at)
