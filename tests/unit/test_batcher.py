@@ -48,7 +48,7 @@ class Stage:
 
     def __init__(self, **options: Any) -> None:
         self.desk = Desk()
-        limits = {"max_batch": 64, "max_waiting": 512, "patience_s": _S, "fails_line": Fatal, **options}
+        limits = {"max_batch": 64, "max_waiting": 512, "patience_s": _S, "fails_backlog": Fatal, **options}
         self.batcher: Batcher[int, int] = Batcher(self.desk.flush, **limits)
         self.told: dict[int, list[Any]] = {}
 

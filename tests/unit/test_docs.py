@@ -41,11 +41,11 @@ _CITED = re.compile(
 _UPPER = re.compile(r"[A-Z][A-Z]+(?:_[A-Z]+)*")
 
 #: What the contract asks for and marks as not built yet, and names that it gives as examples of wrong ones.
-_NOT_BUILT = {"IGNORE_SETTINGS", "SINGLE_NODE", "SYNC_FROM", "IDEMPOTENCY_KEY_REUSED"}
+_NOT_BUILT = {"IGNORE_SETTINGS", "SINGLE_NODE", "SYNC_FROM"}
 _WRONG_ON_PURPOSE = {"DATABSE_URL", "REQUIRE_SIGNATURES", "NODE_RNAK", "SUA_API_KEY_AQUI"}
 #: What is in capitals and not ours: of HTTP, of SQL, of logs, of Linux; or that stands for other names.
 _OTHERS = {
-    *("POST", "COMMIT", "CONCURRENTLY", "LISTEN", "SET", "SQL_ASCII", "DEBUG", "INFO", "SCHED_BATCH"),
+    *("GET", "POST", "COMMIT", "CONCURRENTLY", "LISTEN", "SET", "SQL_ASCII", "DEBUG", "INFO", "SCHED_BATCH"),
     *("NAME_FILE", "TEST_DATABASE_URL"),
 }
 
