@@ -122,13 +122,16 @@ def test_a_silence_that_nobody_asked_into_costs_no_client_anything(server: Postg
 def test_a_call_that_finds_a_silent_ledger_without_a_connection_is_answered_in_time(
     server: PostgresServer, node: Node, act: str
 ) -> None:
-    key = sold(node)
+    key, began = sold(node), time.monotonic()
+    assert node.insist(act, key, request_id="before-the-silence").code == "VALID"
+    usual = time.monotonic() - began
     node.runtime.jobs.stop()  # its poll would connect first
     server.freeze()
     node.runtime.state.reconnected()
     node.database.close()
     began = time.monotonic()
     answer = node.call(act, key)
-    assert time.monotonic() - began < _SOONER_THAN_LIBPQ_S
+    # Held against what a call takes on this machine: others may be using it.
+    assert time.monotonic() - began < _SOONER_THAN_LIBPQ_S + 10 * usual
     assert (answer.code, answer.body["durability"]) == ("VALID", "queue")
     server.thaw()
