@@ -16,6 +16,7 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[2]
+_PLATFORMS = {"linux": "Linux", "darwin": "Darwin", "win32": "Windows"}
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 
@@ -23,9 +24,14 @@ def _line(name: str) -> str:
     return (ROOT / name).read_text().strip()
 
 
+def _entries(name: str) -> list[str]:
+    """What a file of requirements names, an entry each, its hashes with it."""
+    lines = (ROOT / name).read_text().replace("\\\n", " ").splitlines()
+    return [line.strip() for line in lines if line and not line.lstrip().startswith("#")]
+
+
 def _requirements(name: str) -> list[Requirement]:
-    lines = [line.strip() for line in (ROOT / name).read_text().splitlines()]
-    return [Requirement(line) for line in lines if line and not line.startswith(("#", "-r ", "-e "))]
+    return [Requirement(entry.partition(" --hash=")[0]) for entry in _entries(name) if not entry.startswith("-e ")]
 
 
 def _imported_names(package: str) -> Iterator[str]:
@@ -53,6 +59,40 @@ def test_every_requirement_is_pinned_to_what_is_installed(name: str) -> None:
     ]
     assert wanted
     assert {r.name: str(r.specifier) for r in wanted} == {r.name: f"=={metadata.version(r.name)}" for r in wanted}
+
+
+def test_every_requirement_of_a_node_has_hashes_and_nothing_says_where_to_get_it() -> None:
+    for entry in _entries("requirements.txt"):
+        requirement, *hashes = entry.split(" --hash=")
+        assert re.match(r"[A-Za-z0-9._-]+==[^ ]+ *(;|$)", requirement), entry
+        assert hashes, requirement
+        assert all(re.fullmatch(r"sha256:[0-9a-f]{64}", one.strip()) for one in hashes), requirement
+    for name in ("requirements.in", "requirements.txt", "requirements-dev.txt"):
+        assert not re.search(r"https?:|index-url|find-links", (ROOT / name).read_text()), name
+
+
+def test_what_is_asked_for_is_what_the_hashes_are_of() -> None:
+    asked, hashed = (
+        {canonicalize_name(one.name): str(one.specifier) for one in _requirements(name)}
+        for name in ("requirements.in", "requirements.txt")
+    )
+    assert asked.items() <= hashed.items()
+    assert all(specifier.startswith("==") for specifier in hashed.values())
+
+
+def test_all_that_requirements_bring_along_is_there_for_every_platform() -> None:
+    named = {canonicalize_name(one.name) for one in _requirements("requirements.txt")}
+    platforms = [{"sys_platform": name, "platform_system": system} for name, system in _PLATFORMS.items()]
+    for one in _requirements("requirements.txt"):
+        if one.marker and not one.marker.evaluate():
+            continue
+        for brought in map(Requirement, metadata.requires(one.name) or ()):
+            if brought.marker is None or any(brought.marker.evaluate({"extra": "", **each}) for each in platforms):
+                assert canonicalize_name(brought.name) in named, f"{one.name} brings {brought.name}"
+
+
+def test_the_tools_are_installed_without_hashes() -> None:
+    assert not [entry for entry in _entries("requirements-dev.txt") if "--hash" in entry or entry.startswith("-r")]
 
 
 @pytest.mark.parametrize("package", ["api", "failover", "migrations"])
