@@ -16,7 +16,7 @@ from flask.helpers import get_load_dotenv
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from api import demo, logs
-from api.config import private_files
+from api.config import clean_environ, private_files
 from api.config.secret_files import SECRET_NAMES
 from api.config.settings import Settings, SettingsError
 from api.ids import new_id
@@ -93,9 +93,8 @@ def main() -> int:
     except SettingsError as error:
         print(f"These settings cannot be used:\n{error}", file=sys.stderr)
         return 2
-    for name in SECRET_SETTINGS:
-        # All who need it have the settings; nothing else is to find it there, nor the processes that are started.
-        os.environ.pop(name, None)
+    # All that need them have the settings.
+    clean_environ.forget(SECRET_SETTINGS)
     private_files.tighten(settings)
     from api.server import Application, Companion, ServerOptions, serve
     from api.supervisor import supervise as process
