@@ -78,6 +78,7 @@ chaos: setup
 	@"$(PY)" -m tests.chaos.cluster $(ARGS)
 
 # Ten thousand generated calls at a running node, from its own OpenAPI description. Without its ledger: ARGS=--isolated
+# Connections with garbled, cut and pipelined requests: ARGS="--http --cases 100000"
 fuzz: setup
 	@"$(PY)" -m tests.fuzz $(ARGS)
 

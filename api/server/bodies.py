@@ -37,6 +37,10 @@ class Bodies:
         else:
             body.in_parts(protocol)
 
+    def is_left(self, environ: WSGIEnvironment, raw: bytes) -> bool:
+        """Whether there is more of the body in this request than the `raw` that was read of it."""
+        return len(raw) > self._limit or (not raw and (_declared(environ) or 0) > self._limit)
+
     def end_slow(self, now: float) -> None:
         """Ends those that have taken longer than they may. To be called some times a second."""
         for body, since in list(self._reading.items()):

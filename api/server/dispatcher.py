@@ -95,6 +95,7 @@ class Dispatcher:
 
     def _pass_on(self, exchange: Exchange, environ: WSGIEnvironment, raw: bytes) -> None:
         environ[DRAINING] = bool(self._phase)
+        exchange.ends = self._bodies.is_left(environ, raw)
         with_body(environ, raw)
         if self._at_once is not None and self._at_once.begin(environ, raw, exchange.answer):
             return

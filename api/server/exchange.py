@@ -23,9 +23,12 @@ _TAKEN_S, _LOOK_S, _LOOK_LONGEST_S = 20.0, 0.0005, 0.05
 
 
 class Exchange:
-    """`environ` is WSGI's; `since` when (monotonic) it was last at work, infinite while nobody is."""
+    """`environ` is WSGI's; `since` when (monotonic) it was last at work, infinite while nobody is.
 
-    __slots__ = ("_left", "_phase", "_protocol", "client", "environ", "since")
+    `ends`: no other request may come by this connection, whatever the answer is.
+    """
+
+    __slots__ = ("_left", "_phase", "_protocol", "client", "ends", "environ", "since")
 
     def __init__(
         self,
@@ -44,6 +47,7 @@ class Exchange:
         self._left = left
         self.client = client
         self.environ = environ
+        self.ends = False
         self.since = math.inf
 
     @property
@@ -99,7 +103,7 @@ class Exchange:
 
     def _headed(self, headers: Headers, ends: bool) -> Headers:
         """A client that keeps its connection while the server leaves would send its next request into the closing."""
-        return [*headers, _CLOSE] if ends or self._phase else headers
+        return [*headers, _CLOSE] if ends or self.ends or self._phase else headers
 
     def _write_all(self, pipe: int, parts: Iterator[bytes]) -> None:
         while True:

@@ -21,6 +21,7 @@ from typing import Any
 import requests
 
 from api.config.secret_files import generate_secrets
+from tests.fuzz.http import fuzz_http
 from tests.support.postgres import PostgresServer
 from tests.support.processes import ROOT, ServerProcess, until
 
@@ -35,8 +36,15 @@ def main() -> int:
     parser.add_argument("--cases", type=int, default=10_000, help="at least so many (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=random.randrange(2**32))
     parser.add_argument("--isolated", action="store_true", help="at a node that has lost its ledger")
+    parser.add_argument(
+        "--http", action="store_true", help="connections with requests that are garbled, cut, pipelined"
+    )
+    parser.add_argument("--first", type=int, default=0, help="with --http, the number of the first one (default: 0)")
     arguments = parser.parse_args()
+    print(f"--seed {arguments.seed}", flush=True)
     with tempfile.TemporaryDirectory() as data:
+        if arguments.http:
+            return fuzz_http(Path(data), arguments.cases, arguments.seed, arguments.first)
         return fuzz(Path(data), arguments.cases, arguments.seed, isolated=arguments.isolated)
 
 

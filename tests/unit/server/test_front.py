@@ -263,6 +263,7 @@ def test_a_body_in_parts_is_put_together_and_cut_beyond_the_limit() -> None:
     assert json.loads(short.only()[2])[2] == "abcd"
     long.parts[1].come(b"x" * 100)
     assert len(json.loads(long.only()[2])[2]) == 11
+    assert ("Connection" in short.only()[1], long.only()[1]["Connection"]) == (False, "close")
 
 
 def test_a_body_in_parts_that_breaks_off_is_a_problem() -> None:
@@ -278,6 +279,7 @@ def test_a_body_that_declares_too_much_is_not_read() -> None:
     stage, request = a_front(), Request(content_length="11")
     stage.dispatcher(request)
     assert json.loads(request.only()[2])[2] == ""
+    assert request.only()[1]["Connection"] == "close", "what is left of it would be the next request"
 
 
 @pytest.mark.parametrize("headers", [{"content_length": "3"}, {"transfer_encoding": "chunked"}])
