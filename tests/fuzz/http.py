@@ -16,8 +16,8 @@ from pathlib import Path
 
 import requests
 
+from api.config.secret_files import generate_secrets
 from api.ledger.database import Database
-from api.secret_files import generate_secrets
 from tests.fuzz.http_answers import Incomplete, Response, answers, wrong
 from tests.fuzz.http_calls import Known
 from tests.fuzz.http_cases import Case, case

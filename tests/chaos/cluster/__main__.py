@@ -9,6 +9,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from tests.chaos.cluster.attack import Attackers
 from tests.chaos.cluster.kinds import FAULTS
 from tests.chaos.cluster.run import RATE, run
 
@@ -22,6 +23,7 @@ def main() -> int:
     parser.add_argument("--pairs", type=int, help=f"how many pairs that overlap (default {_FULL_PAIRS}; with --only 0)")
     parser.add_argument("--only", action="append", choices=FAULTS, default=[], help="only these kinds; may be repeated")
     parser.add_argument("--rate", type=float, default=RATE, help=f"checks a second (default {RATE:g})")
+    parser.add_argument("--attackers", action="store_true", help="then the same faults again, with attackers at work")
     parser.add_argument("--seed", type=int, default=secrets.randbits(32))
     parser.add_argument("--json", type=Path, help="where the figures go besides standard output")
     parser.add_argument("--folder", type=Path, help="where the history and the nodes' logs stay; must be new")
@@ -34,7 +36,7 @@ def main() -> int:
         # The database runs as a user of its own, and root's temporary folders are closed to it.
         folder.chmod(0o711)
         what = {"faults": faults, "pairs": pairs, "only": tuple(given.only), "short": given.short, "rate": given.rate}
-        found = run(folder, seed=given.seed, **what)
+        found = run(folder, seed=given.seed, loads=[Attackers] if given.attackers else [], **what)
     figures = {"seed": given.seed, **found.figures}
     text = json.dumps(figures, indent=2)
     print(text)

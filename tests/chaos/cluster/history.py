@@ -96,6 +96,15 @@ class Sighting:
     last: float
 
 
+@dataclass(slots=True, kw_only=True)
+class Attack:
+    """From when to when attackers were at work, and by kind how often they were answered what."""
+
+    began: float
+    ended: float = float("inf")
+    answers: dict[str, dict[str, int]] = field(default_factory=dict)
+
+
 @dataclass(slots=True)
 class History:
     """All of a run. Many threads add to it."""
@@ -111,6 +120,7 @@ class History:
     seats: dict[tuple[str, str], bool] = field(default_factory=dict)
     #: What nodes said was wrong with them.
     sightings: list[Sighting] = field(default_factory=list)
+    attack: Attack | None = None
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def add(self, check: Check) -> None:

@@ -6,7 +6,7 @@ import math
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from statistics import median
 from typing import Any
@@ -27,6 +27,9 @@ ALONE = OUTAGES | {_KILLED, _TERMINATED, _FROZEN, "partition", "lock_row"}
 _SAID_S = 8.0
 #: How many events a replay sends in one.
 _BATCH = 500
+#: How many times as long as without them the 99th percentile of checks may take with attackers, from so many
+#: milliseconds on: below that no customer notices, and a machine that all of it shares is that noisy by itself.
+_SLOWER, _NOTICED_MS = 3.0, 150.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +59,7 @@ def judged(history: History, left: Remains, not_made: dict[str, str], troubles: 
         "still queued": ["an event"] * left.queued,
         "dead": ["an event"] * (left.dead + left.findings["dead"]) + left.said_dead,
         "unsaid": _unsaid(history),
+        "slow under attack": _slow_under_attack(history),
         "troubles": troubles,
     }
     return Findings(_figures(history, left, not_made, breaches), breaches)
@@ -189,6 +193,25 @@ def _tell(check: Check) -> str:
     return f"{check.client} {check.act} {check.fingerprint or ''} at {check.began:.3f}: {said} {list(check.tried)}"
 
 
+def _slow_under_attack(history: History) -> list[str]:
+    """Whether other customers wait much longer while attackers are at work than before, among the same faults."""
+    before, during = _before_and_during(history)
+    was, is_ = (_spread(took, 1000) for took in (before, during))
+    if was is None or is_ is None or is_["p99"] <= max(_SLOWER * was["p99"], _NOTICED_MS):
+        return []
+    return [f"p99 {is_['p99']} ms, and {was['p99']} ms before"]
+
+
+def _before_and_during(history: History) -> tuple[list[float], list[float]]:
+    """How long answered checks took before there were attackers, and while they were at work; nothing without any."""
+    attack = history.attack
+    if attack is None:
+        return [], []
+    answered = [check for check in history.checks if check.answered]
+    before = [check.took for check in answered if check.ended < attack.began]
+    return before, [check.took for check in answered if attack.began <= check.began <= attack.ended]
+
+
 # -- figures ------------------------------------------------------------------------------------------------------
 
 
@@ -229,7 +252,21 @@ def _figures(
         "replayed_events": sum(count for count, _ in left.replays),
         "replay_per_s": round(max(replay), 1) if replay else None,
         "asked_more_than_one": sum(bool(check.tried) for check in checks),
+        **_attack_figures(history),
     }
+
+
+def _attack_figures(history: History) -> dict[str, Any]:
+    """What checks cost before attackers and with them, among faults and apart from them; nothing without any."""
+    if history.attack is None:
+        return {}
+    any_ = _Spans((fault.began, fault.ended) for fault in history.faults)
+    calm = [check for check in history.checks if not any_.meet(check.began, check.ended)]
+    figures: dict[str, Any] = {"answers": history.attack.answers}
+    for name, checks in (("check_ms", history.checks), ("check_ms_apart_from_faults", calm)):
+        took = _before_and_during(replace(history, checks=list(checks)))
+        figures[name] = {when: _spread(each, 1000) for when, each in zip(("before", "during"), took, strict=True)}
+    return {"attack": figures}
 
 
 def _takeovers(faults: Iterable[Fault], *kinds: str) -> list[float]:

@@ -27,6 +27,8 @@ from tests.support.processes import until
 #: Checks a second.
 RATE = 50.0
 _CALM_S = 3.0
+#: What checks cost without faults is known better after this, with attackers and without.
+_LONG_CALM_S = 20.0
 #: How long after the first of two faults the second is made: within the shortest of them, most times.
 _LATER_S = 1.5
 _PREPARED_S = 120.0
@@ -50,30 +52,35 @@ def run(
     only: tuple[str, ...] = (),
     short: bool,
     rate: float = RATE,
-    loads: Sequence[Callable[[Site], Load]] = (),
+    loads: Sequence[Callable[[Site, History], Load]] = (),
 ) -> Findings:
     """Makes so many single faults (None: every kind once) and pairs, and judges.
 
-    Everything written is in `folder`. `only`: kinds. `rate`: checks a second. `loads`: what goes on besides the crowd.
+    Everything written is in `folder`. `only`: kinds. `rate`: checks a second. `loads`: what goes on besides the crowd
+    in a second part of the run, in which the same faults are made again.
     """
     rng, history = random.Random(seed), History()
     with site(folder, FAILBACK_DELAY="3") as cluster, contextlib.closing(customers(cluster)) as installer:
         not_made = cannot_be_made(cluster)
         kinds = [kind for kind in only or FAULTS if kind not in not_made]
-        running: list[Load] = [Crowd(cluster, history, installer, rate, seed), *(load(cluster) for load in loads)]
+        crowd, others = Crowd(cluster, history, installer, rate, seed), [load(cluster, history) for load in loads]
         cluster.start()
-        for load in running:
-            load.start()
-        time.sleep(_CALM_S)
+        crowd.start()
+        plan = planned(kinds, rng, faults, pairs, only=only, short=short)
         troubles = []
         try:
-            with Sightings(cluster, history):
-                for draws in planned(kinds, rng, faults, pairs, only=only, short=short):
-                    _make(cluster, history, draws, rng, short=short)
+            with Sightings(cluster, history), contextlib.ExitStack() as stack:
+                _make_all(cluster, history, plan, rng, short=short, calm_s=_LONG_CALM_S if others else _CALM_S)
+                for load in others:
+                    stack.callback(lambda load=load: troubles.extend(load.stop()))  # type: ignore[misc]
+                    load.start()
+                if others:
+                    _say("attackers are at work")
+                    _make_all(cluster, history, plan, rng, short=short, calm_s=_LONG_CALM_S)
         except AssertionError as error:
             troubles.append(str(error))
             _say(f"THE RUN ENDS HERE: {error}")
-        troubles += [each for load in running for each in load.stop()]
+        troubles += crowd.stop()
         with contextlib.suppress(AssertionError):
             # What is still on its way from a queue to the ledger is not lost.
             cluster.steady()
@@ -86,6 +93,15 @@ def customers(cluster: Site) -> Installer:
     """Clients that know the cluster's addresses, secrets and keys."""
     keys = parse_signing_keys(cluster.secrets["SIGNING_KEY"])
     return Installer(cluster.urls, cluster.secrets, [key.public_jwk for key in keys])
+
+
+def _make_all(
+    cluster: Site, history: History, plan: list[tuple[Draw, ...]], rng: random.Random, *, short: bool, calm_s: float
+) -> None:
+    """All faults of the plan, after a while without any. AssertionError: the cluster does not come round."""
+    time.sleep(calm_s)
+    for draws in plan:
+        _make(cluster, history, draws, rng, short=short)
 
 
 def _make(cluster: Site, history: History, draws: tuple[Draw, ...], rng: random.Random, *, short: bool) -> None:

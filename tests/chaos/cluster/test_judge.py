@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from api.node.troubles import Trouble
-from tests.chaos.cluster.history import Check, Fault, History, Sighting, Suspension
+from tests.chaos.cluster.history import Attack, Check, Fault, History, Sighting, Suspension
 from tests.chaos.cluster.judge import judged
 from tests.chaos.cluster.ledger import Remains, Row
 
@@ -234,3 +234,17 @@ def test_a_state_that_somebody_has_to_see_to_and_no_node_speaks_of_is_a_breach_o
     assert broken(history, left) == {"unsaid": 1}
     history.sightings = [Sighting(node="n", sentence=Trouble.QUEUE_FULL(), first=135, last=136)]
     assert broken(history, left) == {}
+
+
+def test_customers_who_wait_longer_for_attackers_are_found() -> None:
+    history, left = sound()
+    assert "attack" not in judged(history, left, {}, []).figures
+    history.attack = Attack(began=200.0, ended=300.0, answers={"writer": {"200": 5}})
+    history.add(replace(_USED, began=210.0, ended=210.29))
+    found = judged(history, left, {}, [])
+    assert found.breaches["slow under attack"] == []
+    assert found.figures["attack"]["answers"] == {"writer": {"200": 5}}
+    assert found.figures["attack"]["check_ms"]["before"]["count"] == 2
+    history.add(replace(_USED, began=220.0, ended=220.31))
+    history.add(replace(_USED, began=310.0, ended=319.0))
+    assert broken(history, left) == {"slow under attack": 1}
