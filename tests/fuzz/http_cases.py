@@ -186,11 +186,11 @@ def _length(rng: random.Random, known: Known) -> Step:
     """A length that is none, or two of them; behind the body is what must not be taken for a request."""
     top, body = known.check(nonce_of(rng))
     whole, length = body + known.hidden(nonce_of(rng)), b"%d" % len(body)
-    lines = rng.choice(_LENGTHS)(length, b"%d" % len(whole))
+    lines = rng.choice(LENGTHS)(length, b"%d" % len(whole))
     return Step(top + lines + b"\r\n\r\n" + whole, "length", ends=True)
 
 
-_LENGTHS: tuple[Callable[[bytes, bytes], bytes], ...] = (
+LENGTHS: tuple[Callable[[bytes, bytes], bytes], ...] = (
     lambda part, whole: b"Content-Length: %s\r\nContent-Length: %s" % (part, whole),
     lambda part, whole: b"Content-Length: %s\r\nContent-Length: %s" % (whole, part),
     lambda part, whole: b"Content-Length: %s, %s" % (part, whole),
@@ -225,12 +225,12 @@ def _both(rng: random.Random, known: Known) -> Step:
     """A length and chunks at once: by the one the hidden call is the body's, by the other it is the next request."""
     top, body = known.check(nonce_of(rng))
     chunks = in_chunks(rng, body) + known.hidden(nonce_of(rng))
-    lines = [b"Content-Length: %d" % len(chunks), rng.choice(_CHUNKED)]
+    lines = [b"Content-Length: %d" % len(chunks), rng.choice(CHUNKED)]
     rng.shuffle(lines)
     return Step(top + b"\r\n".join(lines) + b"\r\n\r\n" + chunks, "length and chunks", ends=True)
 
 
-_CHUNKED = (
+CHUNKED = (
     b"Transfer-Encoding: chunked",
     b"Transfer-Encoding: Chunked",
     b"transfer-encoding:\tchunked",
@@ -254,12 +254,12 @@ def _chunks(rng: random.Random, known: Known) -> Step:
     """Chunks that are not; behind them is what must not be taken for a request."""
     top, body = known.check(nonce_of(rng))
     at = rng.randrange(1, len(body))
-    garbled = rng.choice(_GARBLED)(body[:at], body[at:])
+    garbled = rng.choice(GARBLED)(body[:at], body[at:])
     hidden = known.hidden(nonce_of(rng))
     return Step(top + b"Transfer-Encoding: chunked\r\n\r\n" + garbled + hidden, "chunks", ends=True)
 
 
-_GARBLED: tuple[Callable[[bytes, bytes], bytes], ...] = (
+GARBLED: tuple[Callable[[bytes, bytes], bytes], ...] = (
     lambda one, two: b"%x\r\n%s\r\n" % (len(one), one),
     lambda one, two: b"%x\r\n%s\r\nx\r\n%s\r\n0\r\n\r\n" % (len(one), one, two),
     lambda one, two: b"%x\r\n%s%s\r\n0\r\n\r\n" % (len(one), one, two),
