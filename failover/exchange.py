@@ -60,17 +60,17 @@ class SqlExchange:
     def __init__(
         self, storage: Storage, piggyback: PiggybackQuery | None = None, monotonic: Callable[[], float] = time.monotonic
     ) -> None:
-        self._storage, self._rider, self._monotonic = storage, piggyback, monotonic
+        self._storage, self._piggyback, self._monotonic = storage, piggyback, monotonic
         self._known = _Known()
         self._lease: Lease | None = None
 
     def beat(self, who: Identity, report: Report) -> BeatAnswer:
         """One message, unless this process has no row yet."""
         try:
-            heard = self._say(who, report, self._rider)
+            heard = self._say(who, report, self._piggyback)
         except Exception as error:
             # What keeps the question from being answered, a lock or a right that is missing, must not stop the beat.
-            if self._rider is None or not _was_answered(error):
+            if self._piggyback is None or not _was_answered(error):
                 raise
             _log.debug("a beat goes without its question", extra={"reason": str(error)})
             heard = self._say(who, report, None)

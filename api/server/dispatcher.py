@@ -38,7 +38,7 @@ class Dispatcher:
         connections: Connections | None = None,
     ) -> None:
         self._app = application.wsgi
-        self._at_once = application.non_blocking
+        self._non_blocking = application.non_blocking
         self._phase = phase
         self._places = options.places
         self._threads = Threads("request")
@@ -71,7 +71,7 @@ class Dispatcher:
     def longest(self, now: float) -> float:
         """For how many seconds at `now` (monotonic) the oldest of what is at work has been, Granian's thread too."""
         since = min((exchange.since for exchange in list(self._open)), default=math.inf)
-        begun = 0.0 if self._at_once is None else self._at_once.longest(now)
+        begun = 0.0 if self._non_blocking is None else self._non_blocking.longest(now)
         return max(begun, now - min(since, self._entered))
 
     def _take(self, scope: Any, protocol: Any) -> None:
@@ -97,7 +97,7 @@ class Dispatcher:
         environ[DRAINING] = bool(self._phase)
         exchange.ends = self._bodies.is_left(environ, raw)
         with_body(environ, raw)
-        if self._at_once is not None and self._at_once.begin(environ, raw, exchange.answer):
+        if self._non_blocking is not None and self._non_blocking.begin(environ, raw, exchange.answer):
             return
         if environ["PATH_INFO"] in ALWAYS:
             self._work(exchange)

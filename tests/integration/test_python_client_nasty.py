@@ -183,8 +183,8 @@ def reasons(result: Result, url: str) -> set[str]:
 
 
 @pytest.mark.parametrize("at_once", [0, 60], ids=["from the first byte", "after the head"])
-def test_a_server_that_drips_is_cut_at_the_end_of_its_budget(non_blocking: int, tmp_path: Path) -> None:
-    drips = Drips(whole, non_blocking, every=0.5)
+def test_a_server_that_drips_is_cut_at_the_end_of_its_budget(at_once: int, tmp_path: Path) -> None:
+    drips = Drips(whole, at_once, every=0.5)
     with Nasty(drips) as nasty, server(says()) as good, client_of([nasty.url, good.url], tmp_path) as client:
         began = time.monotonic()
         result = client.validate()
