@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 from sqlalchemy import Connection, func, insert, select
 
+from api.checks.schemas import shown_name
 from api.ledger import tables
 from api.ledger.database import Database
 from api.ledger.records import IdempotencyRecord
@@ -173,7 +174,7 @@ def _moved(store: SqlLeaseStore, to: Identity, timeout: float, promote: bool) ->
 def _beating(database: Database, node: str, timeout: float) -> Beat:
     beats = [beat for beat in SqlHeartbeatStore(database).read() if beat.who.node == node]
     if not beats:
-        raise Problem("RESOURCE_NOT_FOUND", "no node of this name has ever beaten here")
+        raise Problem("RESOURCE_NOT_FOUND", f"no node {shown_name(node)} has ever beaten here")
     fresh = [beat for beat in beats if beat.is_fresh(timeout)]
     if not fresh:
         raise Problem("CONFLICT", f"{node} does not beat")

@@ -72,7 +72,7 @@ def test_what_cannot_be_moved_is_said_and_nothing_moves(cli: Cli, database: Data
     beat(database, ONE)
     beat(database, TWO, ago=601)
     lead(database, ONE)
-    assert "no node of this name has ever beaten here" in cli.fails("node", "switchover", "nobody")
+    assert "no node nobody has ever beaten here" in cli.fails("node", "switchover", "nobody")
     assert "node-2 does not beat" in cli.fails("node", "promote", "node-2")
     assert "node-1 has the lease already" in cli.fails("node", "switchover", "node-1")
     assert lease(database) == ("instance-1", 1)
