@@ -83,7 +83,7 @@ def _application(settings: Settings, instance: str | None) -> Flask:
 
 
 def main() -> int:
-    """Serves until told to stop; gives the exit status: 2 for faulty settings."""
+    """Serves until it is stopped; gives the exit status: 2 for faulty settings."""
     # Before any file is made and any process forked: what a node writes is for its own user only.
     os.umask(0o077)
     if get_load_dotenv():

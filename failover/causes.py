@@ -52,7 +52,7 @@ def sqlstate_of(error: BaseException) -> str | None:
 
 
 def is_answer(error: BaseException) -> bool:
-    """Whether the database itself said it, and not the way there: a file is always there to say something."""
+    """Whether the error is the database's own answer, not a fault of the connection to it. A file always answers."""
     return sqlstate_of(error) is not None or isinstance(_driver_error(error), sqlite3.Error)
 
 

@@ -94,7 +94,7 @@ class Elector:
         self._overheard = heard
 
     def rest_s(self) -> float:
-        """For how many seconds nothing can be due, unless somebody has news."""
+        """For how many seconds nothing can be due, unless a notification comes."""
         config, now, renewed_at = self.config, self._monotonic(), self.trust.renewed_at
         if self._is_close() or self.ledger_since is None:
             return config.poll

@@ -127,7 +127,7 @@ def _listen(engine: Engine, preamble: str, pools: Pools) -> None:
     @event.listens_for(engine, "checkout")
     def is_alive(connection: Any, record: Any, _proxy: object) -> None:
         # A server that ends says so on its idle connections: seen here, its restart costs nobody a statement. Of a new
-        # connection the first statement says it: the pool does not make a third, and raises an error of its own.
+        # connection the first statement fails with it: the pool does not make a third, and raises an error of its own.
         if not record.info.pop("new", False) and _has_ended(connection):
             raise DisconnectionError("its server has ended it")
 

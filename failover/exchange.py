@@ -1,4 +1,4 @@
-"""One message a beat: a process says how it is, and is told how the others are and who has the lease.
+"""One message a beat: a process reports its state, and gets the state of the others and of the lease.
 
 A database that is paid by what it sends is told what is known already, and sends no more than what differs. Postgres
 only: what stands in a file of this machine may be read as often as one likes.
@@ -22,7 +22,7 @@ from failover.lease import LEASE_NAME
 from failover.model import Identity, Lease
 
 _log = logging.getLogger("protecao.failover")
-#: A beat that is so old by the database's clock is not told one by one any more.
+#: A beat that is so old by the database's clock is no longer sent with its age.
 _SILENT_S = 60.0
 _UNKNOWN = ""
 
@@ -41,7 +41,7 @@ class Exchange(Protocol):
     """A beat in one message. May raise `StoreUnavailable` or `StoreBusy`."""
 
     def beat(self, who: Identity, report: Report) -> BeatAnswer:
-        """`who` beats, and hears the others."""
+        """Writes the beat of `who` and reads the others'."""
 
 
 class PiggybackQuery(Protocol):
@@ -104,7 +104,7 @@ class SqlExchange:
         return {"holder": lease.holder.instance, "epoch": lease.epoch, "acquired_at": lease.acquired_at}
 
     def _lease_of(self, told: list[Any] | None, now: float) -> Lease | None:
-        """`told`: when it ends, and all of it where it is not the one that was known."""
+        """`told`: when the lease ends, and its whole row where it is not the known one."""
         if told is None:
             return None
         expires_at, *changed = told
@@ -128,7 +128,7 @@ def _was_answered(error: BaseException | None) -> bool:
 
 
 class _Known:
-    """The rows of `heartbeats` as they were last told, and what the database needs to know of that."""
+    """The rows of `heartbeats` as they were last read, and the digest by which the database sends only changes."""
 
     def __init__(self) -> None:
         #: Of the rows as they are, but for the moments of beats after `silent_until`; unknown at first.
@@ -148,7 +148,7 @@ class _Known:
             return
         self._rows = [dict(zip(sql.BEAT_COLUMNS, row, strict=True)) for row in rows or ()]
         silent = max((row["beat_at"] for row in self._rows if row["beat_at"] < now - _SILENT_S), default=0.0)
-        # The digest is of the rows with the former limit: with another it has to be told once more.
+        # The digest is of the rows with the former limit: with another limit all rows are sent once more.
         self.digest = digest if silent == self.silent_until else _UNKNOWN
         self.silent_until = silent
 

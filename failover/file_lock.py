@@ -36,7 +36,7 @@ class OpenFileLock:
             unlock_descriptor(self._file.descriptor)
 
     def close(self) -> None:
-        """Closes the file; whoever takes the lock next opens it again. Not for one who has it."""
+        """Closes the file; the next acquisition opens it again. Not to be called while the lock is held."""
         if self._file is not None:
             self._file.close()
             self._file = None

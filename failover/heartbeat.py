@@ -26,7 +26,7 @@ class Report:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Beat:
-    """What a process was last heard to say, `age_s` seconds ago. `beat_at`, `started_at`: by the database's clock.
+    """The last report of a process, `age_s` seconds ago. `beat_at`, `started_at`: by the database's clock.
 
     As a store gives it, the age is by that clock too, which can be set; `failover.liveness.BeatWatch` knows better.
     """
@@ -51,7 +51,7 @@ class HeartbeatStore(Protocol):
     """Where heartbeats are kept. Every method may raise `StoreUnavailable` or `StoreBusy`."""
 
     def write(self, who: Identity, report: Report) -> None:
-        """Beats: now is when `who` was last heard of."""
+        """Records a beat of `who` at this moment."""
 
     def read(self) -> Sequence[Beat]:
         """Everybody's last beat, by rank, the freshest first."""
@@ -122,16 +122,16 @@ class PrimaryHealth:
 
     @property
     def primary(self) -> Identity | None:
-        """The process of rank 1 that was heard of; the youngest, while a deploy runs two."""
+        """The process of rank 1 that beats; the youngest, while a deploy runs two."""
         return self._primary
 
     @property
     def healthy_since(self) -> float | None:
-        """Since when (monotonic); None while it is not heard of."""
+        """Since when (monotonic); None while it does not beat."""
         return self._since
 
     def age(self, now: float) -> float:
-        """Seconds since it was last heard of at `now`; infinite when never."""
+        """Seconds since its last beat at `now`; infinite where there was none."""
         return float("inf") if self._beat_at is None else now - self._beat_at
 
 

@@ -14,12 +14,12 @@ from apscheduler.schedulers.background import BackgroundScheduler
 
 _log = logging.getLogger("protecao.failover.jobs")
 _SCHEDULERS_LOG = "protecao.failover.jobs.scheduler"
-#: How often the wall clock is looked at, and by how much it moves in between when somebody has set it.
+#: How often the wall clock is looked at, and by how much it moves in between when it has been set.
 _CLOCK_LOOK_S, _CLOCK_WAS_SET_S = 1.0, 0.5
 
 
 def _until_the_end(_record: logging.LogRecord) -> bool:
-    """A process that ends has ended its pools before its schedulers, and what these then say is of no use."""
+    """A process that ends has ended its pools before its schedulers: what these then log helps nobody."""
     return threading.main_thread().is_alive()
 
 

@@ -57,7 +57,7 @@ class LeaseWatch:
         return self._free_at
 
     def free(self, now: float) -> Free | None:
-        """The lease that is to be taken at `now`, as it was read; None while it is somebody's, or was nobody's yet."""
+        """The lease that is to be taken at `now`, as it was read; None while it is held, or was never held."""
         if self._lease is None or self._free_at is None or now < self._free_at:
             return None
         silent_s = self._lease.silent_s(self._timeout) if self._is_steady else now - self._seen_at

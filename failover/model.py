@@ -40,7 +40,7 @@ class Action(StrEnum):
 
 
 class Kind(StrEnum):
-    """Why another node came to lead."""
+    """Why the leader changed."""
 
     TAKEOVER = "takeover"
     SWITCHOVER = "switchover"
@@ -72,13 +72,13 @@ class Lease:
     epoch: int
     acquired_at: float
     expires_in: float
-    #: Its holder ended it; otherwise, once over, the holder has not been heard of.
+    #: Its holder ended it; otherwise, once it is over, the holder has been silent.
     resigned: bool = False
     expires_at: float = 0.0
 
     @property
     def read_at(self) -> float:
-        """What the database's clock said when it was read."""
+        """The database's time when it was read."""
         return self.expires_at - self.expires_in
 
     def silent_s(self, timeout: float) -> float:

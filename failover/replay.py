@@ -59,7 +59,7 @@ class Held:
 
 @dataclass(slots=True)
 class _Waiting:
-    """A key whose first event is not taken. `answered`: that was said of it, and not of the way there."""
+    """A key whose first event is not taken. `answered`: the database refused it, rather than the connection failed."""
 
     reason: str
     since: float
@@ -99,7 +99,7 @@ class Replay:
         ledger: Callable[[], str] | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`on_dead`: told of each event before it is set aside, with the reason; what it raises puts that off.
+        """`on_dead`: called with each event before it is set aside, and the reason; what it raises puts that off.
 
         `ledger`: asked at each run for the name of the one that `handler` writes to; another's events never go there.
         """
@@ -227,7 +227,7 @@ class Replay:
             _log.warning("an event was not taken", extra={"reason": reason})
 
     def _is_said(self, reason: str) -> bool:
-        """Of a thousand keys that wait for one reason it is said once."""
+        """One log line, however many keys wait for the same reason."""
         return any(one.reason == reason for one in self._waiting.values())
 
     def _judge(self, run: _Run) -> None:

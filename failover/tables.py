@@ -1,4 +1,4 @@
-"""The three tables of failover, as functions of a MetaData: whoever owns the database says where they are.
+"""The three tables of failover, as functions of a MetaData: the owner of the database decides where they are.
 
 Times are Unix seconds by the database's clock, in double precision.
 """
@@ -19,7 +19,7 @@ QUIET = {
 
 
 def heartbeats(metadata: MetaData) -> Table:
-    """One row per process that beats: who it is, what it plays, when it was last heard of."""
+    """One row per process that beats: its identity, its role, its last beat."""
     return Table(
         "heartbeats",
         metadata,
@@ -57,7 +57,7 @@ def lease(metadata: MetaData) -> Table:
 
 
 def failovers(metadata: MetaData) -> Table:
-    """One row each time another node came to lead. `kind`: takeover, switchover or failback; `gap_s`: nobody led."""
+    """One row for each change of the leader. `kind`: takeover, switchover or failback; `gap_s`: nobody led."""
     return Table(
         "failovers",
         metadata,

@@ -1,4 +1,4 @@
-"""Waits for whatever comes first: somebody of this process, word from the database, or a moment."""
+"""Waits for what comes first: another thread, a notification of the database, or a deadline."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def no_channel() -> int | None:
 
 
 class Wakeup:
-    """One thread waits, any thread rings. `line`: the descriptor on which word may come, None where there is none."""
+    """One thread waits, any thread wakes it. `line`: the descriptor on which a notification may come; None: none."""
 
     def __init__(self, line: Callable[[], int | None] = no_channel) -> None:
         self._line = line
@@ -32,7 +32,7 @@ class Wakeup:
                 self._waiter = None
 
     def wait(self, seconds: float) -> bool:
-        """Waits at most so long; gives whether word has come on the line, which is for the caller to read."""
+        """Waits at most so long; gives whether a notification has come on the line, which the caller then reads."""
         line = self._line()
         if line is None:
             self._rung.wait(seconds)

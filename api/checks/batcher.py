@@ -60,7 +60,7 @@ def wait_for_result(begin: Callable[[Done[Final]], None]) -> Final:
 
 
 def forward_errors(begin: Callable[[Done[Final]], None], done: Done[Final]) -> None:
-    """`begin`, for a caller who can only be told by `done`: of what it raises as well."""
+    """Calls `begin(done)`; what it raises goes to `done` as well, for a caller that has left by then."""
     try:
         begin(done)
     except Exception as error:
@@ -160,7 +160,7 @@ class Batcher(Generic[Item, Result]):
         self._watched = False
 
     def submit(self, item: Item, finish: Callable[[Result], Final]) -> Final:
-        """As `begin`, waited for: gives what `finish` made of the result, or raises what it was told."""
+        """As `begin`, waited for: gives what `finish` made of the result, or raises the exception that `done` gets."""
 
         def begin(done: Done[Final]) -> None:
             self.begin(item, finish, done)

@@ -185,7 +185,7 @@ class Recorder:
     def _flushed(
         self, carried: Callable[[Work, list[Operation]], Outcomes], work: Work, operations: list[Operation]
     ) -> Outcomes:
-        """Whoever still waits for it: a batch that the ledger leaves without an answer cuts the node off."""
+        """A batch that the ledger leaves without an answer isolates the node, even if no caller waits for it any more."""
         try:
             outcomes = carried(work, operations)
         except LedgerUnavailable:

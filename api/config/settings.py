@@ -1,4 +1,4 @@
-"""Everything a node is told by its environment, as one frozen object.
+"""All settings of a node, read from its environment, as one frozen object.
 
 All faults are found in one go and named by setting, so that a faulty start is put right once, before the port opens.
 """

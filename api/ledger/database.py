@@ -34,7 +34,7 @@ _ONE_MOMENT = Limits(statement_ms=20_000, lock_ms=300, idle_ms=30_000)
 READ_ONLY = "SQLSTATE 25006: the server takes reads only"
 #: For BEGIN, COMMIT and ROLLBACK: only a frozen server gets here.
 _WORDS_GUARD_S = 2.5
-#: How long a connection that others use is waited for, and how often whoever waits asks whether that is of use.
+#: How long a connection that others use is waited for, and how often a waiting call checks whether it still should.
 _POOL_S, _ASK_EVERY_S = 2.0, 0.02
 #: What the pragmas of `failover.engines` set.
 _BUSY_TIMEOUT_MS = 5000
@@ -52,7 +52,7 @@ def _always() -> float:
 
 @dataclass(frozen=True, slots=True)
 class AcquirePolicy:
-    """What a connection is worth to whoever needs one.
+    """How long, and under which conditions, a caller waits for a connection.
 
     `connect_s`: how long it may take to come about, None: as long as libpq takes. `wait_s`: how long one that others
     use is waited for. `given_up`: whether there is no use in waiting for one any more. `not_before`: the moment

@@ -18,7 +18,7 @@ from api.ledger.database import Database
 from api.ledger.errors import LedgerUnsuitable
 from failover.session import Limits
 
-#: The newest revision in migrations/versions. Revisions are numbers, so that newer and older can be told apart.
+#: The newest revision in migrations/versions. Revisions are numbers, so that newer and older can be compared.
 HEAD = "0005"
 
 _MIGRATIONS = Path(__file__).resolve().parents[2] / "migrations"

@@ -80,7 +80,7 @@ _LOOK_UP_LOCKED = "".join(
     )
 )
 
-#: Whoever holds a machine's row is waited for before the log's head is held, not while.
+#: Locks on machines' rows are waited for before the log's head is locked, not while it is.
 _LOCK_MACHINES = "SELECT 1 FROM machines WHERE id = ANY(%(machine_ids)s) ORDER BY id FOR UPDATE;"
 
 #: Before the log's head is held: a call under the same key may be waited for.

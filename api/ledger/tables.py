@@ -47,7 +47,7 @@ ledger = Table(
     Column("created_at", Double, nullable=False),
 )
 
-#: One row: the last position of the log. Whoever appends moves it in the message that commits.
+#: One row: the last position of the log. Each append moves it in the message that commits.
 log_head = Table(
     "log_head",
     metadata,
@@ -224,7 +224,7 @@ notices = Table(
     Column("about", Double, nullable=False),
 )
 
-#: What people are to be told, in the order of `number`, which only the leader gives. `id` never changes with a retry.
+#: Notices for people, in the order of `number`, which only the leader gives. `id` never changes with a retry.
 outbox = Table(
     "outbox",
     metadata,

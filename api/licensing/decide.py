@@ -326,7 +326,7 @@ def take_seat(case: Case) -> Holding | None:
         holding = _release_stalest(case)
         if holding.seats + 1 > case.license.seat_limit:
             return None
-    # One that was only ever heard to leave has not come yet.
+    # A tombstone of a machine that left before it came is no machine yet.
     arrives = known is None or not known.created_at
     if arrives and (_moves_used_up(case) or holding.departed >= MOST_DEPARTED):
         return None

@@ -97,7 +97,7 @@ class License(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def last_check_in_at(self) -> float:
-        """When it was last heard of in that way; its creation counts as the first."""
+        """Its last check-in; its creation counts as the first."""
         return self.created_at if self.checked_in_at is None else self.checked_in_at
 
 
@@ -137,7 +137,7 @@ ALWAYS = Watch()
 UNWATCHED = Watch(until=0.0)
 
 
-#: So many machines that were only ever heard to leave are kept of a license: any client can name as many as it likes.
+#: A license keeps at most so many tombstones of machines that left without having come: a client can name any number.
 MOST_NEVER_CAME = 200
 #: With so many machines without a seat behind it a license brings no new one, whatever its policy says: each leaves a
 #: row for a month. It is 160 new machines a day, for each of which another one has left.

@@ -120,7 +120,7 @@ class Clock:
             self._trusting = True
 
     def sample(self, ledger_time: float, sent: float, received: float) -> None:
-        """Takes in that the ledger's clock said `ledger_time` between two monotonic moments of this node."""
+        """Records that the ledger's clock showed `ledger_time` between two monotonic moments of this node."""
         error = (received - sent) / 2
         with self._lock:
             offset, self._sampled = ledger_time - (sent + received) / 2, True
@@ -158,7 +158,7 @@ class Clock:
         wall, now = self._wall(), self.monotonic()
         expected, measured = wall - (self._skew or 0.0), self._skew is not None
         belief = judge_start(Start(now + offset, wall, expected, self._witnesses, measured), error)
-        # Whoever asks for the time before it is decided gets the ledger's, and signs nothing.
+        # Before it is decided, `now` is the ledger's time, and nothing is signed.
         self._offset = expected - now if belief is ClockSource.CARRIED else offset
         if belief is ClockSource.CARRIED:
             self._error, self._sampled_at = error, now

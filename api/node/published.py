@@ -1,4 +1,4 @@
-"""What a node's supervisor knows, in a small file that all its workers read, so that all of them say the same.
+"""What a node's supervisor knows, in a small file that all its workers read, so that all of them answer alike.
 
 It is written in place, in room that it was given when it was made: a disk that is full must not make workers say that
 their node stands by while it leads. A checksum tells a reader that it came in between.
@@ -26,9 +26,9 @@ Mode = Literal["normal", "backup", "isolated"]
 FILE_NAME = "node-state.bin"
 #: How often the file is looked at by a worker that is asked all the time.
 _LOOK_EVERY_S = 0.1
-#: A supervisor that has said nothing for so long says nothing any more. It speaks five times a second.
+#: A state that is older than this is no longer valid. The supervisor publishes five times a second.
 _STALE_AFTER_S = 6.0
-#: More than is ever said.
+#: More than a state ever takes.
 _ROOM = 16 * 1024
 #: How often a reader that came in between looks again.
 _TRIES = 10
@@ -161,6 +161,6 @@ class Published:
 
 
 def _taken_apart(content: bytes) -> tuple[bytes, bytes]:
-    """The checksum, and what was said; behind its line there may be the end of a longer one from before."""
+    """The checksum, and the state's JSON; behind its line there may be the end of a longer one from before."""
     line = content.partition(b"\n")[0]
     return line[:8], line[8:]

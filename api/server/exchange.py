@@ -71,7 +71,7 @@ class Exchange:
         protocol = self._take()
         if protocol is None:
             return
-        # Granian's own stream takes whatever it is given into memory. A file it reads no faster than it can send, and a
+        # Granian's own stream buffers all it is given in memory. A file it reads no faster than it can send, and a
         # pipe is a file to it.
         try:
             reading, writing = os.pipe()
@@ -95,7 +95,7 @@ class Exchange:
             os.close(writing)
 
     def _take(self) -> Any:
-        """Granian's protocol, for the first who asks; then None."""
+        """Granian's protocol, once; then None."""
         try:
             return self._protocol.pop()  # one step for the interpreter: of two threads one has it
         except IndexError:
@@ -125,7 +125,7 @@ class Exchange:
 
 
 def _is_read(pipe: int) -> bool:
-    """Whether somebody has read what was written, soon."""
+    """Whether the client has read what was written, soon."""
     end, pause = time.monotonic() + _TAKEN_S, _LOOK_S
     while _INT.unpack(fcntl.ioctl(pipe, termios.FIONREAD, _INT.pack(0)))[0]:
         if time.monotonic() > end:

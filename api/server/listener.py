@@ -95,7 +95,7 @@ def queued(listener: socket.socket) -> int:
 
 
 def _drop_new(listener: socket.socket) -> None:
-    """For kernels before 5.7. Whoever knocks is not answered, tries again after a second and is then refused."""
+    """For kernels before 5.7. A connection attempt is not answered; its client's kernel tries again and is refused."""
     instructions = (_Instruction * len(_DROP_NEW))(*(_Instruction(*each) for each in _DROP_NEW))
     program = _Program(len(_DROP_NEW), instructions)
     with contextlib.suppress(OSError):

@@ -136,7 +136,7 @@ class Master:
             return False
 
     def _drain(self) -> None:
-        """Companions first, then the clients are told, then the queue is emptied, then Granian, then what is left.
+        """Companions first, then clients are refused, then the queue is emptied, then Granian, then what is left.
 
         At no moment is anybody kept waiting: a connection is served, or refused at once.
         """
@@ -157,7 +157,7 @@ class Master:
         log.info("ended", extra={"seconds": round(time.monotonic() - began, 2)})
 
     def _empty_queue(self) -> None:
-        """Waits until the workers have accepted whoever knocked in time; not for ever, as they may be frozen."""
+        """Waits until the workers have accepted the connections that came in time; not for ever: they may be frozen."""
         end = time.monotonic() + QUEUE_S
         time.sleep(SETTLE_S)
         while queued(self._listener) and time.monotonic() < end:

@@ -1,4 +1,4 @@
-"""What the server is told: where to listen, how much may be at work at once, how long to wait.
+"""The server's options: where to listen, how much may be at work at once, how long to wait.
 Plain values, made by the settings; nothing here reads the environment."""
 
 import signal

@@ -5,7 +5,7 @@ import mmap
 from enum import IntEnum
 
 DRAINING = "server.draining"
-"""The key in the WSGI environ that is True once the server has been told to end: be unready, begin nothing long."""
+"""The key in the WSGI environ that is True once the server is ending: be unready, begin nothing long."""
 
 
 class Phase(IntEnum):

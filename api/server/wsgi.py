@@ -94,7 +94,7 @@ def respond(app: WSGIApplication, exchange: Exchange) -> None:
 
 
 class _Head:
-    """A start_response that keeps what it is told. `length`: the Content-Length, infinite where there is none."""
+    """A start_response that keeps its arguments. `length`: the Content-Length, infinite where there is none."""
 
     def __init__(self) -> None:
         self.status = 500

@@ -45,7 +45,7 @@ def objection(copied: Copied | None, found: Found) -> str | None:
     if copied.ledger_id in found.adopted:
         return None
     if found.ledger_id == copied.ledger_id and found.generation > copied.generation:
-        return None  # restored, and whoever did it said so
+        return None  # restored, and adopted by an operator
     return Trouble.NOT_ADOPTED(copied=copied.ledger_id)
 
 

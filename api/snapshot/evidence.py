@@ -99,7 +99,7 @@ class Evidence:
         """What of this license the ledger does not show for no reason that its log gives."""
         license_id, machine_ids = self._reader.ids_of(ask.key_hash)
         if license_id is None:
-            return None  # the copy has heard of its end meanwhile
+            return None  # the copy has followed its deletion meanwhile
         with brief_reading(self._database) as connection:
             query = select(_licenses.key_hash, _policies.id).select_from(
                 tables.licenses.outerjoin(tables.policies, _policies.id == _licenses.policy)

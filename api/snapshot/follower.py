@@ -159,7 +159,7 @@ class Follower:
         last = ""
         while True:
             query = select(table).where(key > last).order_by(key).limit(_CHUNK)
-            # Between two chunks the connection is free: whoever shares it, the heartbeat above all, must get through.
+            # Between two chunks the connection is free: what shares it, the heartbeat above all, must get through.
             # A transaction for each, in which a database that would hide rows fails.
             with self._guarded(self._database.reading_one_moment()) as connection:
                 rows = [tuple(row) for row in connection.execute(query)]
@@ -215,7 +215,7 @@ def _objection(connection: Connection, head: Head, snapshot: Snapshot) -> str | 
 
 
 def _adopted_between(connection: Connection, after: int, to: int) -> bool:
-    """Whether an operator said there that the ledger is right as it is, whatever copies of it hold."""
+    """Whether an operator has adopted the ledger as it is, whatever copies of it hold."""
     events = tables.events.c
     query = select(events.seq).where(events.seq > after, events.seq <= to, events.type == ADOPTED)
     return to > after and connection.execute(query.limit(1)).first() is not None

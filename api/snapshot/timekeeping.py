@@ -15,7 +15,7 @@ from api.snapshot import Position, source_of
 
 #: The event by which an operator says that the ledger's clock is right.
 CLOCK_TRUSTED = "node.clock_trusted"
-#: For how long what an operator said reaches processes that have just started.
+#: For how long an operator's word reaches processes that have just started.
 _HEEDED_FOR_S = 60.0
 #: How far back in the log calls of clients are looked for, which bear the time of the node that answered.
 _LOOK_BACK = 200
@@ -52,7 +52,7 @@ class Timekeeping:
         self._clock.witness_of(None if position is None else position.as_of, *self._latest_calls())
 
     def heed(self) -> None:
-        """Passes on what an operator said since the last look."""
+        """Applies an operator's word (`flask node trust-clock`) since the last look."""
         said = self._state.clock_trusted_at
         if said > self._heeded and self._clock.monotonic() - said < _HEEDED_FOR_S:
             self._clock.trust()

@@ -140,7 +140,7 @@ Recorded = Callable[[dict[str, Any]], IdempotencyRecord | None]
 def hand_to(
     database: Database, node: str, timeout: float, *, promote: bool, recorded: Recorded = lambda _: None
 ) -> dict[str, Any]:
-    """Moves the lease to `node` in one transaction, whoever has it; what the former leader still does is fenced out.
+    """Moves the lease to `node` in one transaction, whichever node has it. The former leader is fenced out.
 
     A switchover asks for a node that beats and for a leader to take it from; `promote` takes a lease that nobody holds
     as well. Gives `{"to", "epoch"}`. Raises `RESOURCE_NOT_FOUND`, `CONFLICT` and `LedgerError`.

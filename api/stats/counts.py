@@ -60,7 +60,7 @@ class Counting:
 
 
 def count(connection: Connection, now: float, settled: Settled, node: str = "") -> Counts:
-    """Counts everything at `now` (ledger time), on top of what `settle` gave not long ago. `node`: who asks."""
+    """Counts everything at `now` (ledger time), on top of what `settle` gave lately. `node`: the one that reports."""
     licenses, seats = _count_licenses(connection, now)
     return Counts(
         at=now,

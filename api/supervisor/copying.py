@@ -57,7 +57,7 @@ class Copy:
         self._licenses: int | None = self._snapshot.count(tables.licenses)
         #: Why it could not be written at the last poll.
         self.trouble: str | None = None
-        #: Why the ledger was of no use at the last poll.
+        #: Why the last poll of the ledger failed.
         self.ledger_trouble: LedgerUnavailable | None = None
         self.permission = Permission(settings.signing_keys)
         position = self._snapshot.position()

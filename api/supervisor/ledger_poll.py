@@ -1,4 +1,4 @@
-"""One look of a supervisor at the ledger: a single statement that says whether anything has moved since the last one.
+"""One poll of the ledger by a supervisor: a single statement that shows whether anything has moved since the last one.
 
 What has not moved is not sent again. A database that is paid by what it sends is asked this all day long by nodes that
 have nothing to do.
@@ -67,7 +67,7 @@ class PollResult(msgspec.Struct, frozen=True):
 
 
 class LedgerPoll:
-    """Looks at one ledger, and knows what it need not be told again."""
+    """Polls one ledger, and remembers what need not be sent again."""
 
     def __init__(self) -> None:
         #: The signing keys that the ledger permits, as last taken in; None before the first.
@@ -109,7 +109,7 @@ class LedgerPoll:
         return self.heard(answer, now)
 
     def take(self, glance: PollResult) -> None:
-        """Takes in what it tells, so that it is not told again."""
+        """Keeps the result, so that the same is not sent again."""
         self._last = glance.last
         self.ledger_id = glance.ledger_id or self.ledger_id
         if glance.keys is not None:

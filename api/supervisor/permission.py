@@ -22,7 +22,7 @@ class Permission:
         try:
             Keyring(self._keys, permitted.statuses).signing_key()
         except KeyNotPermitted:
-            # A ledger without any key has just been made: whoever starts on it first founds them.
+            # A ledger without any key has just been made: the first node that starts on it founds them.
             self._given = not permitted.statuses
         else:
             self._given = True

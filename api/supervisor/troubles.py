@@ -43,7 +43,7 @@ def of_the_clock(clock: Clock) -> Iterator[str]:
 
 
 def of_the_ledger(error: LedgerUnavailable | None) -> Iterator[str]:
-    """`error`: why it was of no use when it was last asked."""
+    """`error`: why the last poll failed."""
     if isinstance(error, LedgerReadOnly):
         yield Trouble.READ_ONLY(reason=error)
     elif error is not None:

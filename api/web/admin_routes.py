@@ -175,7 +175,7 @@ class _Exports:
 
     @contextlib.contextmanager
     def place(self) -> Iterator[contextlib.ExitStack]:
-        """Takes a place, for what is done here and for whoever takes the stack over. Raises `RATE_LIMITED`."""
+        """Takes a place, until the stack is closed. Raises `RATE_LIMITED`."""
         if not self._free.acquire(blocking=False):
             detail = "this node sends as many exports as it does at a time"
             raise Problem("RATE_LIMITED", detail, retry_after=_EXPORT_RETRY_S)

@@ -34,7 +34,7 @@ class Intake:
             raise
 
     def looked_at(self, act: Act, sent: ClientRequest) -> AdmittedCall:
-        """The same without counting failures, which others may hold up; so whoever is refused has to `take` it."""
+        """The same without counting failures, which others may hold up; so a refused call has to `take` it."""
         self._auth.check(sent, self._clock.now())
         if sent.query:
             raise Malformed("query", "these calls take no query string")
@@ -56,7 +56,7 @@ class Intake:
         """Counts a failure; where its address or API key has used up its failures, raises `RATE_LIMITED` instead."""
         address, presented = sent.address, _presented(sent)
         retry_after = self._limiter.retry_after(address, presented)
-        # Customers share addresses: a wrong clock is told what time it is even where others used up the failures.
+        # Customers share addresses: a wrong clock gets the right time even where others used up the failures.
         if retry_after is not None and not (isinstance(problem, Skewed) and problem.genuine):
             raise rate_limited(retry_after) from problem
         if problem.code in _COUNTED:

@@ -20,7 +20,7 @@ class Page:
         self._etag = hashlib.sha256(body).hexdigest()[:32]
 
     def response(self) -> Response:
-        """The page, or 304 to whoever says that it has it."""
+        """The page, or 304 where the request names its ETag."""
         answer = Response(self._body, headers=self._headers, content_type=self._content_type)
         answer.set_etag(self._etag)
         answer.make_conditional(request.environ)

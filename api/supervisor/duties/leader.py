@@ -78,7 +78,7 @@ class Duties:
         monotonic: Callable[[], float] = time.monotonic,
         head: Callable[[], int] = _always_at_the_same,
     ) -> None:
-        """`head`: where the log was when somebody last looked."""
+        """`head`: where the log was at the last poll."""
         self._term = term
         self._duties = duties
         self._monotonic, self._head = monotonic, head

@@ -1,4 +1,4 @@
-"""The outbox: what people are to be told. The intent is committed under the fence; what sends it reads here.
+"""The outbox: notices for people. The intent is committed under the fence; what sends it reads here.
 
 An effect outside the database cannot be fenced: whoever sends an entry names its `id`, which is the same at every try,
 and marks it as sent under the fence. Only the leader numbers entries, one transaction after the other, so a reader
@@ -133,5 +133,5 @@ def _found_at_replay(writing: Writing) -> list[Entry]:
 
 
 def _same_id(*names: str) -> str:
-    """The id that whoever tells of this gives it."""
+    """The id under which this notice is sent."""
     return str(uuid.uuid5(_ENTRIES, "\x1f".join(names)))

@@ -160,7 +160,7 @@ def _needed_from(writing: Writing, keep: RetentionPeriods) -> int:
 
 
 def _say_who_is_awaited(writing: Writing, rank_1: Reader | None) -> None:
-    """Once for each change, whoever leads."""
+    """Logged once for each change, also across changes of the leader."""
     gone = int(rank_1 is None)
     if mark(writing.connection, _WITHOUT_RANK_1) != gone:
         set_mark(writing.connection, _WITHOUT_RANK_1, gone)

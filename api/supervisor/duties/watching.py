@@ -109,7 +109,7 @@ def _delivered_until(said: Sequence[ProcessBeat], fresh: Sequence[ProcessBeat], 
 
 
 def _may_hold_pings(one: ProcessBeat, fresh: Sequence[ProcessBeat], now: float, limits: Limits) -> bool:
-    """Whether it is silent, and may have answered clients since without having told the ledger."""
+    """Whether it is silent, and may have answered clients since, with the events still in its queue."""
     silent = one not in fresh and now - one.beat_at <= limits.isolated_max_age
     succeeded = any(other.node == one.node and other.started_at >= one.beat_at for other in fresh)
     return silent and not one.signed_off and not succeeded
