@@ -204,6 +204,21 @@ def test_only_what_is_certain_is_denied_without_the_ledger(server: PostgresServe
         assert answer.response.headers["Retry-After"]
 
 
+def test_without_the_ledger_40_at_once_get_no_seat_that_one_would_not_and_an_admin_writes_nothing(
+    server: PostgresServer, node: Node, admin: Admin
+) -> None:
+    license = copied(admin, max_machines=1)
+    assert node.call("activate", license["key"], fingerprint="pc").code == "VALID"
+    gone(server, node, license["key"])
+    with ThreadPoolExecutor(40) as pool:
+        asked = [pool.submit(node.call, "activate", license["key"], fingerprint=f"pc-{i}") for i in range(40)]
+        told = {(each.result().status, each.result().code) for each in asked}
+    assert told <= {(503, "LEDGER_UNAVAILABLE"), (503, "OVERLOADED")}
+    for path, body in (("/products", {"code": "new", "name": "New"}), (f"/licenses/{license['id']}/actions/ban", None)):
+        assert admin.problem("POST", path, body)["code"] == "LEDGER_UNAVAILABLE"
+    assert node.call("validate", license["key"], fingerprint="pc").code == "VALID"
+
+
 def test_a_policy_may_keep_a_node_from_giving_seats_on_its_own(
     server: PostgresServer, node: Node, admin: Admin
 ) -> None:
