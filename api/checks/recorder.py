@@ -185,7 +185,7 @@ class Recorder:
     def _flushed(
         self, carried: Callable[[Work, list[Operation]], Outcomes], work: Work, operations: list[Operation]
     ) -> Outcomes:
-        """A batch that the ledger leaves without an answer isolates the node, even if no caller waits for it any more."""
+        """A batch that the ledger leaves without an answer isolates the node, even if no caller waits for it."""
         try:
             outcomes = carried(work, operations)
         except LedgerUnavailable:
