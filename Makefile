@@ -3,13 +3,14 @@
 VENV ?= .venv
 # More than there are cores: tests of processes wait more than they compute.
 WORKERS ?= 3
+COVERED ?= tests/unit
 PYTHONS := python3.11 python3.12 python3.13 python3.14 python3 python
 PY := $(abspath $(VENV))/bin/python
 NODE := $(VENV)/.node
 READY := $(VENV)/.ready
 IS_NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 
-.PHONY: setup run test check rooms migrate demo bench chaos fuzz simulation
+.PHONY: setup run test test-fast check coverage rooms migrate demo bench chaos fuzz simulation
 
 # The virtual environment with everything in it. Each half is made again where its requirements have changed;
 # a node starts with the first, so that the first verdict does not wait for the tools.
@@ -40,6 +41,16 @@ run: $(NODE)
 # Every test. More for pytest in ARGS: make test ARGS="-k lease -x"
 test: setup
 	@"$(PY)" -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
+
+# Unit and contract tests with fewer generated examples: at most a minute on two quiet cores, for while one works.
+test-fast: setup
+	@TEST_PROFILE=fast "$(PY)" -m pytest -q -n $(WORKERS) --dist worksteal tests/unit tests/contract $(ARGS)
+
+# What the tests in COVERED run of the whole, branches included, as one line. More: COVERED="tests/unit tests/contract"
+coverage: setup
+	@"$(PY)" -m pytest -q -n $(WORKERS) --dist worksteal $(COVERED) \
+	  --cov=api --cov=failover --cov=license_client --cov-branch --cov-report= $(ARGS)
+	@echo "Coverage of api, failover and license_client by $(COVERED), branches included: $$("$(PY)" -m coverage report --format=total) %"
 
 # What needs no running: style, types, import rules, and every branch of the decision.
 check: setup

@@ -34,7 +34,9 @@ _MISSING = ("WINE IS MISSING", "PGBOUNCER IS MISSING", "NO SMALL DISK", "NO C CO
 hypothesis.settings.register_profile(
     "protecao", deadline=None, print_blob=True, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
-hypothesis.settings.load_profile("protecao")
+# For `make test-fast`: a tenth of the examples, where a test does not say how many.
+hypothesis.settings.register_profile("fast", hypothesis.settings.get_profile("protecao"), max_examples=10)
+hypothesis.settings.load_profile(os.environ.get("TEST_PROFILE", "protecao"))
 
 
 # -- one server for the run -----------------------------------------------------------------------------------------
@@ -48,7 +50,7 @@ def _find_server(config: pytest.Config) -> dict[str, str]:
     if given:
         return {_URL: given, **names}
     try:
-        server = PostgresServer()
+        server = PostgresServer(fsync=False)  # the machine does not crash in between
     except PostgresUnavailable as error:
         if os.environ.get("CI"):
             raise pytest.UsageError(f"{_SKIPPED}: {error}") from error

@@ -49,8 +49,12 @@ _SETTINGS = {
 class PostgresServer:
     """One server. Its role is `postgres`, without a password; only loopback reaches it."""
 
-    def __init__(self, directory: Path | None = None, env: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, directory: Path | None = None, env: Mapping[str, str] | None = None, *, fsync: bool = True
+    ) -> None:
         """Makes the folder; `start` does the rest. `env`: what its processes get besides ours.
+
+        `fsync`: without it nothing survives a crash of the machine, and to drop a database costs 0.03 s instead of 1.2.
 
         Raises `PostgresUnavailable`.
         """
@@ -65,6 +69,7 @@ class PostgresServer:
         self.data = self.directory / "data"
         self.log = self.directory / "postgres.log"
         self.port = free_port()
+        self._settings = _SETTINGS if fsync else {**_SETTINGS, "fsync": "off"}
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
@@ -87,7 +92,7 @@ class PostgresServer:
             return self
         if not (self.data / "PG_VERSION").exists():
             self._initialize()
-        settings = [part for name, value in _SETTINGS.items() for part in ("-c", f"{name}={value}")]
+        settings = [part for name, value in self._settings.items() for part in ("-c", f"{name}={value}")]
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 [*self._command("postgres"), "-D", self.data, "-p", str(self.port), *settings],

@@ -46,7 +46,7 @@ _WRONG_ON_PURPOSE = {"DATABSE_URL", "REQUIRE_SIGNATURES", "NODE_RNAK", "SUA_API_
 #: What is in capitals and not ours: of HTTP, of SQL, of logs, of Linux; or that stands for other names.
 _OTHERS = {
     *("GET", "POST", "COMMIT", "CONCURRENTLY", "LISTEN", "SET", "SQL_ASCII", "DEBUG", "INFO", "SCHED_BATCH"),
-    *("NAME_FILE", "TEST_DATABASE_URL"),
+    *("NAME_FILE", "TEST_DATABASE_URL", "TEST_PROFILE"),
 }
 
 

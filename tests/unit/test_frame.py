@@ -11,6 +11,7 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
+import yaml
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
@@ -107,3 +108,13 @@ def test_whatever_a_node_imports_is_pinned_for_it(package: str) -> None:
 
 def test_the_procfile_starts_what_the_contract_says() -> None:
     assert _line("Procfile") == "web: cd api && python app.py"
+
+
+def test_pre_commit_runs_what_make_check_runs() -> None:
+    recipe = re.search(r"^check: setup\n((?:\t.*\n)+)", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert recipe
+    commands = recipe[1].replace("\\\n", " ").replace('"$(PY)"', "PYTHON").replace('"$(abspath $(VENV))/bin/', "BIN/")
+    checked = [" ".join(line.strip().lstrip("@").replace('"', "").split()) for line in commands.splitlines()]
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"][0]["hooks"]
+    entries = [hook["entry"].replace(".venv/bin/python", "PYTHON").replace(".venv/bin/", "BIN/") for hook in hooks]
+    assert entries == checked
