@@ -17,7 +17,7 @@ import requests
 
 from api.ids import retry_id
 from api.licensing import IDEMPOTENT_ACTS
-from tests.chaos.cluster.history import Check, History, Suspension, now
+from tests.chaos.cluster.history import Check, History, Suspension, now, run_time
 from tests.chaos.cluster.site import Site
 from tests.chaos.cluster.walk import Installer, Walker
 from tests.support.nodes import Sold, sell
@@ -172,7 +172,8 @@ def asked(walker: Walker, sold: Sold, request_id: str, about: dict[str, Any], **
     result, said = walker.walk(about["act"], request_id, **fields)
     told: dict[str, Any] = {"ended": now(), "code": result.code}
     if said is not None:
-        told |= {name: said.claims[name] for name in ("node", "valid", "as_of")} | {"durability": said.durability}
+        told |= {name: said.claims[name] for name in ("node", "valid")} | {"durability": said.durability}
+        told["as_of"] = run_time(said.claims["as_of"])
         # A retry's answer has an id of its own: the event is that of the first.
         retried = retry_id(result.act, sold.key_hash, request_id)
         told["event_id"] = retried if result.act in IDEMPOTENT_ACTS else said.claims["jti"]
