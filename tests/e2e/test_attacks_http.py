@@ -8,6 +8,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -23,8 +24,12 @@ _NONCE = "n" * 24
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    folder = tmp_path_factory.mktemp("node")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("node")
+
+
+@pytest.fixture(scope="module")
+def server(folder: Path) -> Iterator[ServerProcess]:
     env = environment(f"sqlite:///{folder}/ledger.db", folder, WEB_CONCURRENCY="2")
     with ServerProcess.python("app.py", env=env, cwd=ROOT / "api") as server:
         until(lambda: server.answers("/readyz"), "a node that is ready", 60)
@@ -32,8 +37,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
 
 
 @pytest.fixture(scope="module")
-def database(server: ServerProcess) -> Iterator[Database]:
-    with contextlib.closing(Database(server.process.environ()["DATABASE_URL"])) as database:
+def database(server: ServerProcess, folder: Path) -> Iterator[Database]:
+    with contextlib.closing(Database(f"sqlite:///{folder}/ledger.db")) as database:
         yield database
 
 

@@ -7,6 +7,7 @@ import json
 import socket
 import struct
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -44,22 +45,26 @@ GARBLED = {
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    folder = tmp_path_factory.mktemp("node")
-    env = environment(f"sqlite:///{folder}/ledger.db", folder)
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("node")
+
+
+@pytest.fixture(scope="module")
+def server(folder: Path) -> Iterator[ServerProcess]:
+    env = environment(_url(folder), folder)
     with ServerProcess.python("app.py", env=env, cwd=ROOT / "api") as server:
         until(lambda: server.answers("/readyz"), "a node that is ready", 60)
         yield server
 
 
 @pytest.fixture(scope="module")
-def database(server: ServerProcess) -> Iterator[Database]:
-    with contextlib.closing(Database(_url(server))) as database:
+def database(server: ServerProcess, folder: Path) -> Iterator[Database]:
+    with contextlib.closing(Database(_url(folder))) as database:
         yield database
 
 
-def _url(server: ServerProcess) -> str:
-    return str(server.process.environ()["DATABASE_URL"])
+def _url(folder: Path) -> str:
+    return f"sqlite:///{folder}/ledger.db"
 
 
 @pytest.fixture
