@@ -71,6 +71,10 @@ AWAY = (503, "LEDGER_UNAVAILABLE", None)
 # -- who and when -----------------------------------------------------------------------------------------------------
 
 
+def of_rank_one(member: Member) -> set[str]:
+    return {node["id"] for node in member.stats()["nodes"] if node["rank"] == 1}
+
+
 def test_two_nodes_of_one_rank_are_said_loudly_by_both_and_one_of_them_leads(own_site: Site) -> None:
     one = own_site.node(1).ready()
     plays((one, "primary", 1))
@@ -78,7 +82,7 @@ def test_two_nodes_of_one_rank_are_said_loudly_by_both_and_one_of_them_leads(own
     with Watching(own_site.database) as watching:
         twin = own_site.node(1, copy="-twin", NODE_ID="twin").ready()
         say((one, twin), "node-1 and twin all say that they have rank 1")
-        assert {node["id"] for node in one.stats()["nodes"] if node["rank"] == 1} == {"node-1", "twin"}
+        until(lambda: of_rank_one(one) == {"node-1", "twin"}, "/stats, which is counted now and then, shows both")
         plays((one, "primary", 1), (twin, "standby", 1))
         assert told(one, sold) == told(twin, sold) == FROM_THE_LEDGER
         twin.server.kill_tree()

@@ -202,7 +202,7 @@ def test_a_key_in_a_path_is_not_logged_where_something_breaks(
         raise RuntimeError("broken for a test")
 
     monkeypatch.setattr(Licenses, "get", broken)
-    monkeypatch.setattr("api.resources.store.plausible_id", lambda _, it: it)
+    monkeypatch.setattr("api.admin.store.plausible_id", lambda _, it: it)
     refused(admin.send("GET", f"/licenses/{quote(key, safe='')}"), key, (404, 500))
 
 
