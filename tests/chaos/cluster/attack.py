@@ -14,7 +14,7 @@ from pathlib import Path
 from sqlalchemy import insert, select, update
 
 from api.ledger import tables
-from tests.chaos.cluster.attackers import KINDS
+from tests.chaos.cluster.attackers import KINDS, answers_of
 from tests.chaos.cluster.history import Attack, History, now
 from tests.chaos.cluster.site import Site
 from tests.support.nodes import Sold, sell
@@ -50,7 +50,7 @@ class Attackers:
         self._site.tolerated = _QUEUED
         self._history.attack = Attack(began=now())
         command = [sys.executable, "-m", "tests.chaos.cluster.attackers", str(self._plan)]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, text=True, cwd=ROOT)
         self._thread.start()
 
     def stop(self) -> list[str]:
@@ -60,7 +60,7 @@ class Attackers:
         assert attack is not None
         attack.ended = now()
         try:
-            printed, _ = self._process.communicate("", _END_S)
+            self._process.communicate("", _END_S)
         except subprocess.TimeoutExpired:
             self._process.kill()
             return ["the attackers do not end"]
@@ -68,7 +68,7 @@ class Attackers:
             self._site.tolerated = 0
         if self._process.returncode != 0:
             return [f"the attackers failed with status {self._process.returncode}"]
-        attack.answers = json.loads(printed)
+        attack.answers = json.loads(answers_of(self._plan).read_bytes())
         unmet = [kind for kind in self._kinds if not attack.answers[kind].get(_REACHED[kind])]
         return [f"the attack {kind} reached no node: {attack.answers[kind]}" for kind in unmet]
 

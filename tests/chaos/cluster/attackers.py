@@ -1,7 +1,8 @@
 """A program of attackers: what a holder of the shipped secrets and of one key can send, at all nodes at once.
 
 `python -m tests.chaos.cluster.attackers FILE`. The file has the `Plan` as JSON and is read again all the while, for a
-node that was started again has another port. It ends with its standard input, and prints what was answered as JSON.
+node that was started again has another port. It ends with its standard input. What was answered is in a file beside it,
+`.answers` in the place of its suffix, all the while.
 """
 
 from __future__ import annotations
@@ -86,6 +87,13 @@ class Attack:
             await asyncio.sleep(_AGAIN_S)
             with contextlib.suppress(ValueError):  # half written
                 self.plan = Plan.read(self._path)
+            self.tell()
+
+    def tell(self) -> None:
+        """Writes what was answered until now, the whole of it at once."""
+        new = self._path.with_suffix(".new-answers")
+        new.write_text(json.dumps(self.counts), encoding="utf-8")
+        new.replace(answers_of(self._path))
 
     async def _write(self, number: int) -> None:
         """Machines never seen come and go, all on one license."""
@@ -202,16 +210,21 @@ class _Far:
         self._writer.transport.abort()
 
 
-async def _until_told(path: Path) -> dict[str, Counter[str]]:
+def answers_of(path: Path) -> Path:
+    """The file in which the answers are to what is done by the plan in `path`."""
+    return path.with_suffix(".answers")
+
+
+async def _until_its_end(path: Path) -> None:
     attack = Attack(path)
     running = asyncio.create_task(attack.run())
-    told = asyncio.create_task(asyncio.to_thread(sys.stdin.read))
-    await asyncio.wait({running, told}, return_when=asyncio.FIRST_COMPLETED)
+    ends = asyncio.create_task(asyncio.to_thread(sys.stdin.read))
+    await asyncio.wait({running, ends}, return_when=asyncio.FIRST_COMPLETED)
     running.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await running
-    return attack.counts
+    attack.tell()
 
 
 if __name__ == "__main__":
-    print(json.dumps(asyncio.run(_until_told(Path(sys.argv[1])))))
+    asyncio.run(_until_its_end(Path(sys.argv[1])))
