@@ -99,7 +99,7 @@ def make_policy(env: Mapping[str, str], **rules: Any) -> Json:
 
 @contextlib.contextmanager
 def _of_this_thread_only() -> Iterator[None]:
-    """A node of an earlier test that is still ending in this process logs on the same stream: that is no output of ours."""
+    """A node of an earlier test that still ends in this process logs on the same stream: no output of this command."""
     emit, thread = logging.StreamHandler.emit, threading.get_ident()
 
     def emit_ours(handler: Any, record: logging.LogRecord) -> None:
