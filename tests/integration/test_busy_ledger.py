@@ -90,7 +90,7 @@ def asking(node: Node, licenses: list[dict[str, Any]], acts: tuple[str, ...]) ->
 
 def drained(node: Node) -> None:
     state = node.runtime.state
-    until(lambda: state.isolated_since is None and not state.may_hold_queued, "the node is back, its queue empty", 60)
+    until(lambda: state.isolated_since is None and not state.may_hold_queued, "the node is back, its queue empty", 240)
 
 
 def counted_once(node: Node, licenses: list[dict[str, Any]]) -> None:
