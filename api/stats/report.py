@@ -47,19 +47,21 @@ class Stats:
         self._runtime = runtime
         self._counts = UNKNOWN
         self._counting_of = Counting(runtime.admins, runtime.clock, runtime.node.id)
-        self._fresh_until = float("-inf")
+        #: Until when (monotonic) the counts are current, and when they are counted again at the earliest.
+        self._current_until = self._count_at = float("-inf")
         self._counting = threading.Lock()
 
     def report(self) -> dict[str, Any]:
         """The JSON of `/stats`; without the ledger its `node.ledger` is `unreachable` and the counts are the last."""
         reachable = self._runtime.ledger_reachable and self._refresh()
-        said = self._runtime.node_state.read()
-        counts = self._counts if reachable else self._last_known()
+        published = self._runtime.node_state.read()
+        is_current = reachable and self._runtime.clock.monotonic() < self._current_until
+        counts = self._counts if is_current else self._last_known()
         return {
             "node": self._node(reachable),
             "lease": counts.lease,
             "nodes": counts.nodes,
-            "sync": cluster.with_queue(counts.sync, QueueState() if said is None else said.queue),
+            "sync": cluster.with_queue(counts.sync, QueueState() if published is None else published.queue),
             "licenses": counts.licenses,
             "machines": counts.machines,
             "checks": counts.checks,
@@ -97,24 +99,25 @@ class Stats:
 
     def _refresh(self) -> bool:
         """Counts again where that is due, and gives whether the ledger answered."""
-        # Who comes while another counts takes the counts there are: a slow ledger must not hold every thread.
+        # A call that comes while another counts takes the last counts: a slow ledger must not hold every thread.
         if not self._counting.acquire(blocking=self._counts is UNKNOWN):
             return True
         monotonic = self._runtime.clock.monotonic
         began = monotonic()
         try:
-            if began >= self._fresh_until:
+            if began >= self._count_at:
                 self._counts = self._counting_of.counts()
-                self._keep_since(began)
+                self._current_until = self._count_at = self._rested(began)
             return True
         except LedgerError as error:
             if not isinstance(error, LedgerBusy):
                 return False
-            self._keep_since(began)  # what took too long is not tried again at once
+            self._count_at = self._rested(began)  # what took too long is not tried again at once
             return True
         finally:
             self._counting.release()
 
-    def _keep_since(self, began: float) -> None:
+    def _rested(self, began: float) -> float:
+        """When a count that began then may be made again."""
         now = self._runtime.clock.monotonic()
-        self._fresh_until = now + max(_FRESH_S, _COST_FACTOR * (now - began))
+        return now + max(_FRESH_S, _COST_FACTOR * (now - began))

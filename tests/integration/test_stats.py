@@ -12,12 +12,13 @@ from typing import Any
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import insert, text
 
 from api.ledger import tables
 from api.ledger.database import Database
-from api.ledger.errors import LedgerSlow, LedgerUnavailable, NoConnection
+from api.ledger.errors import LedgerBusy, LedgerSlow, LedgerUnavailable, NoConnection
 from api.ledger.log import brief_reading
 from api.stats import cluster
 from api.stats.counts import count, settle
@@ -274,7 +275,7 @@ def test_a_second_is_answered_from_one_count_and_an_outage_from_the_last(
         counted.append(now)
         return real(connection, now, *rest)
 
-    monkeypatch.setattr("api.stats.report.count", counting)
+    monkeypatch.setattr("api.stats.counts.count", counting)
     assert stats.report()["licenses"]["total"] == 0
     sell(admin.node.database)
     clock[0] += 0.9
@@ -291,10 +292,29 @@ def test_a_second_is_answered_from_one_count_and_an_outage_from_the_last(
     def away(*_: Any) -> Any:
         raise LedgerUnavailable("gone")
 
-    monkeypatch.setattr("api.stats.report.count", away)
+    monkeypatch.setattr("api.stats.counts.count", away)
     clock[0] += 2
     found = stats.report()
     assert (found["node"]["ledger"], found["licenses"]["total"]) == ("unreachable", 1)
+
+
+def test_counts_do_not_go_back_where_a_worker_has_not_counted_for_long_and_the_ledger_is_busy(
+    admin: Admin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stats, clock = Stats(admin.node.runtime), [time.monotonic()]
+    monkeypatch.setattr(admin.node.runtime.clock, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(type(admin.node.runtime), "ledger_reachable", property(lambda _: True))
+    until(lambda: stats.report()["licenses"]["total"] == 0, "the first count")
+
+    def busy(*_: Any) -> Any:
+        raise LedgerBusy("others hold what this needs")
+
+    monkeypatch.setattr("api.stats.counts.count", busy)
+    newer = replace(UNKNOWN, at=time.time() + 5, licenses={**UNKNOWN.licenses, "total": 7})
+    save_last_known(admin.node.runtime.settings.data_dir, newer)  # as the supervisor does
+    clock[0] += 2
+    found = stats.report()
+    assert (found["node"]["ledger"], found["licenses"]["total"]) == ("reachable", 7)
 
 
 def test_checks_that_come_late_are_counted_when_the_old_minutes_are_read_again(
