@@ -25,7 +25,7 @@ from api.web import admin_routes as admin
 from api.web import client_routes as client
 from api.web import docs_routes as docs
 from api.web import meta_routes as meta
-from api.web import problem_responses
+from api.web import problem_responses, public_pages
 from api.web import stats_routes as stats
 from api.web.admin_auth import AdminAuth
 from api.web.fast_path import FastPath
@@ -68,6 +68,7 @@ def _application(settings: Settings, instance: str | None) -> Flask:
     app.extensions["runtime"] = runtime
     limiter = FailureLimiter(runtime.state, settings.rate_limit)
     problem_responses.register(app)
+    public_pages.keep_others_private(app)
     calls = client.ClientCalls(runtime, limiter)
     app.register_blueprint(client.blueprint(calls, settings.cors_origins))
     admin_auth = AdminAuth(runtime, limiter)

@@ -6,12 +6,13 @@ from typing import Any
 
 import msgspec
 
-#: Every code with its status and title. The order is the contract's order of precedence.
+#: Every code with its status and its `detail` where a problem has none of its own. The order is the contract's order of
+#: precedence.
 PROBLEMS: dict[str, tuple[int, str]] = {
     "ROUTE_NOT_FOUND": (404, "There is no such route"),
     "METHOD_NOT_ALLOWED": (405, "The route does not take this method"),
     "BODY_TOO_LARGE": (413, "The body is larger than 64 KiB"),
-    "UNSUPPORTED_MEDIA_TYPE": (415, "The body must be application/json"),
+    "UNSUPPORTED_MEDIA_TYPE": (415, "The body must be application/json, and not encoded (gzip)"),
     "RATE_LIMITED": (429, "Too many failures from here"),
     "API_KEY_INVALID": (401, "The API key is missing or wrong"),
     "TIMESTAMP_SKEWED": (401, "The timestamp is too far from this node's time"),
@@ -29,6 +30,23 @@ PROBLEMS: dict[str, tuple[int, str]] = {
     "LEDGER_CONTRADICTS": (503, "The ledger contradicts this node's copy of it"),
     "QUEUE_FULL": (503, "The node's queue is full"),
     "OVERLOADED": (503, "The node has more to do than it can"),
+}
+
+#: RFC 9457, section 4.2.1: the title of a problem whose type is `about:blank` is its status's phrase. These are RFC
+#: 9110's; `http.HTTPStatus` has those of 413 and 422 from Python 3.13 on.
+TITLES: dict[int, str] = {
+    400: "Bad Request",
+    401: "Unauthorized",
+    403: "Forbidden",
+    404: "Not Found",
+    405: "Method Not Allowed",
+    409: "Conflict",
+    413: "Content Too Large",
+    415: "Unsupported Media Type",
+    422: "Unprocessable Content",
+    429: "Too Many Requests",
+    500: "Internal Server Error",
+    503: "Service Unavailable",
 }
 
 _RETRY_AFTER_S = 1
@@ -58,6 +76,6 @@ class Malformed(Problem):
 
 def body_of(problem: Problem, request_id: str) -> bytes:
     """The problem's JSON, as UTF-8."""
-    status, title = PROBLEMS[problem.code]
-    members = {"type": "about:blank", "title": title, "status": status, "detail": problem.detail or title}
+    status, detail = PROBLEMS[problem.code]
+    members = {"type": "about:blank", "title": TITLES[status], "status": status, "detail": problem.detail or detail}
     return msgspec.json.encode(members | {"code": problem.code, "request_id": request_id} | problem.members)

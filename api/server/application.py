@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 from wsgiref.types import WSGIApplication, WSGIEnvironment
 
+PRIVATE: tuple[tuple[str, str], ...] = (("Cache-Control", "no-store"), ("X-Content-Type-Options", "nosniff"))
+"""Headers of every answer that is not the same for everybody: no cache keeps it, and no browser guesses its type."""
+
 
 class Reply(NamedTuple):
     """A whole answer. Its length need not be among the headers."""

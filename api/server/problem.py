@@ -5,14 +5,15 @@ import re
 import uuid
 from http import HTTPStatus
 
-from .application import Reply
+from .application import PRIVATE, Reply
 
+_HEADERS = (("Content-Type", "application/problem+json"), *PRIVATE)
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{8,64}")
 
 
 def problem(status: HTTPStatus, code: str, detail: str, sent_id: str, *headers: tuple[str, str]) -> Reply:
     """A problem with these `headers` besides. `sent_id`: the caller's `X-Request-Id`, kept where it is well formed."""
-    told = {
+    members = {
         "type": "about:blank",
         "title": status.phrase,
         "status": status.value,
@@ -20,7 +21,7 @@ def problem(status: HTTPStatus, code: str, detail: str, sent_id: str, *headers: 
         "code": code,
         "request_id": sent_id if _REQUEST_ID.fullmatch(sent_id) else uuid.uuid4().hex,
     }
-    return Reply(status.value, [("Content-Type", "application/problem+json"), *headers], json.dumps(told).encode())
+    return Reply(status.value, [*_HEADERS, *headers], json.dumps(members).encode())
 
 
 def overloaded(sent_id: str) -> Reply:

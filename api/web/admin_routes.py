@@ -68,10 +68,16 @@ class Written(msgspec.Struct, Generic[B], frozen=True):
     effect: Effect
     shown: bool
 
-    def answer(self, write: Callable[[], dict[str, Any]], status: int = 200) -> Response:
-        """The resource that `write` gives, or the license that it conflicts with, as far as the caller may see it."""
+    def answer(self, write: Callable[[], dict[str, Any]], made_in: str | None = None) -> Response:
+        """The resource that `write` gives, or the license that it conflicts with, as far as the caller may see it.
+
+        `made_in`: the path of the collection to which `write` adds, for a 201 with the new resource's own path.
+        """
         try:
-            return json(self._visible(write()), status)
+            written = self._visible(write())
+            if made_in is None:
+                return json(written)
+            return json(written, 201, {"Location": f"{made_in}/{written['id']}"})
         except Problem as problem:
             if "license" in problem.members:
                 problem.members["license"] = self._visible(problem.members["license"])
@@ -132,7 +138,7 @@ def _add_resource(admin: Blueprint, kind: Kind, guard: _AdminGuard, resources: R
 
     def create() -> Response:
         call = guard.write(BODIES[kind])
-        return call.answer(lambda: resources.create(kind, call.body, call.effect), 201)
+        return call.answer(lambda: resources.create(kind, call.body, call.effect), made_in=f"/v1{many}")
 
     def get(id: str) -> Response:
         guard.read()
@@ -220,9 +226,9 @@ def _add_nodes(admin: Blueprint, guard: _AdminGuard, resources: Resources, runti
     _route(admin, "/nodes/actions/<any(switchover, promote):action>", "POST", "node-act", act)
 
 
-def json(value: Any, status: int = 200) -> Response:
-    """A resource, or a list of them. Nobody keeps a copy: some answers hold a key."""
-    return Response(msgspec.json.encode(value), status, {"Cache-Control": "no-store"}, content_type="application/json")
+def json(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    """A resource, or a list of them."""
+    return Response(msgspec.json.encode(value), status, headers, content_type="application/json")
 
 
 def _csv(columns: tuple[str, ...], rows: Iterator[dict[str, Any]], held: contextlib.ExitStack) -> Response:
@@ -231,9 +237,7 @@ def _csv(columns: tuple[str, ...], rows: Iterator[dict[str, Any]], held: context
     begun = list(zip(range(1), rows, strict=False))
     text = marked_if_broken(to_csv(columns, chain((row for _, row in begun), rows)))
     sending = held.pop_all()
-    answer = Response(
-        _while_held(text, sending), headers={"Cache-Control": "no-store"}, content_type="text/csv; charset=utf-8"
-    )
+    answer = Response(_while_held(text, sending), content_type="text/csv; charset=utf-8")
     answer.call_on_close(sending.close)  # where nothing of it was taken
     return answer
 

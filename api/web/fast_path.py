@@ -15,10 +15,13 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 
 from api.checks.request import client_request_from
 from api.problems import body_of
-from api.server.application import Reply
+from api.server.application import PRIVATE, Reply
 from api.web.client_routes import PATHS, ClientCalls
 from api.web.intake import BODY_LIMIT, check_whole
 from api.web.problem_responses import headers_of, problem_of, request_id_of
+
+#: Made once, as a refusal's are (`headers_of`). Not to be changed in place.
+_VERDICT_HEADERS = [("Content-Type", "application/json"), *PRIVATE]
 
 
 class FastPath:
@@ -69,7 +72,7 @@ class FastPath:
 
 
 def _verdict(body: bytes) -> Reply:
-    return Reply(200, [("Content-Type", "application/json")], body)
+    return Reply(200, _VERDICT_HEADERS, body)
 
 
 def _refusal(error: BaseException, environ: WSGIEnvironment) -> Reply:
@@ -91,6 +94,7 @@ def _plain_length(environ: WSGIEnvironment) -> int | None:
         environ["REQUEST_METHOD"] != "POST"
         or environ.get("CONTENT_TYPE") != "application/json"
         or "HTTP_TRANSFER_ENCODING" in environ
+        or "HTTP_CONTENT_ENCODING" in environ
         or "HTTP_ORIGIN" in environ  # a browser's: CORS is Flask's business
         or "HTTP_UPGRADE" in environ
         or not (length.isascii() and length.isdigit() and len(length) <= len(str(BODY_LIMIT)))

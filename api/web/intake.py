@@ -77,7 +77,9 @@ def read_json_body(request: Request) -> bytes:
     if len(raw) > BODY_LIMIT:
         raise Problem("BODY_TOO_LARGE")
     check_whole(raw, declared)
-    if request.mimetype != "application/json":
+    # No coding is undone here: 64 KiB of gzip can be 64 MiB of JSON.
+    coding = request.headers.get("Content-Encoding", "").strip().lower()
+    if request.mimetype != "application/json" or coding not in ("", "identity"):
         raise Problem("UNSUPPORTED_MEDIA_TYPE")
     return raw
 

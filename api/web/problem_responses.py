@@ -11,11 +11,26 @@ from api.checks.schemas import is_request_id
 from api.checks.unit_of_work import RequestIdReused
 from api.ids import new_id
 from api.ledger.errors import LedgerBusy, LedgerContradicts, LedgerError, QueueIsFull
-from api.problems import Problem, body_of
+from api.problems import PROBLEMS, Problem, body_of
+from api.server.application import PRIVATE
 
 _log = logs.get("problems")
 
 _HTTP_CODES = {404: "ROUTE_NOT_FOUND", 405: "METHOD_NOT_ALLOWED", 413: "BODY_TOO_LARGE", 415: "UNSUPPORTED_MEDIA_TYPE"}
+#: RFC 9110, section 15.5.2: a 401 names the scheme that it asks for. Those of clients have names of our own.
+_SIGNATURE = ("WWW-Authenticate", 'Signature headers="X-Request-Id X-Timestamp X-Signature"')
+_OF_CODE = {
+    "API_KEY_INVALID": [("WWW-Authenticate", 'ApiKey header="X-API-Key"')],
+    "TIMESTAMP_SKEWED": [_SIGNATURE],
+    "SIGNATURE_INVALID": [_SIGNATURE],
+    "TOKEN_INVALID": [("WWW-Authenticate", "Bearer")],
+    # RFC 9110, section 15.5.16: what would have been taken.
+    "UNSUPPORTED_MEDIA_TYPE": [("Accept", "application/json"), ("Accept-Encoding", "identity")],
+}
+#: Made once: a refusal costs no more than a verdict.
+_HEADERS = {
+    code: [("Content-Type", "application/problem+json"), *PRIVATE, *_OF_CODE.get(code, ())] for code in PROBLEMS
+}
 
 
 def register(app: Flask) -> None:
@@ -46,12 +61,10 @@ def problem_of(error: BaseException, path: str) -> Problem:
 
 
 def headers_of(problem: Problem) -> list[tuple[str, str]]:
-    """What the answer's head says besides the body's length."""
-    headers = [("Content-Type", "application/problem+json")]
+    """What the answer's head says besides the body's length. Not to be changed in place."""
+    headers = _HEADERS[problem.code]
     if problem.status in (429, 503):
-        headers.append(("Retry-After", str(max(1, round(problem.retry_after)))))
-    if problem.code == "TOKEN_INVALID":
-        headers.append(("WWW-Authenticate", "Bearer"))
+        return [*headers, ("Retry-After", str(max(1, round(problem.retry_after))))]
     return headers
 
 

@@ -6,9 +6,21 @@ import hashlib
 import threading
 from collections.abc import Callable, Mapping
 
-from flask import Response, request
+from flask import Flask, Response, request
+
+from api.server.application import PRIVATE
 
 _CACHED = {"Cache-Control": "public, max-age=300"}
+
+
+def keep_others_private(app: Flask) -> None:
+    """Has every answer of `app` that is no such page say that it is for its caller alone: some hold a license key."""
+
+    @app.after_request
+    def private(response: Response) -> Response:
+        for name, value in PRIVATE:
+            response.headers.setdefault(name, value)
+        return response
 
 
 class Page:

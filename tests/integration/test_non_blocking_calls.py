@@ -17,7 +17,7 @@ from api.checks.unit_of_work import RequestIdReused
 from api.ledger.errors import LedgerBusy, LedgerError, LedgerRefused, LedgerUnavailable, QueueIsFull
 from api.licensing import Act
 from api.problems import Problem
-from api.server.application import NonBlockingHandler, Reply
+from api.server.application import PRIVATE, NonBlockingHandler, Reply
 from tests.support.nodes import Node, Sold, change_license, events_of, node_on, sell, signed
 from tests.support.processes import until
 
@@ -66,7 +66,7 @@ class Begun:
 
     def verdict(self) -> dict[str, Any]:
         reply = self.reply()
-        assert (reply.status, reply.headers) == (200, [("Content-Type", "application/json")])
+        assert (reply.status, reply.headers) == (200, [("Content-Type", "application/json"), *PRIVATE])
         return dict(json.loads(reply.body))
 
 

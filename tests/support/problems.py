@@ -8,6 +8,7 @@ from typing import Any
 
 from werkzeug.test import TestResponse
 
+from api.problems import TITLES
 from tests.support.nodes import Answer
 
 
@@ -17,10 +18,12 @@ def problem(response: TestResponse, status: int, code: str) -> dict[str, Any]:
     assert response.headers["Content-Type"] == "application/problem+json"
     body = json.loads(response.data)
     assert (body["status"], body["code"], body["type"]) == (status, code, "about:blank")
-    assert body["title"]
+    assert body["title"] == TITLES[status]
     assert body["detail"]
     assert re.fullmatch(r"[A-Za-z0-9_-]{8,64}", body["request_id"])
     assert ("Retry-After" in response.headers) == (status in (429, 503))
+    assert ("WWW-Authenticate" in response.headers) == (status == 401)
+    assert (response.headers["Cache-Control"], response.headers["X-Content-Type-Options"]) == ("no-store", "nosniff")
     return dict(body)
 
 
