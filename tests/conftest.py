@@ -28,7 +28,14 @@ _SEED = pytest.StashKey[int]()
 _URL, _RUN, _TEMPLATE, _WHY_NOT = "postgres_url", "postgres_run", "postgres_template", "postgres_unavailable"
 _SKIPPED = "POSTGRES IS MISSING"
 #: What else tests may be skipped for, which is said loudly at the end.
-_MISSING = ("WINE IS MISSING", "PGBOUNCER IS MISSING", "NO SMALL DISK", "NO C COMPILER", "NO PACKAGE INDEX")
+_MISSING = (
+    "WINE IS MISSING",
+    "PGBOUNCER IS MISSING",
+    "NO SMALL DISK",
+    "NO C COMPILER",
+    "NO PACKAGE INDEX",
+    "NPM IS MISSING",
+)
 
 # Two noisy cores: how long one example takes says nothing.
 hypothesis.settings.register_profile(

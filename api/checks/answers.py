@@ -10,7 +10,7 @@ from api.checks.unit_of_work import Outcome
 from api.ids import new_id
 from api.licensing import Act, Call, Code, Holding, Machine
 from api.licensing.model import Status
-from api.node.clock import timestamp
+from api.node.clock import Timestamp, timestamp
 from api.node.identity import Node
 from api.signing import ISSUER, VERDICT_LIFETIME_S, LeaseClaims, Signer, VerdictClaims, body_claim, token_claim
 
@@ -35,7 +35,7 @@ class LicenseView(msgspec.Struct, frozen=True, kw_only=True):
 
     id: str
     status: Status
-    expires_at: str | None
+    expires_at: Timestamp | None
     product: str
     entitlements: tuple[str, ...]
     max_machines: int | None

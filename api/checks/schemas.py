@@ -76,9 +76,11 @@ class ActivateBody(ClientBody, kw_only=True):
     version: VersionText | None = None
 
 
-class MachineBody(ClientBody, kw_only=True):
-    """Deactivate and ping."""
+class DeactivateBody(ClientBody, kw_only=True):
+    fingerprint: Fingerprint
 
+
+class PingBody(ClientBody, kw_only=True):
     fingerprint: Fingerprint
 
 
@@ -98,8 +100,8 @@ class CheckoutBody(ClientBody, kw_only=True):
 BODIES: dict[Act, type[ClientBody]] = {
     Act.VALIDATE: ValidateBody,
     Act.ACTIVATE: ActivateBody,
-    Act.DEACTIVATE: MachineBody,
-    Act.PING: MachineBody,
+    Act.DEACTIVATE: DeactivateBody,
+    Act.PING: PingBody,
     Act.CHECK_IN: CheckInBody,
     Act.USAGE: UsageBody,
     Act.CHECKOUT: CheckoutBody,

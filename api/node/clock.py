@@ -12,7 +12,9 @@ import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
+
+from msgspec import Meta
 
 from api.node.clock_judge import TOLERANCE_S, ClockSource, Gaps, Start, judge, judge_start, may_start_alone
 
@@ -175,6 +177,10 @@ class Clock:
         if belief is ClockSource.LEDGER:
             self._ledger_gap = 0.0
         self._wall_gap, self._trusting = self.wall_skew, False
+
+
+#: What `timestamp` writes, as JSON Schema knows it.
+Timestamp = Annotated[str, Meta(extra_json_schema={"format": "date-time"})]
 
 
 def timestamp(at: float | None) -> str | None:

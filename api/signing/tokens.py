@@ -28,10 +28,10 @@ _encode = msgspec.json.Encoder().encode
 class VerdictClaims(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One answer to one call (contract, section 3). Times are Unix seconds in ledger time, whole numbers.
 
-    `rid`: the call's `X-Request-Id`; `rh`, `kh`: see `body_claim` and `key_claim`; `th`: see `token_claim`; `led`: the
-    ledger's id; `fp`: the fingerprint that was sent; `aud`: the license's product, else the one sent; `sub`: the
-    license's id; `exp`: `iat` + `VERDICT_LIFETIME_S`. A claim without a value is left out of the token: RFC 7519 knows
-    no null.
+    `rid`: the call's `X-Request-Id`; `rh`, `kh`, `th`: base64url SHA-256 of the request's raw body, of the license key
+    as it was sent, of the offline token beside this one; `led`: the ledger's id; `fp`: the fingerprint that was sent;
+    `aud`: the license's product, else the one sent; `sub`: the license's id; `exp`: `iat` + 300. A claim without a
+    value is left out of the token: RFC 7519 knows no null.
     """
 
     iss: str

@@ -9,9 +9,11 @@ import msgspec
 from api.admin.actions import ACTIONS
 from api.admin.event_log import FILTERS as EVENT_FILTERS
 from api.admin.kinds import Kind
-from api.admin.schemas import BODIES, NodeActionBody
+from api.admin.schemas import BODIES, NodeActionBody, RenewBody
 from api.licensing.model import Policy, Status
+from api.node.clock import Timestamp
 from api.web.openapi.routes import Parameter, Route
+from api.web.openapi.shapes import list_of, requiring
 from api.web.openapi.stats_view import BeatView, StatsView
 
 
@@ -19,11 +21,13 @@ class ProductView(msgspec.Struct, kw_only=True):
     id: str
     code: str
     name: str
-    created_at: str
+    created_at: Timestamp
 
 
-class PolicyView(Policy, frozen=True, kw_only=True):
-    created_at: str
+class _PolicyView(Policy, frozen=True, kw_only=True):
+    __doc__ = Policy.__doc__
+
+    created_at: Timestamp
 
 
 class LicenseAdminView(msgspec.Struct, kw_only=True):
@@ -36,7 +40,7 @@ class LicenseAdminView(msgspec.Struct, kw_only=True):
     key_hint: str
     name: str | None
     email: str | None
-    expires_at: str | None
+    expires_at: Timestamp | None
     max_machines: int | None
     max_uses: int | None
     entitlements: list[str] | None
@@ -44,8 +48,8 @@ class LicenseAdminView(msgspec.Struct, kw_only=True):
     external_ref: str | None
     uses: int
     machines: int
-    created_at: str
-    last_seen_at: str | None
+    created_at: Timestamp
+    last_seen_at: Timestamp | None
     key: str | msgspec.UnsetType = msgspec.UNSET
 
 
@@ -56,8 +60,8 @@ class MachineAdminView(msgspec.Struct, kw_only=True):
     name: str | None
     platform: str | None
     alive: bool
-    created_at: str
-    last_seen_at: str | None
+    created_at: Timestamp
+    last_seen_at: Timestamp | None
 
 
 class EventView(msgspec.Struct, kw_only=True):
@@ -72,18 +76,14 @@ class EventView(msgspec.Struct, kw_only=True):
     instance: str
     epoch: int
     mode: Literal["normal", "backup", "isolated"]
-    occurred_at: str
-    recorded_at: str
+    occurred_at: Timestamp
+    recorded_at: Timestamp
     data: dict[str, Any]
 
 
-def _list_of(view: type) -> type:
-    return msgspec.defstruct(f"{view.__name__}s", [("items", list[view]), ("next", str | None)])  # type: ignore[valid-type]
-
-
-_VIEWS: dict[Kind, type] = {
+_VIEWS: dict[Kind, type[msgspec.Struct]] = {
     Kind.PRODUCT: ProductView,
-    Kind.POLICY: PolicyView,
+    Kind.POLICY: requiring("PolicyView", _PolicyView),
     Kind.LICENSE: LicenseAdminView,
     Kind.MACHINE: MachineAdminView,
 }
@@ -118,8 +118,8 @@ _ID = Parameter("id", "path", {"type": "string", "minLength": 1}, required=True)
 _EXAMPLES: dict[Kind, dict[str, Any]] = {
     Kind.PRODUCT: {"code": "editor", "name": "My editor"},
     Kind.POLICY: {"product": "editor", "name": "yearly", "duration_days": 365, "max_machines": 3, "floating": True},
-    Kind.LICENSE: {"policy": "<policy id>", "email": "customer@example.com"},
-    Kind.MACHINE: {"license": "<license id>", "fingerprint": "machine-1"},
+    Kind.LICENSE: {"policy": "7c1d2f3e-52c4-4f0a-8b1e-3a9d5c6b7e20", "email": "customer@example.com"},
+    Kind.MACHINE: {"license": "0b9f5a1c-1d0e-4a57-9d3b-6f6f0e2f8a11", "fingerprint": "machine-1"},
 }
 
 
@@ -131,19 +131,27 @@ def _resource_routes(kind: Kind) -> tuple[Route, ...]:
     many, one, view = f"/v1/{kind.plural}", f"/v1/{kind.plural}/{{id}}", _VIEWS[kind]
     tag, read, write = kind.plural.capitalize(), "licenses:read", "licenses:write"
     listed = _filters(_FILTERS[kind]) + _PAGE
-    example = _EXAMPLES[kind]
+    example, body = _EXAMPLES[kind], BODIES[kind]
+    new = requiring(f"New{body.__name__}", body, body.REQUIRED)
+    page = list_of(view, f"{kind.capitalize()}List")
     return (
-        Route("get", many, f"List {kind.plural}", tag, "admin", {200: _list_of(view)}, None, listed, scope=read),
         Route(
-            "post", many, f"Make a {kind}", tag, "admin", {201: view}, BODIES[kind], (_IDEMPOTENCY_KEY,),
+            "get", many, f"list_{kind.plural}", f"List {kind.plural}", tag, "admin", {200: page}, None, listed,
+            scope=read,
+        ),
+        Route(
+            "post", many, f"create_{kind}", f"Make a {kind}", tag, "admin", {201: view}, new, (_IDEMPOTENCY_KEY,),
             (404, 409, 422), write, example, note=_WITHOUT_READ,
         ),
-        Route("get", one, f"One {kind}", tag, "admin", {200: view}, None, (_ID,), (404,), read),
+        Route("get", one, f"get_{kind}", f"One {kind}", tag, "admin", {200: view}, None, (_ID,), (404,), read),
         Route(
-            "patch", one, f"Change a {kind}", tag, "admin", {200: view}, BODIES[kind], (_ID,), (404, 409), write,
-            note=_WITHOUT_READ,
+            "patch", one, f"update_{kind}", f"Change a {kind}", tag, "admin", {200: view}, body, (_ID,), (404, 409),
+            write, note=_WITHOUT_READ,
         ),
-        Route("delete", one, f"Remove a {kind}", tag, "admin", {204: None}, None, (_ID,), (404, 409, 413, 415), write),
+        Route(
+            "delete", one, f"delete_{kind}", f"Remove a {kind}", tag, "admin", {204: None}, None, (_ID,),
+            (404, 409, 413, 415), write,
+        ),
     )  # fmt: skip
 
 
@@ -151,6 +159,7 @@ def _action_route(name: str) -> Route:
     return Route(
         method="post",
         path=f"/v1/licenses/{{id}}/actions/{name}",
+        name=f"{name.replace('-', '_')}_license",
         summary=f"{name.capitalize()} a license",
         tag="Licenses",
         security="admin",
@@ -159,7 +168,9 @@ def _action_route(name: str) -> Route:
         parameters=(_ID, _IDEMPOTENCY_KEY),
         problems=(404, 409, 422),
         scope="licenses:write",
+        example={"days": 30} if ACTIONS[name].body is RenewBody else {},
         note=_WITHOUT_READ,
+        bodiless=True,
     )
 
 
@@ -173,8 +184,8 @@ class HandedOver(msgspec.Struct, kw_only=True):
 def _node_route(action: str) -> Route:
     path, summary = f"/v1/nodes/actions/{action}", f"{action.capitalize()}: hand the lease to a node"
     return Route(
-        "post", path, summary, "Cluster", "admin", {200: HandedOver}, NodeActionBody, (_IDEMPOTENCY_KEY,),
-        (404, 409, 422), "nodes:write",
+        "post", path, action, summary, "Cluster", "admin", {200: HandedOver}, NodeActionBody, (_IDEMPOTENCY_KEY,),
+        (404, 409, 422), "nodes:write", {"to": "railway-1"},
     )  # fmt: skip
 
 
@@ -187,11 +198,19 @@ ADMIN_ROUTES: tuple[Route, ...] = (
     *(route for kind in Kind for route in _resource_routes(kind)),
     *(_action_route(name) for name in ACTIONS),
     Route(
-        "get", "/v1/events", "The log, by ascending place, as JSON or CSV", "Log", "admin", {200: _list_of(EventView)},
-        None, _filters(tuple(EVENT_FILTERS)) + _EVENT_PAGE, scope="licenses:read", also=("text/csv",),
+        "get", "/v1/events", "list_events", "The log, by ascending place, as JSON or CSV", "Log", "admin",
+        {200: list_of(EventView, "EventList")}, None, _filters(tuple(EVENT_FILTERS)) + _EVENT_PAGE,
+        scope="licenses:read", also=("text/csv",),
     ),
-    Route("get", "/v1/nodes", "The nodes, as last beaten", "Cluster", "admin", {200: NodeList}, scope="stats:read"),
+    Route(
+        "get", "/v1/nodes", "list_nodes", "The nodes, as last beaten", "Cluster", "admin", {200: NodeList},
+        scope="stats:read",
+    ),
     *(_node_route(action) for action in ("switchover", "promote")),
-    Route("get", "/stats", "What goes on", "Cluster", "admin", {200: StatsView}, scope="stats:read"),
-    Route("get", "/metrics", "For Prometheus", "Cluster", "admin", {200: "text/plain"}, scope="stats:read"),
+    Route(
+        "get", "/stats", "get_stats", "What goes on", "Cluster", "admin", {200: StatsView}, scope="stats:read",
+    ),
+    Route(
+        "get", "/metrics", "get_metrics", "For Prometheus", "Cluster", "admin", {200: "text/plain"}, scope="stats:read",
+    ),
 )  # fmt: skip

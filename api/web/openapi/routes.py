@@ -23,11 +23,13 @@ class Parameter:
 class Route:
     """One operation. `answers`: status to the struct it is made of (None: no content, a text: its media type).
 
-    `problems` are the statuses it may answer as `application/problem+json`, besides what `security` brings along.
+    `name` is its `operationId`, of which generators make the names of functions. `problems` are the statuses it may
+    answer as `application/problem+json`, besides what `security` brings along.
     """
 
     method: Literal["get", "post", "patch", "delete"]
     path: str
+    name: str
     summary: str
     tag: str
     security: Security
@@ -41,3 +43,5 @@ class Route:
     also: tuple[str, ...] = ()
     #: What the operation's description says besides its scope.
     note: str = ""
+    #: Whether the call may come without its body.
+    bodiless: bool = False

@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from api.node.clock import Timestamp
+
 Role = Literal["primary", "backup", "standby", "isolated"]
 State = Literal["STARTING", "STANDBY", "CANDIDATE", "LEADING", "DRAINING", "ISOLATED", "REPLAYING", "STOPPING"]
 Count = Annotated[int, Meta(ge=0)]
@@ -23,7 +25,7 @@ class SnapshotView(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     licenses: Count | None
 
 
-class NodeView(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+class StatsNodeView(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """The node that answers, now. `epoch` 0: it has not read a lease yet."""
 
     id: str
@@ -43,7 +45,7 @@ class LeaseView(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     holder: str | None
     epoch: Count
     expires_in_s: Seconds | None
-    acquired_at: str | None
+    acquired_at: Timestamp | None
 
 
 class BeatView(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -103,7 +105,7 @@ class MachinesView(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 class MinuteView(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """The verdicts of one minute, which began `at`."""
 
-    at: str
+    at: Timestamp
     valid: Count
     denied: Count
 
@@ -122,7 +124,7 @@ class ChecksView(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 class FailoverView(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """Another node came to lead. `gap_s`: for how long nobody had."""
 
-    at: str
+    at: Timestamp
     from_: str | None = msgspec.field(name="from")
     to: str
     kind: Literal["takeover", "switchover", "failback"]
@@ -138,7 +140,7 @@ class StatsView(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     last hour) has done so. `node.snapshot.lag_s` says how long ago that is.
     """
 
-    node: NodeView
+    node: StatsNodeView
     lease: LeaseView
     nodes: list[BeatView]
     sync: SyncView
