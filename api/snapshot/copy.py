@@ -163,6 +163,12 @@ class Snapshot:
             query = f"SELECT 1 FROM {table.name} WHERE {_key(table)} = ?"  # noqa: S608 - our own names
             return self._connection.execute(query, (id,)).fetchone() is not None
 
+    def license_of_machine(self, id: str) -> str | None:
+        """The id of the license that this machine was one of at the last look."""
+        with self._lock:
+            row = self._connection.execute("SELECT license_id FROM machines WHERE id = ?", (id,)).fetchone()
+        return None if row is None else str(row[0])
+
     def is_own(self, license_id: str) -> bool:
         """Whether this license's rows hold what this node queued."""
         with self._lock:

@@ -65,7 +65,7 @@ class Evidence:
             return
         with brief_reading(self._database) as connection:
             there = connection.execute(select(table.c.id).where(table.c.id == id)).first() is not None
-            if there or _was_deleted(connection, table, id):
+            if there or self._was_deleted(connection, table, id):
                 return
         raise self._contradiction(f"{table.name} {id} is not shown")
 
@@ -106,8 +106,8 @@ class Evidence:
             )
             row = connection.execute(query.where(_licenses.id == license_id)).first()
             if row is None:
-                told = _was_deleted(connection, tables.licenses, license_id)
-                return None if told else f"license {license_id} is not shown"
+                deleted = _license_was_deleted(connection, license_id)
+                return None if deleted else f"license {license_id} is not shown"
             if row[1] is None:
                 return f"the policy of license {license_id} is not shown"
             if row[0] != ask.key_hash:
@@ -115,6 +115,15 @@ class Evidence:
             shown = set(connection.scalars(select(_machines.id).where(_machines.license_id == license_id)))
         hidden = machine_ids - shown
         return _not_shown(license_id, hidden) if hidden else None
+
+    def _was_deleted(self, connection: Connection, table: Table, id: str) -> bool:
+        """Whether the log says that this row was deleted. A machine's goes with its license's, which is logged."""
+        if table is tables.policies:
+            deleted = select(_events.data).where(_events.type == "policy.deleted", _events.data.contains(id))
+            return connection.execute(deleted.limit(1)).first() is not None
+        license_id = id if table is tables.licenses else self._reader.license_of_machine(id)
+        # None: the copy has heard of its end since it was asked whether it has the machine.
+        return license_id is None or _license_was_deleted(connection, license_id)
 
     def _contradiction(self, reason: str) -> LedgerContradicts:
         if not self._state.is_contradicted:
@@ -127,12 +136,6 @@ def _not_shown(license_id: str, machine_ids: set[str]) -> str:
     return f"machine {min(machine_ids)} of license {license_id} is not shown"
 
 
-def _was_deleted(connection: Connection, table: Table, id: str) -> bool:
-    """Whether the log says that this row was deleted. A machine's goes only with its license's."""
-    if table is tables.licenses:
-        query = select(_events.seq).where(_events.license_id == id, _events.type == "license.deleted")
-        return connection.execute(query.limit(1)).first() is not None
-    if table is tables.policies:
-        deleted = select(_events.data).where(_events.type == "policy.deleted", _events.data.contains(id))
-        return connection.execute(deleted.limit(1)).first() is not None
-    return False
+def _license_was_deleted(connection: Connection, id: str) -> bool:
+    query = select(_events.seq).where(_events.license_id == id, _events.type == "license.deleted")
+    return connection.execute(query.limit(1)).first() is not None

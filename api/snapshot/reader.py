@@ -156,6 +156,10 @@ class Reader:
         """Whether the copy of this ledger, however old, has the row."""
         return self._is_of_this_ledger() and bool(self._read(lambda copy: copy.has_row(table, id)))
 
+    def license_of_machine(self, id: str) -> str | None:
+        """The id of the license that the machine was one of when the copy was made, however old."""
+        return self._read(lambda copy: copy.license_of_machine(id))
+
     def close(self) -> None:
         with self._lock:
             for snapshot in filter(None, (self._snapshot, self._writable and self._writable[0])):

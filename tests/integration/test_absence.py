@@ -132,6 +132,19 @@ def test_what_the_log_tells_of_is_the_truth(node: Node) -> None:
     assert "does not show" not in troubles(node)
 
 
+@pytest.mark.parametrize("method", ["GET", "PATCH", "DELETE"])
+def test_a_machine_that_went_with_its_license_is_404(node: Node, method: str) -> None:
+    """Before the copy has heard of it, too: the log tells of the license's deletion alone."""
+    admin = Admin(node)
+    license = seated(admin)
+    [machine] = admin.ok("GET", f"/machines?license={license['id']}")["items"]
+    node.runtime.reader._looked_at = float("inf")  # what the copy held before
+    assert admin.send("DELETE", f"/licenses/{license['id']}").status_code == 204
+    body = {"name": "n"} if method == "PATCH" else None
+    assert admin.problem(method, f"/machines/{machine['id']}", body)["code"] == "RESOURCE_NOT_FOUND"
+    assert "does not show" not in troubles(node)
+
+
 def test_an_admin_is_told_404_only_where_it_is_true(node: Node) -> None:
     admin = Admin(node)
     license = seated(admin)
