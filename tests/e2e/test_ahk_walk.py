@@ -196,8 +196,9 @@ def _sixes(told: list[Json]) -> list[list[Json]]:
 
 def test_a_wrong_clock_is_signed_again_once_with_the_servers_time(ahk: Script, tmp_path: Path) -> None:
     skewed = json.dumps({"code": "TIMESTAMP_SKEWED", "ts": int(time.time())}).encode()
-    once = later(1, sends(lambda *_: http(401, skewed)), answers(grants()))
-    always = sends(lambda *_: http(401, skewed))
+    scheme = 'WWW-Authenticate: Signature headers="X-Request-Id X-Timestamp X-Signature"'
+    once = later(1, sends(lambda *_: http(401, skewed, scheme)), answers(grants()))
+    always = sends(lambda *_: http(401, skewed, scheme))
     with Nasty(once) as one, Nasty(always) as two:
         right, wrong = results(
             ahk.run([new(tmp_path, one.url), call("Validate"), new(tmp_path, two.url, budgets=CALM[:1]), call("Usage")])

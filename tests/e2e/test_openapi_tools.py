@@ -99,6 +99,7 @@ assert sent["json"] == dict(policy="a") and sent["headers"]["Idempotency-Key"] =
 """
 
 
+@pytest.mark.slow
 def test_the_typescript_of_both_generators_has_each_call_and_shape_and_compiles(
     npm_tools: Path, written: Path, tmp_path: Path
 ) -> None:
