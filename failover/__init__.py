@@ -81,7 +81,8 @@ from failover.lease import SqlLeaseStore, fence
 from failover.model import Action, Decision, Identity, Lease, Observation, Role, State
 from failover.queue import Event, EventQueue, QueueLimits
 from failover.replay import Replay
-from failover.supervisor import Hooks, Status, Supervisor, supervise
+from failover.status import Hooks, Status
+from failover.supervisor import Supervisor, supervise
 
 __all__ = [
     "Action",

@@ -96,10 +96,6 @@ def _leads(o: Observation, c: Config) -> bool:
     return leads(o)
 
 
-def _is_to_hand_over(o: Observation, c: Config) -> bool:
-    return leads(o) and _ledger_answers(o, c) and o.hand_over_to not in (None, o.me)
-
-
 def _may_fail_back(o: Observation, c: Config) -> bool:
     if o.me.rank == 1 or not leads(o) or not _ledger_answers(o, c):
         return False
@@ -147,7 +143,6 @@ TABLE: tuple[Rule, ...] = (
     Rule(frozenset({State.STOPPING}), _always, State.STOPPING),
     Rule(_ANY, _not_ready_with_the_lease, State.STARTING, (Action.RESIGN,)),
     Rule(_ANY, _not_ready, State.STARTING),
-    Rule(_ANY, _is_to_hand_over, State.DRAINING, (Action.HAND_OVER,)),
     Rule(_ANY, _may_fail_back_now, State.DRAINING, (Action.HAND_OVER,)),
     Rule(_ANY, _may_fail_back, State.DRAINING),
     Rule(_ANY, _leads, State.LEADING),

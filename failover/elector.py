@@ -32,7 +32,6 @@ class Surroundings:
     primary: Identity | None = None
     primary_beat_age: float | None = None
     primary_healthy_since: float | None = None
-    hand_over_to: Identity | None = None
     pending: int = 0
     own_pending: int = 0
 
@@ -236,20 +235,18 @@ class Elector:
             _log.info("the lease is resigned", extra={"node": self.me.node, "epoch": epoch})
 
     def _hand_over(self) -> None:
-        known = self._surroundings()
-        to = known.hand_over_to or known.primary
+        to = self._surroundings().primary
         if to is None or self.lease is None:
             return
-        kind = Kind.SWITCHOVER if known.hand_over_to else Kind.FAILBACK
         # Trust ends before the transaction begins: whatever becomes of it, two never lead.
         self.trust.lost()
-        epoch = self._store.hand_over(self.lease, to, self.config.heartbeat_timeout, kind)
+        epoch = self._store.hand_over(self.lease, to, self.config.heartbeat_timeout, Kind.FAILBACK)
         if epoch is None:
             return
         self.epoch_seen = max(self.epoch_seen, epoch)
         self.lease = replace(self.lease, holder=to, epoch=epoch, expires_in=self.config.heartbeat_timeout)
         self._lease_expires_at = self._monotonic() + self.config.heartbeat_timeout
-        _log.info("the lease is handed over", extra={"to": to.node, "epoch": epoch, "kind": kind.value})
+        _log.info("the lease is handed over", extra={"to": to.node, "epoch": epoch, "kind": Kind.FAILBACK.value})
 
     def _took(self, epoch: int, sent: float) -> None:
         self.epoch_seen = max(self.epoch_seen, epoch)

@@ -121,8 +121,6 @@ class Observation:
     primary_beat_age: float | None = None
     primary_healthy_since: float | None = None
     last_failback_at: float | None = None
-    #: A process that an admin wants to lead.
-    hand_over_to: Identity | None = None
     #: What must be 0 before a failback: rows that wait in queues, events that rank 1 has not applied.
     pending: int = 0
     #: Rows in this node's own queue.

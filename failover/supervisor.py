@@ -5,78 +5,26 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 
+from failover.beating import Heartbeat
 from failover.config import Config
 from failover.database import Database
 from failover.elector import Elector, Surroundings
 from failover.engines import Pools
-from failover.errors import QueueError
 from failover.exchange import BeatAnswer, Exchange
-from failover.heartbeat import Beat, HeartbeatStore, PrimaryHealth, Report, SqlHeartbeatStore, doubled
+from failover.gauge import QueueGauge
+from failover.heartbeat import HeartbeatStore, Report, SqlHeartbeatStore, doubled
 from failover.jobs import Jobs
 from failover.lease import LeaseStore, SqlLeaseStore
-from failover.liveness import BeatWatch
-from failover.model import Action, Decision, Identity, Kind, Role, State
-from failover.queue import EventQueue, QueueStats
+from failover.model import Action, Decision, Identity, Role, State
+from failover.queue import EventQueue
 from failover.replay import Handler, Replay
+from failover.status import Hooks, Status
 from failover.wakeup import Wakeup, no_channel
 
 _log = logging.getLogger("protecao.failover")
-#: Rows younger than this do not hold up a failback: intake goes on meanwhile.
-_QUEUE_GRACE_S = 2.0
-_FORGET_AFTER_S = 7 * 86_400.0
-#: How long a beat must have been seen unchanged before it is forgotten, whatever the database's clock makes of its age.
-_FORGET_WATCHED_S = 3600.0
 _DELIVER_EVERY_S = 0.1
-
-
-def _nothing_applied() -> int:
-    return 0
-
-
-def _always() -> bool:
-    return True
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Hooks:
-    """What the host process knows: whether it can work, how far it has applied the log, and where the log's head is."""
-
-    ready: Callable[[], bool] = _always
-    applied_seq: Callable[[], int] = _nothing_applied
-    #: Asked at each beat, on the scheduler; may raise while the database is away.
-    head_seq: Callable[[], int] = _nothing_applied
-    #: Whether this node is busy: then it looks at the lease at every poll, else as often as it beats.
-    is_busy: Callable[[], bool] = _always
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Status:
-    """This node as it is at one moment. Ages in seconds; `jobs`: seconds since each last succeeded, None: never.
-
-    `queue_trouble`: why the queue could not be looked into; `doubled`: ranks that several live nodes say are theirs;
-    `twins`: nodes of which several processes have beaten for longer than a deploy takes, and how many.
-    """
-
-    me: Identity
-    role: Role
-    state: State
-    leading: bool
-    epoch: int
-    ledger_reachable: bool
-    trouble: str | None
-    lease_holder: str | None
-    lease_expires_in_s: float | None
-    pending: int
-    queue: QueueStats
-    beats: tuple[Beat, ...]
-    queue_trouble: str | None
-    doubled: dict[int, tuple[str, ...]]
-    twins: dict[str, int]
-    jobs: dict[str, float | None]
 
 
 class Supervisor:
@@ -102,27 +50,17 @@ class Supervisor:
         """`exchange`: beats in one message, in place of `heartbeats`; `line`: where word of the lease may come from."""
         self.me = me
         self.config = config
-        self._leases, self._heartbeats, self._queue, self._replay = leases, heartbeats, queue, replay
-        self._exchange = exchange
+        self._queue, self._replay = queue, replay
         self._hooks = hooks or Hooks()
         self._url, self._version = url, version
         self._monotonic = monotonic
-        self._beat_watch = BeatWatch(config.heartbeat_timeout)
-        self._health = PrimaryHealth(config.heartbeat_timeout)
-        self._surroundings = Surroundings(ready=False)
-        self._beats: tuple[Beat, ...] = ()
-        self._twins: dict[str, int] = {}
-        self._pending = 0
-        self._heads = deque((0, 0), maxlen=2)
-        self._queue_stats = QueueStats(0, 0, None, 0, 0)
-        self._queue_trouble: str | None = None
+        self._gauge = QueueGauge(queue)
         self._decision = Decision(State.STARTING)
-        self._hand_over_to: Identity | None = None
         self._leaving, self._ended = threading.Event(), threading.Event()
         self._wakeup = Wakeup(line)
-        self._beating = threading.Lock()
         self._thread: threading.Thread | None = None
         self._jobs = Jobs(monotonic)
+        self._heartbeat = Heartbeat(me, config, heartbeats, exchange, monotonic, self._report, self._hooks.head_seq)
         self.elector = Elector(me, config, leases, monotonic, self._look_around, epoch_seen, self._hooks.is_busy)
 
     def start(self) -> None:
@@ -137,7 +75,7 @@ class Supervisor:
             self._jobs.every(self.config.heartbeat_interval, "replay", self.replay)
         if self._queue is not None:
             self._jobs.every(60.0, "trim", self._trim)
-        self._jobs.every(3600.0, "forget", self._forget)
+        self._jobs.every(3600.0, "forget", self._heartbeat.forget)
         self._jobs.start()
 
     def leave(self) -> None:
@@ -161,7 +99,7 @@ class Supervisor:
         self._thread.join(timeout)
         if self._thread.is_alive():
             return False
-        self._sign_off()
+        self.sign_off()
         return True
 
     def let_go(self, timeout: float = 5.0) -> None:
@@ -205,152 +143,77 @@ class Supervisor:
             trouble=elector.trouble,
             lease_holder=lease.holder.node if lease else None,
             lease_expires_in_s=None if ends_at is None else ends_at - self._monotonic(),
-            pending=self._pending,
-            queue=self._queue_stats,
-            beats=self._beats,
-            queue_trouble=self._queue_trouble,
-            doubled=doubled(self._beats, self.config.heartbeat_timeout),
-            twins=self._twins,
+            pending=self._heartbeat.pending,
+            queue=self._gauge.stats,
+            beats=self._heartbeat.beats,
+            queue_trouble=self._gauge.trouble,
+            doubled=doubled(self._heartbeat.beats, self.config.heartbeat_timeout),
+            twins=self._heartbeat.twins,
             jobs=self._jobs.last_success_s(),
         )
 
-    def switch_over(self, node: str) -> bool:
-        """Asks the leader's own supervisor, this one, to hand the lease to `node`. False: it does not beat, or work."""
-        able = [b for b in self._beats if b.who.node == node and b.may_lead]
-        fresh = [b.who for b in able if b.is_fresh(self.config.heartbeat_timeout)]
-        if not fresh or not self.is_leader():
-            return False
-        self._hand_over_to = fresh[0]
-        self._wakeup.ring()
-        return True
-
-    def promote(self) -> bool:
-        """Takes the lease for this node, whoever holds it; the other's writes are fenced out. False: lost a race."""
-        lease = self._leases.watch()
-        timeout = self.config.heartbeat_timeout
-        if lease is None or lease.expires_in < 0:
-            taken = self._leases.acquire(self.me, timeout, self.elector.epoch_seen)
-        else:
-            taken = self._leases.hand_over(lease, self.me, timeout, Kind.SWITCHOVER)
-        self._wakeup.ring()
-        return taken is not None
-
     def beat(self) -> None:
-        """Says how this node is and reads how the others are. Raises what the store raises.
-
-        One that leaves says nothing until the end: that it stops with an empty queue is to be its last word.
-        """
-        heard = self._say_how_it_is(unless=self._leaving)
-        if self._leaving.is_set():
-            return
-        # The head as it was two beats ago: the primary's last beat is up to one old, and knew less than the log then.
-        head = self._heads[0]
-        self._heads.append(self._hooks.head_seq())
-        read, now, timeout = self._heard(heard), self._monotonic(), self.config.heartbeat_timeout
-        beats = self._beat_watch.saw(read, now)
-        self._health.saw(beats, now)
-        before, after = doubled(self._beats, timeout), doubled(beats, timeout)
-        self._beats, self._pending = beats, pending(beats, head, self._health.primary, timeout)
-        for rank in after.keys() - before.keys():
-            _log.error("several live nodes have one rank", extra={"rank": rank, "nodes": after[rank]})
-        self._twins = self._beat_watch.twins(beats, now, self.config.deploy_overlap)
+        """Says how this node is and reads how the others are. Raises what the store raises."""
+        self._heartbeat.beat(self._leaving, self._overhear)
 
     def replay(self) -> None:
         """Sends the queue's rows on where the decision says so. Raises what the handler raises."""
-        self._count_queue()
+        self._gauge.count()
         if self._replay is not None and Action.REPLAY in self._decision.actions:
             done = self._replay.run()
             if done.synced or done.dead:  # what is not taken is said once, by the replay itself
                 _log.info("replayed", extra={"synced": done.synced, "refused": done.refused, "set_aside": done.dead})
-            self._count_queue()
+            self._gauge.count()
 
-    def _heard(self, heard: BeatAnswer | None) -> Sequence[Beat]:
-        """What the others said; the lease, where that came with it, is news for its thread."""
-        if heard is None:
-            return self._heartbeats.read()
-        self.elector.overhear(heard)
+    def sign_off(self) -> None:
+        """A last beat, where the database answers, which says with what in its queue this process ends."""
+        if self.elector.ledger_since is not None:
+            self._heartbeat.write_last()
+
+    def _overhear(self, answer: BeatAnswer) -> None:
+        """The lease, where that came with a beat, is news for its thread."""
+        self.elector.overhear(answer)
         self._wakeup.ring()
-        return heard.beats
-
-    def _say_how_it_is(self, unless: threading.Event | None = None) -> BeatAnswer | None:
-        # One at a time: a beat that was under way must not be the one after the last.
-        with self._beating:
-            self._count_queue()
-            report = self._report()
-            # Asked after the report was made: this one is from before it left.
-            if unless is not None and unless.is_set():
-                return None
-            if self._exchange is not None:
-                return self._exchange.beat(self.me, report)
-            self._heartbeats.write(self.me, report)
-            return None
-
-    def _sign_off(self) -> None:
-        """A last beat, which says that this process ends, and with what in its queue: nobody has to wait for it."""
-        if self.elector.ledger_since is None:
-            return
-        try:
-            self._say_how_it_is()
-        except Exception as error:
-            _log.warning("the last beat was not taken", extra={"reason": str(error)})
 
     def _deliver(self, timeout: float) -> None:
         """Waits until the queue is empty; this node's disk may go with it."""
         end = self._monotonic() + timeout
-        while self._queued() and self._monotonic() < end:
+        while self._gauge.count().pending and self._monotonic() < end:
             self._wakeup.ring()
             try:
                 self.replay()
             except Exception as error:
                 _log.debug("the queue cannot be delivered yet", extra={"reason": str(error)})
             self._ended.wait(_DELIVER_EVERY_S)
-        if left := self._queued():
+        if left := self._gauge.count().pending:
             _log.error("this node ends with events in its queue: its next start delivers them", extra={"events": left})
-
-    def _queued(self) -> int:
-        self._count_queue()
-        return self._queue_stats.pending
-
-    def _count_queue(self) -> None:
-        """A queue whose disk fails must not stop the beat: what was counted last stands, and `status` says why."""
-        if self._queue is None:
-            return
-        try:
-            self._queue_stats, self._queue_trouble = self._queue.stats(), None
-        except QueueError as error:
-            self._queue_trouble = str(error)
 
     def _trim(self) -> None:
         if self._queue is not None:
             self._queue.trim()
 
-    def _forget(self) -> None:
-        gone = self._beat_watch.long_gone(self._beats, self._monotonic(), _FORGET_AFTER_S, _FORGET_WATCHED_S)
-        self._heartbeats.forget(gone)
-
     def _report(self) -> Report:
+        queued = self._gauge.count()
         return Report(
             role=self.role.value,
             state=self.state.value,
             url=self._url,
             version=self._version,
             applied_seq=self._hooks.applied_seq(),
-            queue=self._queue_stats.pending,
-            queue_oldest_s=self._queue_stats.oldest_s,
+            queue=queued.pending,
+            queue_oldest_s=queued.oldest_s,
         )
 
     def _look_around(self) -> Surroundings:
-        if not self.is_leader():
-            self._hand_over_to = None
+        primary = self._heartbeat.primary
         return Surroundings(
             ready=self._hooks.ready(),
             stop_requested=self._leaving.is_set(),
-            primary=self._health.primary,
-            primary_beat_age=self._health.age(self._monotonic()),
-            primary_healthy_since=self._health.healthy_since,
-            hand_over_to=self._hand_over_to,
-            pending=self._pending,
-            own_pending=self._queue_stats.pending,
+            primary=primary.primary,
+            primary_beat_age=primary.age(self._monotonic()),
+            primary_healthy_since=primary.healthy_since,
+            pending=self._heartbeat.pending,
+            own_pending=self._gauge.stats.pending,
         )
 
     def _keep_the_lease(self) -> None:
@@ -369,17 +232,6 @@ class Supervisor:
             if ended:
                 return
             has_news = self._wakeup.wait(self.elector.rest_s())
-
-
-def pending(beats: Sequence[Beat], head: int, primary: Identity | None, timeout: float) -> int:
-    """What a failback waits for: rows that fresh nodes have had queued for a while, and events rank 1 has not applied.
-
-    A dead node's queue does not block.
-    """
-    fresh = [beat for beat in beats if beat.is_fresh(timeout)]
-    queued = sum(b.report.queue for b in fresh if (b.report.queue_oldest_s or 0.0) > _QUEUE_GRACE_S)
-    applied = max((beat.report.applied_seq for beat in fresh if beat.who == primary), default=head)
-    return queued + max(0, head - applied)
 
 
 def supervise(

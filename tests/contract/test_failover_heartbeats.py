@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from failover.beating import pending
 from failover.heartbeat import PrimaryHealth, Report, doubled
 from failover.liveness import BeatWatch
 from failover.model import Identity, State
-from failover.supervisor import pending
 from tests.support.failover_stores import Stores, in_database, in_memory
 
 ONE, TWO = Identity.new("n1", 1), Identity.new("n2", 2)

@@ -65,28 +65,6 @@ def test_a_stop_hands_over_at_once_and_the_primary_gets_it_back(make: Make, ledg
     assert again.stop()
 
 
-def test_a_switchover_moves_the_lease_to_the_node_that_is_named(make: Make) -> None:
-    one, two = make(1), make(2)
-    until(lambda: one.is_leader() or two.is_leader(), "one leads")
-    leader, other = (one, two) if one.is_leader() else (two, one)
-    at_work = {State.STANDBY.value, State.LEADING.value}
-    until(lambda: [b.report.state in at_work for b in leader.status().beats] == [True, True], "they see each other")
-    assert not leader.switch_over("nobody")
-    assert not other.switch_over(leader.me.node)
-    assert leader.switch_over(other.me.node)
-    until(other.is_leader, "the other leads")
-    assert not leader.is_leader()
-
-
-def test_a_promotion_takes_the_lease_from_whoever_holds_it(make: Make) -> None:
-    one, two = make(1), make(2)
-    until(lambda: one.is_leader() or two.is_leader(), "one leads")
-    other = two if one.is_leader() else one
-    assert other.promote()
-    until(other.is_leader, "it leads")
-    until(lambda: [one.is_leader(), two.is_leader()].count(True) == 1, "the other has stepped down")
-
-
 def test_a_queue_empties_itself_and_an_emptied_heartbeat_table_fills(
     make: Make, tmp_path: Path, ledger_url: str
 ) -> None:

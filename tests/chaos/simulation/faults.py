@@ -10,10 +10,12 @@ from msgspec.structs import replace
 from api.ledger.errors import LedgerError
 from api.ledger.records import Batch, Change, Event
 from api.licensing import Act, Call
+from failover.model import Identity, Kind
 from tests.chaos.simulation.database import NoMore, NoRight
 from tests.chaos.simulation.disk import Machine
 from tests.chaos.simulation.kernel import Owner
 from tests.chaos.simulation.scenario import Item
+from tests.chaos.simulation.stores import RemoteLeases
 
 if TYPE_CHECKING:
     from tests.chaos.simulation.process import Process
@@ -151,15 +153,31 @@ def _refused(kind: type[LedgerError]) -> Happening:
 
 
 def _switch_over(world: World, item: Item, lasts: float) -> None:
+    """An admin's, as `api.stats.cluster.hand_to`: asked of the process that leads."""
+    _, to = _site(world, item)
     for process in world.processes():
-        if process.supervisor.is_leader() and not process.paused:
-            process.supervisor.switch_over(f"n{item.node}")
+        if to is not None and process is not to and process.supervisor.is_leader() and not process.paused:
+            process.once(_move_lease(world, process, to.me))
 
 
 def _promote(world: World, item: Item, lasts: float) -> None:
+    """The same, asked of the process that is to lead; it takes a lease that nobody holds as well."""
     _, process = _site(world, item)
     if process is not None and not process.supervisor.stops:
-        process.once(process.supervisor.promote)
+        process.once(_move_lease(world, process, process.me))
+
+
+def _move_lease(world: World, asked: Process, to: Identity) -> Callable[[], None]:
+    leases, timeout = RemoteLeases(world.database, asked, asked.link), asked.config.heartbeat_timeout
+
+    def move() -> None:
+        held = leases.watch()
+        if held is not None and held.expires_in >= 0:
+            leases.hand_over(held, to, timeout, Kind.SWITCHOVER)
+        elif to == asked.me:
+            leases.acquire(to, timeout, asked.supervisor.elector.epoch_seen)
+
+    return move
 
 
 def _beats_emptied(world: World, item: Item, lasts: float) -> None:

@@ -103,8 +103,8 @@ class Watcher:
         self._row = row
         if before is not None and row != before and row[1] <= before[1]:
             raise Violation("epochs rise", f"{before} was followed by {row}")
-        if how == "hand_over" and isinstance(owner, Process) and before and row[0] == owner.me.instance:
-            self._taken.add(before)  # an admin's `promote`: whoever held it cannot know yet
+        if how == "hand_over" and before:
+            self._taken.add(before)  # an admin's doing: the process that held it cannot know yet
         if how == "acquire" and isinstance(owner, Process) and before and self._knows_only_the_clock(owner):
             self._taken.add(before)
         if how == "fail_back":

@@ -104,11 +104,6 @@ RETURNED = {"primary": ONE, "primary_beat_age": 0.2, "primary_healthy_since": NO
         (leading(**RETURNED, last_failback_at=NOW - 30), State.DRAINING, (Action.HAND_OVER,)),
         (leading(**RETURNED, me=ONE), State.LEADING, ()),
         (leading(**RETURNED, state=State.DRAINING, trusted_until=NOW - 1), State.CANDIDATE, (Action.RENEW,)),
-        # switchover
-        (leading(hand_over_to=THREE), State.DRAINING, (Action.HAND_OVER,)),
-        (leading(hand_over_to=TWO), State.LEADING, ()),
-        (leading(hand_over_to=THREE, ledger_since=None), State.LEADING, ()),
-        (seen(hand_over_to=THREE), State.STANDBY, ()),
         # the database away
         (seen(ledger_since=None), State.ISOLATED, ()),
         (seen(ledger_since=None, own_pending=1), State.ISOLATED, ()),
@@ -199,7 +194,6 @@ OBSERVATIONS = st.builds(
     primary_beat_age=st.one_of(st.none(), st.floats(0, 20)),
     primary_healthy_since=MOMENTS,
     last_failback_at=MOMENTS,
-    hand_over_to=st.one_of(st.none(), PROCESSES),
     pending=st.integers(0, 2),
     own_pending=st.integers(0, 2),
 )
@@ -225,7 +219,7 @@ def test_whatever_is_observed_the_rules_hold(o: Observation) -> None:
     if Action.ACQUIRE in actions:
         assert not leads(o)
         assert o.lease_expires_at is None or o.lease_expires_at <= NOW
-    if Action.HAND_OVER in actions and o.hand_over_to in (None, o.me):
+    if Action.HAND_OVER in actions:
         assert o.pending == 0
         assert o.me.rank != 1
         assert o.primary is ONE

@@ -10,7 +10,8 @@ from failover.config import Config
 from failover.heartbeat import Report
 from failover.memory import MemoryHeartbeatStore, MemoryLeaseStore
 from failover.model import Identity
-from failover.supervisor import Hooks, Supervisor
+from failover.status import Hooks
+from failover.supervisor import Supervisor
 from tests.support.clock import FakeClock
 
 CONFIG = Config()
@@ -81,6 +82,6 @@ def test_a_dead_node_s_queue_does_not_block(backup: Backup) -> None:
 
 
 def test_the_backup_s_own_rows_count_as_everybody_s(backup: Backup) -> None:
-    stats = backup.supervisor._queue_stats
-    backup.supervisor._queue_stats = replace(stats, pending=4, oldest_s=3.0)
+    gauge = backup.supervisor._gauge
+    gauge.stats = replace(gauge.stats, pending=4, oldest_s=3.0)
     assert backup.beat(0, (ONE, says())) == 4
