@@ -66,7 +66,7 @@ def _application(settings: Settings, instance: str | None) -> Flask:
     app.url_map.strict_slashes = False
     app.url_map.merge_slashes = False
     app.extensions["runtime"] = runtime
-    limiter = FailureLimiter(runtime.state, settings.rate_limit)
+    limiter = FailureLimiter(runtime.state.failures, settings.rate_limit)
     problem_responses.register(app)
     public_pages.keep_others_private(app)
     calls = client.ClientCalls(runtime, limiter)

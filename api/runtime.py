@@ -26,7 +26,7 @@ from api.ledger.store import ledger_on
 from api.licensing import UNWATCHED
 from api.node.clock import Clock
 from api.node.identity import Node
-from api.node.shared_state import STATE_NAME, SharedState
+from api.node.shared_state import STATE_NAME, open_shared_state
 from api.node.siblings import Siblings
 from api.node.troubles import Trouble
 from api.problems import Problem
@@ -73,11 +73,11 @@ class Runtime:
         self._supervises, self._lease_left_to_sibling = threading.Event(), threading.Event()
         self._settled = False
         self._stop = threading.Event()
-        self.state = shared_state(settings.data_dir)
+        self.state = open_shared_state(settings.data_dir)
         url = settings.database_url
         database = Database(url, pool_size=_pool_size(settings))
         budget_s, writer = settings.ledger_budget, new_id()
-        terms = AcquirePolicy(budget_s, budget_s, self._is_isolated, lambda: self.state.last_isolated)
+        terms = AcquirePolicy(budget_s, budget_s, self._is_isolated, lambda: self.state.breaker.last_isolated)
         self.ledger = ledger_on(database, writer, self.clock, budget_s=budget_s, terms=terms)
         #: For what admins ask: nothing that they do takes a connection from the customers.
         self.admins = database if database.is_sqlite else Database(url, pool_size=1, shared=_admins_lock(settings))
@@ -86,14 +86,14 @@ class Runtime:
         self._source = source_of(url)
         self.reader = Reader(
             settings.data_dir / SNAPSHOT_NAME,
-            self.state,
+            self.state.changes,
             self.clock.monotonic,
             source=self._source,
             longest_s=settings.isolated_max_age,
         )
         # Alone it would not be told that the ledger is back: without a place to share, no going on without it.
         isolated = self._isolated() if self.state.is_shared else None
-        self.evidence = Evidence(self.reader, database, self.state)
+        self.evidence = Evidence(self.reader, database, self.state.breaker)
         self.recorder = Recorder(
             self.ledger,
             self.node,
@@ -106,9 +106,9 @@ class Runtime:
             budget_s=budget_s,
         )
         self.unknown_keys = UnknownKeys(
-            self.state, settings.workers, self.clock.monotonic, is_known=self.reader.has_key
+            self.state.changes, settings.workers, self.clock.monotonic, is_known=self.reader.has_key
         )
-        self.timekeeping = Timekeeping(self.clock, database, self.state, self.reader.position)
+        self.timekeeping = Timekeeping(self.clock, database, self.state.breaker, self.reader.position)
         self.jobs = Jobs()
         self.published: dict[str, Any] = {"keys": []}
         self._prepared = False
@@ -230,7 +230,7 @@ class Runtime:
     @property
     def ledger_reachable(self) -> bool:
         """Whether it answered lately. A poll for which this process had no connection free says nothing of it."""
-        if self.state.isolated_since is not None:
+        if self.state.breaker.isolated_since is not None:
             return False
         answered_at = max(self.ledger.database.answered_at or float("-inf"), self._told_at)
         patience_s = _REACHABLE_FOR_S if self._poll_failed else _BUSY_FOR_S
@@ -308,7 +308,7 @@ class Runtime:
         self._adopt(permitted)
 
     def _isolated(self) -> Isolated:
-        return Isolated(self.settings.queue_path, self.reader, self.state, self.node, self.clock)
+        return Isolated(self.settings.queue_path, self.reader, self.state.breaker, self.node, self.clock)
 
     def _share(self) -> None:
         """Once the disk takes something: what this process shares with the others of its node."""
@@ -323,7 +323,7 @@ class Runtime:
         _log.info("DATA_DIR takes something: this node keeps a copy of its ledger and a queue")
 
     def _is_isolated(self) -> bool:
-        return self.state.isolated_since is not None
+        return self.state.breaker.isolated_since is not None
 
     def _permitted(self) -> tuple[PermittedKeys, str | None]:
         """The keys that the ledger permits, and which ledger it is: another may have taken its place."""
@@ -341,7 +341,7 @@ class Runtime:
         if reason or copy is None:
             self._say_waiting(f"the ledger ({error}): {reason}")
             return
-        self.state.isolate()
+        self.state.breaker.isolate()
         self.ledger_id = "" if position is None else position.ledger_id
         self._adopt(permitted_keys.load_from_snapshot(copy.rows))
 
@@ -414,13 +414,3 @@ def _pool_size(settings: Settings) -> int:
 
 def _admins_lock(settings: Settings) -> Path:
     return settings.data_dir / "admins-connection.lock"
-
-
-def shared_state(folder: Path) -> SharedState:
-    """What this node's processes share in `folder`; a state of this process alone where that cannot be written."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        return SharedState(folder / STATE_NAME)
-    except OSError as error:
-        _log.error("DATA_DIR takes nothing: this node goes by the ledger alone", extra={"reason": str(error)})
-        return SharedState(None)

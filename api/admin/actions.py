@@ -15,7 +15,7 @@ from api.admin.schemas import LAST_MOMENT, Body, EmptyBody, ReissueBody, RenewBo
 from api.ledger.log import Journal
 from api.ledger.tables import licenses
 from api.licensing import DAY
-from api.node.shared_state import SharedState
+from api.node.change_marks import ChangeMarks
 from api.problems import Malformed, Problem
 
 #: The columns an action changes, given the license's row, the body and the time.
@@ -57,9 +57,9 @@ ACTIONS: dict[str, Action] = {
 class Actions:
     """Raises `Problem` and `LedgerError`."""
 
-    def __init__(self, journal: Journal, state: SharedState) -> None:
+    def __init__(self, journal: Journal, changes: ChangeMarks) -> None:
         self._journal = journal
-        self._state = state
+        self._changes = changes
 
     def act(self, id: str, name: str, sent: Body | Mapping[str, Any], effect: Effect) -> dict[str, Any]:
         """The license afterwards. An action that changes nothing is no event."""
@@ -80,5 +80,5 @@ class Actions:
             else:
                 change.keep(record)
         if key is not None:
-            self._state.keys_changed()
+            self._changes.keys_changed()
         return answer

@@ -17,8 +17,8 @@ from api.ledger.errors import LedgerRefused
 from api.ledger.log import Journal
 from api.ledger.tables import licenses, policies
 from api.licensing.model import DAY, MAX_USES, Status
+from api.node.change_marks import ChangeMarks
 from api.node.clock import timestamp
-from api.node.shared_state import SharedState
 from api.problems import Malformed
 
 #: The log's head is locked while the rows get their place in the log: some 0.2 s for this many.
@@ -66,9 +66,9 @@ class BadRow(Exception):
 class Bulk:
     """Every method raises `Problem` and `LedgerError`."""
 
-    def __init__(self, journal: Journal, state: SharedState) -> None:
+    def __init__(self, journal: Journal, changes: ChangeMarks) -> None:
         self._journal = journal
-        self._state = state
+        self._changes = changes
 
     def create_many(self, body: LicenseBody, count: int) -> list[dict[str, Any]]:
         given = require(body)
@@ -85,7 +85,7 @@ class Bulk:
             change.connection.execute(insert(licenses), rows)
             event = self._journal.event("license.created", policy=given["policy"], count=count)
             change.commit(event, {licenses: [row["id"] for row in rows]})
-        self._state.keys_changed()
+        self._changes.keys_changed()
         return [resource(row | policy, key) for row, key in zip(rows, keys, strict=True)]
 
     def import_licenses(self, rows: Iterable[Mapping[str, Any]]) -> int:
@@ -101,7 +101,7 @@ class Bulk:
         except (LedgerRefused, Malformed) as error:
             self._refuse(taken, [])
             raise error
-        self._state.keys_changed()
+        self._changes.keys_changed()
         return len(taken)
 
     def export_licenses(self) -> Iterator[dict[str, Any]]:

@@ -26,7 +26,7 @@ from api.admin.schemas import LicenseBody, require, sent
 from api.ledger.errors import LedgerRefused
 from api.ledger.log import Journal
 from api.ledger.tables import licenses, policies
-from api.node.shared_state import SharedState
+from api.node.change_marks import ChangeMarks
 from api.problems import Malformed, Problem
 from api.signing import key_claim
 
@@ -36,9 +36,9 @@ _STATUSES = ("active", "suspended", "banned", "expired")
 class Licenses:
     """Every method raises `Problem` and `LedgerError`."""
 
-    def __init__(self, journal: Journal, state: SharedState) -> None:
+    def __init__(self, journal: Journal, changes: ChangeMarks) -> None:
         self._journal = journal
-        self._state = state
+        self._changes = changes
 
     def create(self, body: LicenseBody, effect: Effect) -> dict[str, Any]:
         given, now = require(body), self._journal.now()
@@ -50,7 +50,7 @@ class Licenses:
             change.connection.execute(insert(licenses), row)
             event = self._journal.event("license.created", license_id=row["id"], policy=row["policy"])
             change.commit(event, {licenses: [row["id"]]}, effect.record(answer, now))
-        self._state.keys_changed()
+        self._changes.keys_changed()
         return answer
 
     def get(self, id: str) -> dict[str, Any]:

@@ -24,9 +24,9 @@ from api.ledger import tables
 from api.ledger.database import Database
 from api.ledger.log import Journal
 from api.ledger.store import ledger_on
+from api.node.change_marks import ChangeMarks
 from api.node.clock import Clock
 from api.node.identity import Node
-from api.node.shared_state import SharedState
 from api.problems import Malformed, Problem
 from api.snapshot.evidence import Evidence
 
@@ -53,23 +53,23 @@ class Resources:
         database: Database,
         node: Node,
         clock: Clock,
-        state: SharedState,
+        changes: ChangeMarks,
         evidence: Evidence | None = None,
     ) -> None:
         """`evidence`: what this node's copy of the ledger says against one that shows less."""
         self._evidence = evidence
         self._journal = journal = Journal(database, node, clock)
-        self._licenses = Licenses(journal, state)
+        self._licenses = Licenses(journal, changes)
         self._kinds: dict[Kind, Any] = {
             Kind.PRODUCT: Products(journal),
             Kind.POLICY: Policies(journal),
             Kind.LICENSE: self._licenses,
             Kind.MACHINE: Machines(journal, ledger_on(database, node.instance, clock)),
         }
-        self._actions = Actions(journal, state)
-        self._bulk = Bulk(journal, state)
+        self._actions = Actions(journal, changes)
+        self._bulk = Bulk(journal, changes)
         self._events = EventLog(journal)
-        self._tokens = TokenStore(journal, state)
+        self._tokens = TokenStore(journal, changes)
 
     def create(self, kind: Kind, body: AnyBody, effect: Effect = EVERY_TIME) -> Resource:
         """The new resource; a license with its `key`, this once."""

@@ -17,8 +17,8 @@ from api.admin.schemas import Name
 from api.ids import new_id
 from api.ledger.log import Journal
 from api.ledger.tables import tokens
+from api.node.change_marks import ChangeMarks
 from api.node.clock import timestamp
-from api.node.shared_state import SharedState
 from api.problems import Malformed
 
 
@@ -34,9 +34,9 @@ class Scope(StrEnum):
 class TokenStore:
     """Every method raises `Problem` and `LedgerError`. A change is known to this node's workers at once."""
 
-    def __init__(self, journal: Journal, state: SharedState) -> None:
+    def __init__(self, journal: Journal, changes: ChangeMarks) -> None:
         self._journal = journal
-        self._state = state
+        self._changes = changes
 
     def create(self, name: str, scopes: Iterable[str]) -> dict[str, Any]:
         row = {"id": new_id(), "name": _name(name), "scopes": _scopes(scopes), "created_at": self._journal.now()}
@@ -45,7 +45,7 @@ class TokenStore:
             change.connection.execute(insert(tokens), row | {"token_hash": secret_hash(token)})
             event = self._journal.event("token.created", id=row["id"], name=row["name"], scopes=row["scopes"])
             change.commit(event, {tokens: [str(row["id"])]})
-        self._state.keys_changed()
+        self._changes.keys_changed()
         return _resource(row) | {"token": token}
 
     def all(self) -> list[dict[str, Any]]:
@@ -60,7 +60,7 @@ class TokenStore:
             if not change.connection.execute(statement).rowcount:
                 missing("token")
             change.commit(self._journal.event("token.revoked", id=id), {tokens: [id]})
-        self._state.keys_changed()
+        self._changes.keys_changed()
 
 
 def _name(name: str) -> str:

@@ -22,7 +22,7 @@ from api.ledger.records import Batch, Event, LicenseQuery, LicenseRecord
 from api.licensing import WRITING_ACTS
 from api.node.clock import Clock
 from api.node.identity import Node
-from api.node.shared_state import SharedState
+from api.node.ledger_breaker import LedgerBreaker
 from api.snapshot import Reader
 from api.snapshot.reader import SnapshotRecord
 from failover.errors import QueueError, QueueFull
@@ -64,11 +64,11 @@ class Isolated:
     """One process's lane into the node's queue at `path`."""
 
     def __init__(
-        self, path: Path, reader: Reader, state: SharedState, node: Node, clock: Clock, *, patience_s: float = 5.0
+        self, path: Path, reader: Reader, breaker: LedgerBreaker, node: Node, clock: Clock, *, patience_s: float = 5.0
     ) -> None:
         self._path = path
         self._reader = reader
-        self._state = state
+        self._breaker = breaker
         self._node = node
         self._clock = clock
         self._queue: EventQueue | None = None
@@ -157,10 +157,10 @@ class Isolated:
         """What was decided, once its events are in the queue and what they change in the snapshot."""
         batch = decided.batch
         if batch.events:
-            self._state.will_queue()
+            self._breaker.will_queue()
             self._open().append([to_row(event) for event in batch.events], ledger=decided.ledger_id)
             # Again: the supervisor may have found the queue empty in between, and would let later calls overtake these.
-            self._state.will_queue()
+            self._breaker.will_queue()
             changes = [(change, decided.seqs[change.after.license.id]) for change in batch.changes]
             self._reader.put_own(changes, queued=True)
         return decided.outcomes

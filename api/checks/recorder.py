@@ -72,7 +72,8 @@ class Recorder:
         """
         self._evidence = evidence
         self._reader = reader
-        self._state = state or SharedState(None)
+        state = state or SharedState(None)
+        self._changes, self._breaker = state.changes, state.breaker
         self._isolated = isolated
         self._touched: dict[str, float] = {}
         self._ledger = ledger
@@ -114,7 +115,7 @@ class Recorder:
 
         The first call that the ledger leaves without an answer cuts the node off for all; its supervisor ends that.
         """
-        self._state.called()
+        self._changes.called()
         lane, operation = self._first_lane(operation)
         lane.begin(operation, finish, done)
 
@@ -129,7 +130,7 @@ class Recorder:
     @property
     def is_non_blocking(self) -> bool:
         """Whether `begin` finds the lane without a look into the queue, which others may be writing."""
-        return self._isolated is None or self._state.isolated_since is not None or not self._state.may_hold_queued
+        return self._isolated is None or self._breaker.isolated_since is not None or not self._breaker.may_hold_queued
 
     def longest(self, now: float) -> float:
         """For how many seconds at `now` (monotonic) the oldest batch has been under way; 0 where none is."""
@@ -138,10 +139,10 @@ class Recorder:
 
     def _first_lane(self, operation: Operation) -> tuple[Lane, Operation]:
         if self._isolated is not None:
-            if self._state.isolated_since is not None:
+            if self._breaker.isolated_since is not None:
                 return self._isolated.lane, operation
-            if self._state.may_hold_queued and self._isolated.holds(operation):
-                is_busy = self._state.is_queued_while_busy(operation.key_hash)
+            if self._breaker.may_hold_queued and self._isolated.holds(operation):
+                is_busy = self._breaker.is_queued_while_busy(operation.key_hash)
                 busy = LedgerBusy("earlier calls wait for it") if is_busy else None
                 return self._isolated.lane, replace(operation, busy=busy)
         if self._contention.goes_alone(operation):
@@ -160,14 +161,14 @@ class Recorder:
             return self._alone, operation
         if self._isolated is None or not isinstance(outcome, (LedgerUnavailable, LedgerBusy, LedgerRefused)):
             return None
-        if isinstance(outcome, LedgerBusy) and self._state.isolated_since is None:
-            self._state.license_busy(operation.key_hash)
+        if isinstance(outcome, LedgerBusy) and self._breaker.isolated_since is None:
+            self._breaker.license_busy(operation.key_hash)
             return self._isolated.lane, replace(operation, busy=outcome)
         return self._isolated.lane, operation
 
     def unknown(self, operation: Operation, as_of: float) -> Outcome:
         """The outcome for a key found unknown at `as_of`; counted with the next batch. Raises `LedgerError`."""
-        if self._state.isolated_since is not None:
+        if self._breaker.isolated_since is not None:
             raise LedgerUnavailable("what nobody knew a moment ago is not certain any more")
         verdict = decide(operation.call, None, as_of)
         self._count_later(1)
@@ -197,7 +198,7 @@ class Recorder:
 
     def _isolate(self) -> None:
         if self._isolated is not None:
-            self._state.isolate()
+            self._breaker.isolate()
 
     def _check_batch(self, operations: Sequence[Operation], hurried: bool = False) -> Outcomes:
         draft, ledger = self._draft(), self._hurried if hurried else self._ledger
@@ -341,7 +342,7 @@ class Recorder:
         finally:
             # However it ended: after a commit in doubt the snapshot is not to be believed either.
             for ask in asks:
-                self._state.license_changed(ask.key_hash)
+                self._changes.license_changed(ask.key_hash)
         self._put_into_the_snapshot(batch, transaction.known)
         for i in suspects:
             # The lock is gone by now: a lane that skips what others hold may have to skip this.

@@ -72,7 +72,7 @@ class Check:
         """The verdict's JSON, waited for: an unknown key waits its turn first."""
         runtime, operation = self._runtime, self._operation
         unknown_at = runtime.unknown_keys.negative_cache_hit(operation.key_hash)
-        changes = runtime.state.key_changes
+        changes = runtime.state.changes.key_changes
         if unknown_at is not None:
             signed = self._signed(runtime.recorder.unknown(operation, unknown_at))
             self._failures.unknown_key(self._admitted)
@@ -93,7 +93,7 @@ class Check:
         runtime, operation = self._runtime, self._operation
         if not (runtime.recorder.is_non_blocking and runtime.unknown_keys.knows(operation.key_hash)):
             return False
-        answered = partial(self._answered, None, runtime.state.key_changes)
+        answered = partial(self._answered, None, runtime.state.changes.key_changes)
         forward_errors(partial(runtime.recorder.begin, operation, answered), done)
         return True
 

@@ -12,7 +12,7 @@ import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable
 
-from api.node.shared_state import SharedState
+from api.node.change_marks import ChangeMarks
 
 _LOOK_UPS_PER_S = 20
 _REMEMBERED_S = 5.0
@@ -40,7 +40,7 @@ class UnknownKeys:
 
     def __init__(
         self,
-        state: SharedState,
+        changes: ChangeMarks,
         workers: int,
         monotonic: Callable[[], float],
         *,
@@ -49,7 +49,7 @@ class UnknownKeys:
     ) -> None:
         """`is_known`: what the node's snapshot says of a key's hash, None while it cannot tell."""
         self._is_known = is_known
-        self._state = state
+        self._changes = changes
         self._places = max(1, _LOOK_UPS_PER_S // workers)
         self._window_s = max(1.0, self._places * workers / _LOOK_UPS_PER_S)
         self._monotonic = monotonic
@@ -67,7 +67,7 @@ class UnknownKeys:
         if found is None:
             return None
         at, forget_at, changes = found
-        if self._monotonic() >= forget_at or changes != self._state.key_changes:
+        if self._monotonic() >= forget_at or changes != self._changes.key_changes:
             self._unknown.pop(key_hash, None)
             return None
         return at

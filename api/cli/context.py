@@ -23,8 +23,8 @@ from api.ledger.records import LicenseQuery
 from api.ledger.store import open_ledger
 from api.node.clock import Clock
 from api.node.identity import Node
+from api.node.shared_state import open_shared_state
 from api.problems import Problem
-from api.runtime import shared_state
 from api.snapshot import SNAPSHOT_NAME, Snapshot, require_leave
 from api.stats import cluster
 
@@ -80,12 +80,12 @@ def context_of(settings: Settings, *, adopting: bool = False) -> Iterator[AdminC
                 require_leave(copy, ledger.database)
         migrate.upgrade(ledger.database)
         ledger.look_up([LicenseQuery(key_hash="")])  # samples the ledger's clock
-        state = shared_state(settings.data_dir)
+        changes = open_shared_state(settings.data_dir).changes
         journal = Journal(ledger.database, node, clock)
         try:
-            yield AdminContext(settings, ledger.database, journal, Resources(ledger.database, node, clock, state))
+            yield AdminContext(settings, ledger.database, journal, Resources(ledger.database, node, clock, changes))
         finally:
-            state.everything_changed()  # to the workers of a node that runs here
+            changes.everything_changed()  # to the workers of a node that runs here
     finally:
         ledger.database.close()
 

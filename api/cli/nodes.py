@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from api.cli.context import AdminContext, open_context
 from api.cli.output import as_json, show, show_list
 from api.node.clock import timestamp
-from api.runtime import shared_state
+from api.node.shared_state import open_shared_state
 from api.snapshot.timekeeping import CLOCK_TRUSTED
 from api.stats import cluster
 from api.stats.counts import count, settle
@@ -91,7 +91,7 @@ def trust_clock(as_json: bool) -> None:
     with open_context() as context:
         with context.journal.change() as change:
             change.commit(context.journal.event(CLOCK_TRUSTED, id=context.settings.node_id))
-        shared_state(context.settings.data_dir).trust_clock()
+        open_shared_state(context.settings.data_dir).breaker.trust_clock()
         now = timestamp(context.journal.now())
     if as_json:
         show({"node": context.settings.node_id, "now": now}, as_json)

@@ -15,7 +15,7 @@ import click
 from api.cli.context import open_context, read_settings
 from api.cli.output import as_json, show_list
 from api.node.clock import timestamp
-from api.runtime import shared_state
+from api.node.shared_state import open_shared_state
 from api.supervisor.replay import forget_dead
 from failover import EventQueue
 from failover.errors import QueueError
@@ -53,7 +53,7 @@ def revive(event_ids: tuple[str, ...], license_id: str | None) -> None:
             raise click.ClickException(f"{', '.join(sorted(missing))}: not set aside in {queue.path}")
         if chosen:
             # Before they are there: no call of their licenses may overtake them.
-            shared_state(context.settings.data_dir).will_queue()
+            open_shared_state(context.settings.data_dir).breaker.will_queue()
             forget_dead(context.journal, [one.event.event_id for one in chosen])
         revived = queue.revive([one.position for one in chosen])
         click.echo(f"{revived} events wait again in {queue.path}")

@@ -18,7 +18,7 @@ from typing import Literal
 import msgspec
 
 from api.licensing import Watch
-from api.node.shared_state import allocate
+from api.node.mapped_file import allocate
 from api.signing import PermittedKeys
 
 #: How an event comes to the ledger.

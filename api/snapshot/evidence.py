@@ -17,7 +17,7 @@ from api.ledger.database import Database
 from api.ledger.errors import LedgerContradicts
 from api.ledger.log import brief_reading
 from api.ledger.records import LicenseQuery, LicenseRecord
-from api.node.shared_state import SharedState
+from api.node.ledger_breaker import LedgerBreaker
 from api.snapshot.reader import Reader
 
 _log = logs.get("evidence")
@@ -33,10 +33,10 @@ _licenses, _machines, _policies, _events = (
 class Evidence:
     """This node's copy as a witness of what is in the ledger at `database`."""
 
-    def __init__(self, reader: Reader, database: Database, state: SharedState) -> None:
+    def __init__(self, reader: Reader, database: Database, breaker: LedgerBreaker) -> None:
         self._reader = reader
         self._database = database
-        self._state = state
+        self._breaker = breaker
 
     def suspects(self, asks: Sequence[LicenseQuery], known: Sequence[LicenseRecord]) -> set[int]:
         """The places of the asks to which the ledger showed less than the copy holds. Asks nobody."""
@@ -126,9 +126,9 @@ class Evidence:
         return license_id is None or _license_was_deleted(connection, license_id)
 
     def _contradiction(self, reason: str) -> LedgerContradicts:
-        if not self._state.is_contradicted:
+        if not self._breaker.is_contradicted:
             _log.error("the ledger contradicts this node's copy of it", extra={"reason": reason})
-        self._state.contradicted()
+        self._breaker.contradicted()
         return LedgerContradicts(f"{reason} by the ledger; this node's copy has it, and the log tells of no deletion")
 
 

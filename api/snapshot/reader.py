@@ -13,7 +13,7 @@ from sqlalchemy import Table
 
 from api import logs
 from api.ledger.records import Change, LicenseQuery, LicenseRecord
-from api.node.shared_state import SharedState
+from api.node.change_marks import ChangeMarks
 from api.snapshot.copy import Position, Snapshot
 
 _log = logs.get("snapshot")
@@ -41,7 +41,7 @@ class Reader:
     def __init__(
         self,
         path: Path,
-        state: SharedState,
+        changes: ChangeMarks,
         monotonic: Callable[[], float],
         *,
         max_age_s: float = MAX_AGE_S,
@@ -50,7 +50,7 @@ class Reader:
     ) -> None:
         self.max_age_s = max_age_s
         self._path = path
-        self._state = state
+        self._changes = changes
         self._monotonic = monotonic
         self._source, self._longest_s = source, longest_s
         self._lock = threading.Lock()
@@ -71,7 +71,7 @@ class Reader:
         if known is None:
             return [None] * len(asks)
         return [
-            SnapshotRecord(one, position.as_of) if self._state.changed_at(ask.key_hash) < position.polled_at else None
+            SnapshotRecord(one, position.as_of) if self._changes.changed_at(ask.key_hash) < position.polled_at else None
             for ask, one in zip(asks, known, strict=True)
         ]
 

@@ -10,7 +10,7 @@ from api.ledger import tables
 from api.ledger.database import Database
 from api.licensing import Act
 from api.node.clock import Clock
-from api.node.shared_state import SharedState
+from api.node.ledger_breaker import LedgerBreaker
 from api.snapshot import Position, source_of
 
 #: The event by which an operator says that the ledger's clock is right.
@@ -26,12 +26,12 @@ class Timekeeping:
     """One process's. `look` is to be called at each poll, before the ledger's clock is sampled."""
 
     def __init__(
-        self, clock: Clock, database: Database, state: SharedState, copied: Callable[[], Position | None]
+        self, clock: Clock, database: Database, breaker: LedgerBreaker, copied: Callable[[], Position | None]
     ) -> None:
         """`copied`: where this node's copy stands."""
         self._clock = clock
         self._database = database
-        self._state = state
+        self._breaker = breaker
         self._copied = copied
         self._source = source_of(database.url)
         self._heeded = 0.0
@@ -53,10 +53,10 @@ class Timekeeping:
 
     def heed(self) -> None:
         """Applies an operator's word (`flask node trust-clock`) since the last look."""
-        said = self._state.clock_trusted_at
-        if said > self._heeded and self._clock.monotonic() - said < _HEEDED_FOR_S:
+        trusted_at = self._breaker.clock_trusted_at
+        if trusted_at > self._heeded and self._clock.monotonic() - trusted_at < _HEEDED_FOR_S:
             self._clock.trust()
-        self._heeded = max(said, self._heeded)
+        self._heeded = max(trusted_at, self._heeded)
 
     def _newest(self, position: Position | None) -> float | None:
         """The newest moment that this embedded ledger, or the copy of it, knows of. What was recorded behind the copy

@@ -40,7 +40,8 @@ class Queueing:
     def __init__(
         self, settings: Settings, database: Database, clock: Clock, monotonic: Callable[[], float] = time.monotonic
     ) -> None:
-        self._state = SharedState(settings.data_dir / STATE_NAME)
+        state = SharedState(settings.data_dir / STATE_NAME)
+        self._changes, self._breaker = state.changes, state.breaker
         self._monotonic = monotonic
         self._database = database
         self._budget_s = settings.ledger_budget
@@ -53,9 +54,9 @@ class Queueing:
         self.replay: Replay | None = None
         #: Why there is no queue.
         self.trouble: str | None = None
-        copy = Reader(settings.data_dir / SNAPSHOT_NAME, self._state, monotonic, source=source_of(database.url))
+        copy = Reader(settings.data_dir / SNAPSHOT_NAME, self._changes, monotonic, source=source_of(database.url))
         #: This node's copy as a witness of what is in the ledger.
-        self.evidence = Evidence(copy, database, self._state)
+        self.evidence = Evidence(copy, database, self._breaker)
         try:
             self.queue = EventQueue(settings.queue_path)
         except QueueUnavailable as error:
@@ -69,7 +70,7 @@ class Queueing:
     @property
     def called_at(self) -> float:
         """When (monotonic) one of this node's workers was last called; 0 where none ever was."""
-        return self._state.called_at
+        return self._changes.called_at
 
     def listen(self, asking_since: float | None) -> None:
         """Cuts the node off where its ledger has owed the supervisor an answer for longer than a call may wait.
@@ -79,9 +80,9 @@ class Queueing:
         silent = asking_since is not None and self._monotonic() - asking_since > self._budget_s
         if silent and asking_since != self._silent_since:  # one answer that never comes is said once
             self._silent_since = asking_since
-            if self._state.isolated_since is None:
+            if self._breaker.isolated_since is None:
                 _log.warning("the ledger is silent: this node goes on without it")
-            self._state.isolate()
+            self._breaker.isolate()
 
     def go_back(self, polled_at: float | None) -> None:
         """Ends the node's time without its ledger, once that answers and takes calls. Raises `QueueError`.
@@ -91,13 +92,13 @@ class Queueing:
         The queue need not be empty: what comes for a license that has rows there still goes behind them, and nothing
         else joins it. To wait for an empty queue while everything goes into it would be to wait for a pause.
         """
-        since, queued = self._state.isolated_since, self._state.queued
+        since, queued = self._breaker.isolated_since, self._breaker.queued
         if since is None:
             self.blocked = False
-        if since is None and not self._state.may_hold_queued:
+        if since is None and not self._breaker.may_hold_queued:
             return
         if self.queue is None or not self.queue.stats().pending:
-            self._state.drained(queued)
+            self._breaker.drained(queued)
         if since is not None and polled_at is not None and since + _CUT_OFF_FOR_S <= polled_at <= self._monotonic():
             self._go_back_unless_blocked()
 
@@ -110,21 +111,21 @@ class Queueing:
             _log.debug("the ledger takes nothing yet", extra={"reason": str(error)})
             return
         if not self.blocked:
-            self._state.reconnected()
+            self._breaker.reconnected()
             _log.info("the ledger answers: this node goes back to it")
 
     @property
     def is_contradicted(self) -> bool:
         """Whether the ledger did not show to a worker what the node's copy holds."""
-        return self._state.is_contradicted
+        return self._breaker.is_contradicted
 
     def timekeeping(self, clock: Clock, copied: Callable[[], Position | None]) -> Timekeeping:
         """What keeps `clock` true; `copied`: where the node's copy stands."""
-        return Timekeeping(clock, self._database, self._state, copied)
+        return Timekeeping(clock, self._database, self._breaker, copied)
 
     def reconciled(self) -> None:
         """The node's copy was made anew: it is what the ledger is."""
-        self._state.reconciled()
+        self._breaker.reconciled()
 
     @property
     def moved_file(self) -> Path | None:

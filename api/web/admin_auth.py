@@ -77,12 +77,12 @@ class AdminAuth:
     def _is_wrong_again(self, address: str, presented: str) -> bool:
         """Whether this can be refused as limited without the ledger, and without waiting for those who ask it."""
         known, changes = self._known, self._changes
-        if known is None or presented in known or changes != self._runtime.state.key_changes:
+        if known is None or presented in known or changes != self._runtime.state.changes.key_changes:
             return False
         return self._limiter.retry_after(address, presented) is not None
 
     def _tokens(self) -> dict[str, frozenset[str]]:
-        now, changes = self._runtime.clock.monotonic(), self._runtime.state.key_changes
+        now, changes = self._runtime.clock.monotonic(), self._runtime.state.changes.key_changes
         if now - self._read_at >= _CACHED_S or changes != self._changes:
             self._runtime.require_started()
             self._refresh(now, changes)

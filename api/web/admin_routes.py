@@ -42,7 +42,7 @@ B = TypeVar("B", bound=Body)
 def blueprint(runtime: Runtime, auth: AdminAuth) -> Blueprint:
     """The admin calls on `runtime`."""
     admin = Blueprint("admin", __name__, url_prefix="/v1")
-    resources = Resources(runtime.admins, runtime.node, runtime.clock, runtime.state, runtime.evidence)
+    resources = Resources(runtime.admins, runtime.node, runtime.clock, runtime.state.changes, runtime.evidence)
     guard = _AdminGuard(runtime, auth)
 
     @admin.after_request
@@ -50,7 +50,7 @@ def blueprint(runtime: Runtime, auth: AdminAuth) -> Blueprint:
         # Before the answer leaves: no worker of this node says yes from a copy made before the change. What was refused
         # changed nothing; what ended in a 5xx may have.
         if request.method in ("POST", "PATCH", "DELETE") and not 400 <= response.status_code < 500:
-            runtime.state.everything_changed()
+            runtime.state.changes.everything_changed()
         return response
 
     for kind in Kind:

@@ -183,7 +183,7 @@ def test_calls_begun_when_the_ledger_breaks_go_on_without_it_and_each_is_told_on
     for one, told in begun:
         recorder.begin(one, lambda outcome: f"{outcome}, finished", told)
     assert [told.only() for _, told in begun] == ["queued, finished"] * 100
-    assert state.isolated_since is not None
+    assert state.breaker.isolated_since is not None
     assert {one.event_id for one in isolated.taken} == {one.event_id for one, _ in begun}
     assert len(isolated.taken) == 100
     assert events_of(faulty.database, sold) == []
@@ -200,7 +200,7 @@ def test_calls_that_the_ledger_refuses_go_on_without_it_and_cut_nobody_off(fault
         recorder.begin(one, identity, told)
     assert [told.only() for _, told in begun] == ["queued"] * 20
     assert len(isolated.taken) == 20
-    assert state.isolated_since is None
+    assert state.breaker.isolated_since is None
 
 
 def test_a_call_that_finds_no_room_without_the_ledger_either_is_told_so(faulty: Faulty) -> None:
@@ -224,7 +224,7 @@ def test_a_ledger_that_is_found_to_be_away_after_its_callers_have_left_cuts_the_
     assert isinstance(told.only(), FlushTimeout)
     assert recorder.longest(time.monotonic() + 60) >= 60
     faulty.held.set()
-    until(lambda: state.isolated_since is not None, "it is cut off")
+    until(lambda: state.breaker.isolated_since is not None, "it is cut off")
     assert isolated.taken == []
 
 
@@ -232,9 +232,9 @@ def test_a_lane_is_found_at_once_unless_something_may_wait_in_the_queue(faulty: 
     assert recorder.is_non_blocking, "it has no queue"
     recorder, _, state = cut_off_recorder(faulty)
     assert recorder.is_non_blocking
-    state.will_queue()
+    state.breaker.will_queue()
     assert not recorder.is_non_blocking
-    state.isolate()
+    state.breaker.isolate()
     assert recorder.is_non_blocking, "all go there"
 
 

@@ -225,7 +225,7 @@ def test_rows_that_the_role_may_not_see_are_an_outage_and_no_denial(
     assert node.call("validate", "nobody-has-this-key").status == 503
     assert node.call("validate", license["key"], fingerprint="never-here").status == 503
     run(show)
-    until(lambda: not node.runtime.state.may_hold_queued, "what was queued is in the ledger", 60)
+    until(lambda: not node.runtime.state.breaker.may_hold_queued, "what was queued is in the ledger", 60)
     assert node.call("usage", license["key"]).body["license"]["uses"] == 2
     until(lambda: node.call("validate", "nobody-has-this-key-either").code == "NOT_FOUND", "it is back at its ledger")
 
@@ -244,7 +244,7 @@ def test_what_waits_for_a_license_that_is_hidden_is_not_taken_without_effect(
             with unchecked(node.database) as run:
                 run("DELETE FROM licenses")
         until(lambda: "does not show" in troubles(node), "/readyz says so", 60)
-        assert node.runtime.state.may_hold_queued
+        assert node.runtime.state.breaker.may_hold_queued
         assert rows(node.database, tables.events, type="usage") == []
         with unchecked(node.database) as run:
             run("INSERT INTO licenses SELECT * FROM aside")
@@ -409,7 +409,7 @@ def test_an_embedded_file_that_is_moved_while_the_node_runs_and_found_missing_by
         assert licenses_in(tmp_path) == 1
         moved.rename(file)
         node.ready()
-        until(lambda: not node.runtime.state.may_hold_queued, "what was queued is in the ledger", 60)
+        until(lambda: not node.runtime.state.breaker.may_hold_queued, "what was queued is in the ledger", 60)
         assert node.call("usage", license["key"]).body["license"]["uses"] == 2
         assert "is not where it was" not in troubles(node)
 

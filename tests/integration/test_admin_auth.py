@@ -223,7 +223,11 @@ def _refused(auth: AdminAuth, token: str) -> str:
 
 def test_wrong_tokens_ask_a_ledger_that_fails_once_a_second(limited: Admin, monkeypatch: pytest.MonkeyPatch) -> None:
     runtime = limited.node.runtime
-    auth, now, asked = AdminAuth(runtime, FailureLimiter(runtime.state, runtime.settings.rate_limit)), [1e6], []
+    auth, now, asked = (
+        AdminAuth(runtime, FailureLimiter(runtime.state.failures, runtime.settings.rate_limit)),
+        [1e6],
+        [],
+    )
 
     def fail() -> dict[str, frozenset[str]]:
         asked.append(now[0])
@@ -245,7 +249,7 @@ def test_a_limited_address_does_not_ask_the_ledger_about_wrong_tokens(
     limited: Admin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runtime = limited.node.runtime
-    auth = AdminAuth(runtime, FailureLimiter(runtime.state, runtime.settings.rate_limit))
+    auth = AdminAuth(runtime, FailureLimiter(runtime.state.failures, runtime.settings.rate_limit))
     assert [_refused(auth, f"wrong-{number}") for number in range(4)] == ["TOKEN_INVALID"] * 3 + ["RATE_LIMITED"]
     monkeypatch.setattr(auth, "_tokens", lambda: pytest.fail("asked"))
     assert _refused(auth, "wrong") == "RATE_LIMITED"

@@ -224,7 +224,7 @@ def test_an_older_release_runs_beside_a_newer_one_and_starts_after_it(
     gone(server, node, license["key"])
     assert node.call("usage", license["key"]).body["durability"] == "queue"
     back(server, node)
-    until(lambda: not node.runtime.state.may_hold_queued, "what was queued is replayed")
+    until(lambda: not node.runtime.state.breaker.may_hold_queued, "what was queued is replayed")
     with running_node(url, tmp_path / "b", NODE_ID="b", NODE_RANK="2", **_BUDGET) as second:
         assert second.call("validate", license["key"]).body["license"]["uses"] == 2
     newer.engine.dispose()

@@ -89,8 +89,8 @@ def asking(node: Node, licenses: list[dict[str, Any]], acts: tuple[str, ...]) ->
 
 
 def drained(node: Node) -> None:
-    state = node.runtime.state
-    until(lambda: state.isolated_since is None and not state.may_hold_queued, "the node is back, its queue empty", 240)
+    breaker = node.runtime.state.breaker
+    until(lambda: breaker.isolated_since is None and not breaker.may_hold_queued, "the node is back, its queue empty", 240)
 
 
 def counted_once(node: Node, licenses: list[dict[str, Any]]) -> None:
@@ -196,7 +196,7 @@ def test_one_licenses_trouble_is_that_licenses(node: Node, other: Database, how:
         meanwhile = told[began:]
     assert {one.code for one in told} == {"VALID"}
     on_the_ledger = [one for one in meanwhile if one.durability == "ledger"]
-    assert state.last_isolated == 0.0
+    assert state.breaker.last_isolated == 0.0
     if "slow" in how:
         # A slow statement in the log itself holds its head: now and then another's call finds that too long.
         assert len(on_the_ledger) > 0.7 * len(meanwhile)
@@ -235,7 +235,7 @@ def test_a_new_seat_of_a_held_license_is_given_by_the_ledger_alone_and_nothing_e
                 ("activate", {"fingerprint": "pc"}),
             ):
                 assert timed(node, act, key, **fields).code == "VALID"
-        assert node.runtime.state.last_isolated == 0.0
+        assert node.runtime.state.breaker.last_isolated == 0.0
     drained(node)
     assert license_row(node.database, Sold(held["id"], key))["seats"] == 1
     assert timed(node, "activate", key, fingerprint="another")[1:3] == ("VALID", "ledger")
@@ -253,7 +253,7 @@ def test_a_new_seat_is_given_from_the_copy_where_the_ledger_itself_is_away_and_u
         connection.execute(text("LOCK TABLE machines IN ACCESS EXCLUSIVE MODE"))
         assert timed(node, "activate", license["key"], fingerprint="pc")[1:3] == ("VALID", "queue")
         connection.execute(text("ROLLBACK TO before"))
-        until(lambda: node.runtime.state.isolated_since is None, "the node is back, its queue not empty", 60)
+        until(lambda: node.runtime.state.breaker.isolated_since is None, "the node is back, its queue not empty", 60)
         assert timed(node, "activate", license["key"], fingerprint="another")[1:3] == ("VALID", "queue")
     drained(node)
     assert license_row(node.database, Sold(license["id"], license["key"]))["seats"] == 2
@@ -296,7 +296,7 @@ def test_a_pool_without_a_free_connection_is_no_outage(node: Node) -> None:
             taken.enter_context(database.reading())
         answer = timed(node, "validate", licenses[0]["key"])
         assert (answer.code, answer.durability) == ("VALID", "queue")
-        assert node.runtime.state.isolated_since is None
+        assert node.runtime.state.breaker.isolated_since is None
     drained(node)
     assert timed(node, "validate", licenses[0]["key"]).durability == "ledger"
 
@@ -360,7 +360,7 @@ def test_admins_who_read_all_they_can_keep_no_customer_from_the_ledger(node: Nod
         for reader in readers:
             reader.result()
     assert {(one.code, one.durability) for one in told} == {("VALID", "ledger")}
-    assert node.runtime.state.last_isolated == 0.0
+    assert node.runtime.state.breaker.last_isolated == 0.0
     assert {status for status, _ in answers} <= {200, 503}
     assert 200 in {status for status, _ in answers}
     assert all("OVERLOADED" in body for status, body in answers if status == 503)
@@ -438,7 +438,7 @@ def test_one_key_with_twenty_thousand_machines_that_left_costs_its_own_calls_onl
             attacker.result()
     assert {one.code for one in told} == {"VALID"}
     assert {one.durability for one in told} == {"ledger"}
-    assert node.runtime.state.last_isolated == 0.0
+    assert node.runtime.state.breaker.last_isolated == 0.0
     drained(node)
     machines = rows(node.database, tables.machines, license_id=attacked["id"])
     assert sum(machine["active"] for machine in machines) <= 1

@@ -108,7 +108,7 @@ def test_a_key_that_is_tried_from_many_addresses_is_limited_too(node: Node) -> N
 
 def test_a_limited_address_is_free_again_when_its_window_ends(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     now = time.monotonic()
-    monkeypatch.setattr(node.runtime.state, "_monotonic", lambda: now)
+    monkeypatch.setattr(node.runtime.state.failures._file, "monotonic", lambda: now)
     for number in range(LIMIT):
         assert call(node, f"unknown-key-{number}")[0] == 200
     now += 59

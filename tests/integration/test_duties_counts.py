@@ -89,8 +89,8 @@ class Copying:
         self.snapshot, self.state, clock = Snapshot(folder / "snapshot.db"), SharedState(None), Clock()
         self._follower = Follower(ledger.database, self.snapshot, clock)
         source = source_of(ledger.database.url)
-        self.reader = Reader(folder / "snapshot.db", self.state, clock.monotonic, source=source)
-        self.proof = Proof(Evidence(self.reader, ledger.database, self.state))
+        self.reader = Reader(folder / "snapshot.db", self.state.changes, clock.monotonic, source=source)
+        self.proof = Proof(Evidence(self.reader, ledger.database, self.state.breaker))
         self.recorder = Recorder(ledger, Node("n"), clock)
 
     def follow(self) -> None:
@@ -130,7 +130,7 @@ def test_machines_that_the_ledger_does_not_show_free_no_seats_and_others_are_cou
     leading.do_all(copying.proof)
     assert (kept(ledger, hidden), kept(ledger, wrong)) == ((2, 0), (2, 0))
     assert copying.proof.mended == 1
-    assert copying.state.is_contradicted
+    assert copying.state.breaker.is_contradicted
     assert COUNTED not in {row["type"] for row in events_of(ledger.database, hidden)}
     [answer] = copying.recorder._flush_writes([operation(hidden, Act.ACTIVATE, fingerprint="c")])
     assert answer.verdict.code == "MACHINE_LIMIT_EXCEEDED"  # type: ignore[union-attr]
@@ -145,14 +145,14 @@ def test_a_contradiction_is_said_for_as_long_as_it_lasts_and_what_is_shown_again
     [row] = rows(ledger.database, tables.machines, license_id=sold.id)
     delete_machines(ledger, sold, "a")
     leading.do_all(copying.proof)
-    copying.state.reconciled()
+    copying.state.breaker.reconciled()
     leading.do(copying.proof.again)
-    assert copying.state.is_contradicted, "said again before it would be forgotten"
+    assert copying.state.breaker.is_contradicted, "said again before it would be forgotten"
     with ledger.database.writing() as connection:
         connection.execute(insert(tables.machines), row)
-    copying.state.reconciled()
+    copying.state.breaker.reconciled()
     leading.do(copying.proof.again)
-    assert not copying.state.is_contradicted
+    assert not copying.state.breaker.is_contradicted
     assert (kept(ledger, sold), copying.proof.mended) == ((1, 0), 0)
 
 
@@ -186,7 +186,7 @@ def test_a_machine_that_this_node_queued_is_neither_hidden_nor_counted_before_it
         connection.execute(update(tables.licenses).where(tables.licenses.c.id == sold.id).values(seats=5))
     leading.do_all(copying.proof)
     assert kept(ledger, sold) == (5, 0)
-    assert not copying.state.is_contradicted
+    assert not copying.state.breaker.is_contradicted
 
 
 # -- whatever happened ----------------------------------------------------------------------------------------------

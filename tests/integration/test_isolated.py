@@ -68,13 +68,13 @@ def back(server: PostgresServer, node: Node) -> None:
     """Starts the ledger, and waits until the node has gone back to it."""
     server.start()
     state = node.runtime.state
-    until(lambda: state.isolated_since is None, "the node is back at its ledger", 60)
+    until(lambda: state.breaker.isolated_since is None, "the node is back at its ledger", 60)
 
 
 def drained(server: PostgresServer, node: Node) -> None:
     """The same, and its queue is empty."""
     back(server, node)
-    until(lambda: not node.runtime.state.may_hold_queued, "an empty queue", 60)
+    until(lambda: not node.runtime.state.breaker.may_hold_queued, "an empty queue", 60)
 
 
 def stats_of(node: Node) -> dict[str, Any]:
@@ -117,7 +117,7 @@ def test_a_ledger_that_goes_away_costs_no_answer_and_gets_every_event_once(
         try:
             callers = [pool.submit(keep_calling, number) for number in range(6)]
             {"stop": server.stop, "kill": server.kill, "freeze": server.freeze}[mode]()
-            until(lambda: node.runtime.state.isolated_since is not None, "the node has noticed")
+            until(lambda: node.runtime.state.breaker.isolated_since is not None, "the node has noticed")
             until(lambda: node.http.get("/readyz").json["ledger"] == "unreachable", "it says so")  # type: ignore[index]
             assert node.http.get("/readyz").status_code == 200
             assert node.call("validate", license["key"]).body["durability"] == "queue"

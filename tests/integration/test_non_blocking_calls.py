@@ -130,7 +130,7 @@ def signed_call(node: Node, sold: Sold, fields: dict[str, Any], request_id: str)
 def test_what_would_be_refused_is_not_begun_and_counts_as_no_failure(
     node: Node, monkeypatch: pytest.MonkeyPatch, headers: dict[str, str]
 ) -> None:
-    failed = watched(monkeypatch, node.runtime.state, "failed")
+    failed = watched(monkeypatch, node.runtime.state.failures, "failed")
     assert not Begun(node, Act.VALIDATE, body_for(known(node), Act.VALIDATE), **headers).taken
     assert not failed
 
@@ -148,11 +148,11 @@ def test_a_key_that_nobody_knows_yet_is_not_begun(node: Node, monkeypatch: pytes
 
 def test_nothing_is_begun_that_would_have_to_look_into_the_queue(node: Node) -> None:
     sold, state = known(node), node.runtime.state
-    state.will_queue()
+    state.breaker.will_queue()
     try:
         assert not Begun(node, Act.VALIDATE, body_for(sold, Act.VALIDATE)).taken
     finally:
-        state.drained(state.queued)
+        state.breaker.drained(state.breaker.queued)
     assert Begun(node, Act.VALIDATE, body_for(sold, Act.VALIDATE)).verdict()["code"] == "VALID"
 
 
@@ -263,7 +263,7 @@ def test_a_known_key_that_turns_out_to_be_nobodys_is_counted_and_remembered(
 ) -> None:
     sold = known(node)
     change_license(node.database, sold, key_hash=f"another-{uuid.uuid4().hex}")
-    failed = watched(monkeypatch, node.runtime.state, "failed")
+    failed = watched(monkeypatch, node.runtime.state.failures, "failed")
     assert Begun(node, Act.VALIDATE, body_for(sold, Act.VALIDATE)).verdict()["code"] == "NOT_FOUND"
     assert len(failed) == 2
     assert node.runtime.unknown_keys.negative_cache_hit(sold.key_hash) is not None
@@ -275,7 +275,7 @@ def test_failures_of_a_begun_call_are_its_own_address_behind_proxies(
     with node_on("sqlite", request, tmp_path, TRUSTED_PROXIES="1") as node:
         sold = known(node)
         change_license(node.database, sold, key_hash="another")
-        failed = watched(monkeypatch, node.runtime.state, "failed")
+        failed = watched(monkeypatch, node.runtime.state.failures, "failed")
         headers = {"X-Forwarded-For": "198.51.100.1, 203.0.113.9"}
         assert Begun(node, Act.VALIDATE, body_for(sold, Act.VALIDATE), **headers).verdict()["code"] == "NOT_FOUND"
         assert failed[0][0] == "address 203.0.113.9"

@@ -178,7 +178,7 @@ def test_a_database_at_its_quota_is_a_trouble_and_what_is_answered_is_queued(
         make_read_only(server, False)
         until(lambda: troubles(node) == "", "no trouble any more")
         until(lambda: node.call("usage", sold.key).body.get("durability") == "ledger", "the ledger again")
-        until(lambda: not node.runtime.state.may_hold_queued, "what was queued is replayed")
+        until(lambda: not node.runtime.state.breaker.may_hold_queued, "what was queued is replayed")
 
 
 def test_a_hot_standby_behind_a_pooler_is_named(pair: ReplicatedPair, tmp_path: Path) -> None:
@@ -222,7 +222,7 @@ def test_calls_at_the_moment_of_the_promotion_are_answered_and_counted_once(
         for thread in threads:
             thread.join()
         assert set(codes) == {"VALID"}
-        until(lambda: not node.runtime.state.may_hold_queued, "what was queued is replayed", 120)
+        until(lambda: not node.runtime.state.breaker.may_hold_queued, "what was queued is replayed", 120)
         until(lambda: uses_on(pair.standby, sold) == len(codes), f"{len(codes)} uses, on the new primary")
 
 

@@ -165,7 +165,7 @@ def test_a_search_path_that_leads_to_empty_tables_of_the_same_names_denies_nobod
         with_admin(server, f"ALTER ROLE postgres IN DATABASE {name} SET search_path = twin, public")
         with_admin(server, f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")
         until(lambda: node.call("validate", copied.key).body.get("durability") == "ledger", "connections made anew")
-        until(lambda: node.runtime.state.isolated_since is None, "the node is back at its ledger")
+        until(lambda: node.runtime.state.breaker.isolated_since is None, "the node is back at its ledger")
         is_served(node, copied, sell(node.database))
     with running_node(reached(url), tmp_path / "node") as node:
         is_served(node, copied, sell(node.database))

@@ -111,11 +111,11 @@ def sold(node: Node) -> str:
 def test_a_silence_that_nobody_asked_into_costs_no_client_anything(server: PostgresServer, node: Node) -> None:
     key, state = sold(node), node.runtime.state
     server.freeze()
-    until(lambda: state.isolated_since is not None, "the supervisor has noticed")
+    until(lambda: state.breaker.isolated_since is not None, "the supervisor has noticed")
     answer = node.call("validate", key)
     assert (answer.code, answer.body["durability"]) == ("VALID", "queue")
     server.thaw()
-    until(lambda: state.isolated_since is None, "the node is back at its ledger", 60)
+    until(lambda: state.breaker.isolated_since is None, "the node is back at its ledger", 60)
 
 
 @pytest.mark.parametrize("act", ["validate", "usage"])
@@ -127,7 +127,7 @@ def test_a_call_that_finds_a_silent_ledger_without_a_connection_is_answered_in_t
     usual = time.monotonic() - began
     node.runtime.jobs.stop()  # its poll would connect first
     server.freeze()
-    node.runtime.state.reconnected()
+    node.runtime.state.breaker.reconnected()
     node.database.close()
     began = time.monotonic()
     answer = node.call(act, key)

@@ -43,7 +43,7 @@ class Copied:
         self.snapshot = Snapshot(folder / "snapshot.db")
         self.follower = Follower(ledger.database, self.snapshot, self.clock)
         node = Node("here")
-        self.admin = Resources(ledger.database, node, self.clock, SharedState(None))
+        self.admin = Resources(ledger.database, node, self.clock, SharedState(None).changes)
         self.recorder = Recorder(ledger, node, self.clock)
 
     def do(self, act: Act, sold: Sold, fingerprint: str | None = None) -> None:
@@ -134,7 +134,7 @@ def test_what_changes_between_the_statements_of_a_poll_is_left_to_the_next(copie
         if statement.startswith("SELECT policies.") and not widened:
             widened.append(statement)
             with contextlib.closing(Database(copied.ledger.database.url)) as other:
-                admin = Resources(other, Node("there"), copied.clock, SharedState(None))
+                admin = Resources(other, Node("there"), copied.clock, SharedState(None).changes)
                 admin.update(Kind.LICENSE, license["id"], {"max_machines": 9})
 
     widened: list[str] = []
@@ -370,7 +370,7 @@ def test_a_reader_of_a_useless_file_knows_nothing_and_says_so(tmp_path: Path, co
     path = tmp_path / "snapshot.db"
     if content is not None:
         path.write_bytes(content)
-    reader = Reader(path, SharedState(None), time.monotonic)
+    reader = Reader(path, SharedState(None).changes, time.monotonic)
     assert reader.look_up([LicenseQuery("k")]) == [None]
     assert not reader.has_key("k")
     reader.close()

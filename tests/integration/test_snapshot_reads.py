@@ -142,7 +142,7 @@ def test_a_key_that_the_snapshot_knows_needs_no_place_among_the_unknown(
 
 def test_moments_of_change_are_told_by_key_and_for_everything(tmp_path: Path) -> None:
     now = [100.0]
-    one, other = (SharedState(tmp_path / "state.bin", lambda: now[0]) for _ in range(2))
+    one, other = (SharedState(tmp_path / "state.bin", lambda: now[0]).changes for _ in range(2))
     one.license_changed("a")
     now[0] = 200.0
     assert other.changed_at("a") == 100.0

@@ -149,9 +149,9 @@ def test_what_the_database_refuses_to_everybody_costs_no_answer_and_no_event(
         time.sleep(max(0.0, _BROKEN_S - (time.monotonic() - began)))  # for as long as an operator takes to notice
         assert sync_of(node)["dead"] == 0
         as_superuser(url, broken.undoes)
-        until(lambda: not node.runtime.state.may_hold_queued, "an empty queue", 60)
+        until(lambda: not node.runtime.state.breaker.may_hold_queued, "an empty queue", 60)
         told = queued + customers.end()
-        until(lambda: not node.runtime.state.may_hold_queued, "an empty queue", 60)
+        until(lambda: not node.runtime.state.breaker.may_hold_queued, "an empty queue", 60)
         all_is_there(node, told, licenses)
         until(lambda: broken.says not in troubles(node), "the trouble is over")
         with_queue = EventQueue(tmp_path / "sync_queue.db")
@@ -211,7 +211,7 @@ def test_what_cannot_be_read_is_set_aside_and_said_and_comes_back_when_it_is_rev
         path = tmp_path / "sync_queue.db"
         queue = EventQueue(path)
         queue.append([Row("unreadable-1", "usage", "{}", 1_700_000_000.0, license["id"])])
-        node.runtime.state.will_queue()
+        node.runtime.state.breaker.will_queue()
         until(lambda: "1 events of this node's queue are set aside" in troubles(node), "/readyz says so")
         assert sync_of(node)["dead"] == 1
         (dead,) = cli.json("events", "dead")

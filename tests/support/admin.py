@@ -25,7 +25,7 @@ class Admin:
         self.node = node
         self.token = token
         runtime = node.runtime
-        self.resources = Resources(runtime.ledger.database, runtime.node, runtime.clock, runtime.state)
+        self.resources = Resources(runtime.ledger.database, runtime.node, runtime.clock, runtime.state.changes)
 
     def send(self, method: str, path: str, body: Any = None, **headers: str) -> TestResponse:
         """One call; `body` is sent as JSON, bytes as they are."""

@@ -26,7 +26,7 @@ def queueing(tmp_path: Path, clock: FakeClock, state: SharedState) -> Queueing:
     database = Database(settings.database_url)
     upgrade(database)
     made = Queueing(settings, database, Clock(), clock)
-    made._state = state  # on this test's clock
+    made._breaker = state.breaker  # on this test's clock
     return made
 
 
@@ -35,18 +35,18 @@ def test_an_answer_that_is_owed_for_longer_than_a_call_may_wait_cuts_the_node_of
 ) -> None:
     for asking_since, isolated in ((None, False), (999.6, False), (999.4, True)):
         queueing.listen(asking_since)
-        assert (state.isolated_since is not None) is isolated
-    assert state.last_isolated == clock.time
+        assert (state.breaker.isolated_since is not None) is isolated
+    assert state.breaker.last_isolated == clock.time
 
 
 def test_one_answer_that_never_comes_cuts_off_once(queueing: Queueing, state: SharedState, clock: FakeClock) -> None:
     queueing.listen(999.0)
-    state.reconnected()
+    state.breaker.reconnected()
     clock.time += 5
     queueing.listen(999.0)
-    assert state.isolated_since is None
+    assert state.breaker.isolated_since is None
     queueing.listen(1_004.0)
-    assert state.isolated_since == clock.time
+    assert state.breaker.isolated_since == clock.time
 
 
 @pytest.mark.parametrize(
@@ -62,16 +62,16 @@ def test_one_answer_that_never_comes_cuts_off_once(queueing: Queueing, state: Sh
 def test_it_goes_back_when_the_ledger_has_answered_what_was_asked_since(
     queueing: Queueing, state: SharedState, clock: FakeClock, polled_at: float | None, goes_back: bool
 ) -> None:
-    state.isolate()
+    state.breaker.isolate()
     clock.time += 5
     queueing.go_back(polled_at)
-    assert (state.isolated_since is None) is goes_back
+    assert (state.breaker.isolated_since is None) is goes_back
 
 
 def test_a_moment_to_come_is_no_cut_off_of_this_boot(state: SharedState, clock: FakeClock) -> None:
-    state.isolate()
+    state.breaker.isolate()
     clock.time -= 500
-    assert state.last_isolated == 0.0
-    assert state.isolated_since is None
-    state.isolate()
-    assert state.isolated_since == clock.time
+    assert state.breaker.last_isolated == 0.0
+    assert state.breaker.isolated_since is None
+    state.breaker.isolate()
+    assert state.breaker.isolated_since == clock.time

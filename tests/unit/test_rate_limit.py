@@ -11,7 +11,7 @@ ADDRESS, ELSEWHERE = "192.0.2.1", "198.51.100.1"
 
 
 def limiter(clock: FakeClock) -> FailureLimiter:
-    return FailureLimiter(SharedState(None, clock), RateLimit(3, 60.0))
+    return FailureLimiter(SharedState(None, clock).failures, RateLimit(3, 60.0))
 
 
 def test_nobody_is_limited_before_the_last_failure_that_is_allowed() -> None:

@@ -8,45 +8,47 @@ from pathlib import Path
 
 import pytest
 
-from api.node.shared_state import SharedState, allocate
+from api.node import mapped_file
+from api.node.mapped_file import allocate
+from api.node.shared_state import SharedState
 from tests.support.clock import FakeClock
 
 
 def count_failures(path: Path, times: int) -> None:
     state = SharedState(path)
     for _ in range(times):
-        state.failed("the same", 3600)
-        state.keys_changed()
+        state.failures.failed("the same", 3600)
+        state.changes.keys_changed()
 
 
 def test_failures_are_counted_by_key_from_the_first_on(clock: FakeClock) -> None:
     state = SharedState(None, clock)
-    assert state.failures("a", 60) == (0, 0.0)
-    state.failed("a", 60)
+    assert state.failures.count("a", 60) == (0, 0.0)
+    state.failures.failed("a", 60)
     clock.time += 20
-    state.failed("a", 60)
-    state.failed("b", 60)
-    assert state.failures("a", 60) == (2, 40.0)
-    assert state.failures("b", 60) == (1, 60.0)
-    assert state.failures("c", 60) == (0, 0.0)
+    state.failures.failed("a", 60)
+    state.failures.failed("b", 60)
+    assert state.failures.count("a", 60) == (2, 40.0)
+    assert state.failures.count("b", 60) == (1, 60.0)
+    assert state.failures.count("c", 60) == (0, 0.0)
 
 
 def test_a_window_ends_and_the_next_failure_begins_another(clock: FakeClock) -> None:
     state = SharedState(None, clock)
-    state.failed("a", 60)
+    state.failures.failed("a", 60)
     clock.time += 60
-    assert state.failures("a", 60) == (0, 0.0)
-    state.failed("a", 60)
-    assert state.failures("a", 60) == (1, 60.0)
+    assert state.failures.count("a", 60) == (0, 0.0)
+    state.failures.failed("a", 60)
+    assert state.failures.count("a", 60) == (1, 60.0)
 
 
 def test_a_window_counts_whatever_the_moment_it_began_is_rounded_to(clock: FakeClock) -> None:
     clock.time = 970.593224925948
     assert clock.time + 60 - clock.time > 60
     state = SharedState(None, clock)
-    state.failed("a", 60)
-    state.failed("a", 60)
-    assert state.failures("a", 60)[0] == 2
+    state.failures.failed("a", 60)
+    state.failures.failed("a", 60)
+    assert state.failures.count("a", 60)[0] == 2
 
 
 @pytest.mark.parametrize("there", [0, 100, 5_000])
@@ -63,17 +65,17 @@ def test_room_is_made_without_the_systems_own_call_for_it_too(
 
 def test_two_workers_see_each_others_counts(tmp_path: Path, clock: FakeClock) -> None:
     one, two = SharedState(tmp_path / "state", clock), SharedState(tmp_path / "state", clock)
-    one.failed("a", 60)
-    two.failed("a", 60)
-    assert one.failures("a", 60) == two.failures("a", 60) == (2, 60.0)
-    before = two.key_changes
-    one.keys_changed()
-    assert two.key_changes != before
+    one.failures.failed("a", 60)
+    two.failures.failed("a", 60)
+    assert one.failures.count("a", 60) == two.failures.count("a", 60) == (2, 60.0)
+    before = two.changes.key_changes
+    one.changes.keys_changed()
+    assert two.changes.key_changes != before
 
 
 def test_one_that_was_alone_joins_the_others_and_believes_no_copy_of_before(tmp_path: Path, clock: FakeClock) -> None:
     alone, other = SharedState(None, clock), SharedState(tmp_path / "state", clock)
-    alone.license_changed("a")
+    alone.changes.license_changed("a")
     clock.time += 1
     assert not alone.is_shared
     with pytest.raises(OSError, match="No such file"):
@@ -81,11 +83,11 @@ def test_one_that_was_alone_joins_the_others_and_believes_no_copy_of_before(tmp_
     assert not alone.is_shared
     alone.move_to(tmp_path / "state")
     assert alone.is_shared
-    assert alone.changed_at("a") == alone.changed_at("b") == clock.time
-    other.isolate()
-    assert alone.isolated_since == clock.time
-    alone.failed("b", 60)
-    assert other.failures("b", 60) == (1, 60.0)
+    assert alone.changes.changed_at("a") == alone.changes.changed_at("b") == clock.time
+    other.breaker.isolate()
+    assert alone.breaker.isolated_since == clock.time
+    alone.failures.failed("b", 60)
+    assert other.failures.count("b", 60) == (1, 60.0)
 
 
 def test_processes_that_count_at_once_lose_nothing(tmp_path: Path) -> None:
@@ -97,19 +99,19 @@ def test_processes_that_count_at_once_lose_nothing(tmp_path: Path) -> None:
         worker.join(120)
         assert worker.exitcode == 0
     state = SharedState(tmp_path / "state")
-    assert state.failures("the same", 3600)[0] == 6_000
-    assert state.key_changes == 6_000
+    assert state.failures.count("the same", 3600)[0] == 6_000
+    assert state.changes.key_changes == 6_000
 
 
 @pytest.mark.parametrize("left", [b"", b"short", b"\xff" * 64, b"\xff" * 1_000_000])
 def test_a_damaged_file_is_made_anew(tmp_path: Path, clock: FakeClock, left: bytes) -> None:
     (tmp_path / "state").write_bytes(left)
     state = SharedState(tmp_path / "state", clock)
-    state.keys_changed()
+    state.changes.keys_changed()
     for key in ("a", "b"):
-        assert state.failures(key, 60) == (0, 0.0)
-        state.failed(key, 60)
-        assert state.failures(key, 60) == (1, 60.0)
+        assert state.failures.count(key, 60) == (0, 0.0)
+        state.failures.failed(key, 60)
+        assert state.failures.count(key, 60) == (1, 60.0)
 
 
 def test_the_file_is_for_its_owner_alone(tmp_path: Path) -> None:
@@ -118,41 +120,49 @@ def test_the_file_is_for_its_owner_alone(tmp_path: Path) -> None:
 
 
 def test_counts_from_before_a_reboot_are_void(tmp_path: Path, clock: FakeClock) -> None:
-    SharedState(tmp_path / "state", clock).failed("a", 60)
+    SharedState(tmp_path / "state", clock).failures.failed("a", 60)
     clock.time = 5.0  # the monotonic clock begins again
-    assert SharedState(tmp_path / "state", clock).failures("a", 60) == (0, 0.0)
+    assert SharedState(tmp_path / "state", clock).failures.count("a", 60) == (0, 0.0)
 
 
 def test_a_change_from_before_a_reboot_is_no_change_to_come(tmp_path: Path, clock: FakeClock) -> None:
     before = SharedState(tmp_path / "state", clock)
-    before.license_changed("a")
-    before.everything_changed()
+    before.changes.license_changed("a")
+    before.changes.everything_changed()
     clock.time = 5.0
     state = SharedState(tmp_path / "state", clock)
-    assert state.changed_at("a") == 0.0
-    state.license_changed("a")
-    assert state.changed_at("a") == 5.0
+    assert state.changes.changed_at("a") == 0.0
+    state.changes.license_changed("a")
+    assert state.changes.changed_at("a") == 5.0
 
 
 def test_a_license_was_queued_while_busy_until_the_ledger_itself_is_away(tmp_path: Path, clock: FakeClock) -> None:
     state, sibling = SharedState(tmp_path / "state", clock), SharedState(tmp_path / "state", clock)
-    assert not state.is_queued_while_busy("a")
-    state.license_busy("a")
-    assert [sibling.is_queued_while_busy(key) for key in ("a", "b")] == [True, False]
-    assert state.changed_at("a") == 0.0
+    assert not state.breaker.is_queued_while_busy("a")
+    state.breaker.license_busy("a")
+    assert [sibling.breaker.is_queued_while_busy(key) for key in ("a", "b")] == [True, False]
+    assert state.changes.changed_at("a") == 0.0
     clock.time += 1
-    state.isolate()
-    state.reconnected()
-    assert not sibling.is_queued_while_busy("a")
+    state.breaker.isolate()
+    state.breaker.reconnected()
+    assert not sibling.breaker.is_queued_while_busy("a")
     clock.time += 1
-    state.license_busy("a")
-    assert sibling.is_queued_while_busy("a")
+    state.breaker.license_busy("a")
+    assert sibling.breaker.is_queued_while_busy("a")
 
 
 def test_more_keys_than_places_push_out_those_with_the_fewest_failures(clock: FakeClock) -> None:
     state = SharedState(None, clock)
     for _ in range(30):
-        state.failed("the worst", 60)
+        state.failures.failed("the worst", 60)
     for number in range(30_000):
-        state.failed(f"once {number}", 60)
-    assert state.failures("the worst", 60)[0] == 30
+        state.failures.failed(f"once {number}", 60)
+    assert state.failures.count("the worst", 60)[0] == 30
+
+
+def test_nothing_in_the_file_stands_where_something_else_does() -> None:
+    table, license = mapped_file.SLOTS * mapped_file.SLOT_SIZE, mapped_file.MOMENTS * mapped_file.MOMENT_SIZE
+    sizes = {"SLOTS_AT": table, "LICENSES_CHANGED_AT": license, "LICENSES_BUSY_AT": license}
+    starts = {name: at for name, at in vars(mapped_file).items() if name.endswith("_AT")}
+    ends = sorted((at, at + sizes.get(name, 8)) for name, at in starts.items())
+    assert [end for _, end in ends] == [start for start, _ in ends[1:]] + [mapped_file.SIZE]

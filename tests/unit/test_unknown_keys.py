@@ -18,11 +18,11 @@ class Worker:
     def __init__(self, workers: int = 1) -> None:
         self.clock = FakeClock()
         self.state = SharedState(None, self.clock)
-        self.keys = UnknownKeys(self.state, workers, self.clock, patience_s=0.0)
+        self.keys = UnknownKeys(self.state.changes, workers, self.clock, patience_s=0.0)
 
     def look_up(self, key: str, *, known: bool) -> bool:
         """One look-up of `key`; False where there was no place for it."""
-        changes = self.state.key_changes
+        changes = self.state.changes.key_changes
         try:
             place = self.keys.enter(key)
         except TooManyUnknown:
@@ -48,15 +48,15 @@ def test_a_missed_key_is_remembered_for_five_seconds_with_its_time() -> None:
 def test_a_key_that_is_made_on_the_node_ends_all_memories_at_once() -> None:
     worker = Worker()
     worker.look_up("a", known=False)
-    worker.state.keys_changed()
+    worker.state.changes.keys_changed()
     assert worker.keys.negative_cache_hit("a") is None
 
 
 def test_a_key_that_is_made_during_its_look_up_is_not_remembered_as_unknown() -> None:
     worker = Worker()
-    changes = worker.state.key_changes
+    changes = worker.state.changes.key_changes
     worker.keys.enter("a")
-    worker.state.keys_changed()
+    worker.state.changes.keys_changed()
     worker.keys.missed("a", 77.0, changes)
     assert worker.keys.negative_cache_hit("a") is None
 
@@ -88,7 +88,7 @@ def test_known_keys_give_their_places_back_and_later_need_none() -> None:
 
 def test_the_snapshot_is_asked_once_about_a_key_that_it_knows() -> None:
     asked: list[str] = []
-    keys = UnknownKeys(SharedState(None), 1, FakeClock(), is_known=lambda key: asked.append(key) or True)  # type: ignore[func-returns-value]
+    keys = UnknownKeys(SharedState(None).changes, 1, FakeClock(), is_known=lambda key: asked.append(key) or True)  # type: ignore[func-returns-value]
     for _ in range(3):
         keys.found("a", keys.enter("a"))
     assert asked == ["a"]
@@ -105,7 +105,7 @@ def test_a_known_key_that_is_gone_needs_a_place_again() -> None:
 
 
 def test_who_waits_gets_a_place_as_soon_as_one_is_given_back() -> None:
-    keys = UnknownKeys(SharedState(None), 1, FakeClock(), patience_s=600.0)
+    keys = UnknownKeys(SharedState(None).changes, 1, FakeClock(), patience_s=600.0)
     places = [keys.enter(f"known {number}") for number in range(20)]
     entered = threading.Event()
 
@@ -121,7 +121,7 @@ def test_who_waits_gets_a_place_as_soon_as_one_is_given_back() -> None:
 
 
 def test_who_waits_gets_a_place_when_the_second_is_over() -> None:
-    keys = UnknownKeys(SharedState(None), 1, time.monotonic, patience_s=30.0)
+    keys = UnknownKeys(SharedState(None).changes, 1, time.monotonic, patience_s=30.0)
     began = time.monotonic()
     for number in range(20):
         keys.enter(f"unknown {number}")
@@ -139,7 +139,7 @@ def test_memory_is_bounded() -> None:
 
 
 def test_only_four_wait_and_the_rest_are_refused_at_once() -> None:
-    keys = UnknownKeys(SharedState(None), 1, FakeClock(), patience_s=600.0)
+    keys = UnknownKeys(SharedState(None).changes, 1, FakeClock(), patience_s=600.0)
     places = [keys.enter(f"unknown {number}") for number in range(20)]
     asked = threading.Semaphore(0)
     waiters = [
@@ -161,7 +161,7 @@ def test_only_four_wait_and_the_rest_are_refused_at_once() -> None:
 
 
 def test_while_the_snapshot_cannot_tell_any_number_of_customers_wait_their_turn() -> None:
-    keys = UnknownKeys(SharedState(None), 1, FakeClock(), is_known=lambda _: None, patience_s=600.0)
+    keys = UnknownKeys(SharedState(None).changes, 1, FakeClock(), is_known=lambda _: None, patience_s=600.0)
     places = [keys.enter(f"customer {number}") for number in range(20)]
     entered: list[float | None] = []
 
@@ -183,7 +183,7 @@ def test_while_the_snapshot_cannot_tell_any_number_of_customers_wait_their_turn(
 
 
 def test_who_may_not_wait_is_told_so_only_where_no_place_is_free() -> None:
-    keys = UnknownKeys(SharedState(None), 1, FakeClock(), patience_s=600.0)
+    keys = UnknownKeys(SharedState(None).changes, 1, FakeClock(), patience_s=600.0)
 
     def refuse() -> None:
         raise PermissionError

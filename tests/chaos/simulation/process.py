@@ -20,8 +20,8 @@ from api.ledger.records import Batch, Change, Event
 from api.licensing import ALWAYS, Holding, Machine, Watch
 from api.node.clock import Clock
 from api.node.identity import Node
+from api.node.ledger_breaker import LedgerBreaker
 from api.node.published import NodeState
-from api.node.shared_state import SharedState
 from api.supervisor.duties.pace import HOLD_S, Pace
 from api.supervisor.duties.watching import Limits, ProcessBeat, WatchRecord, look
 from api.supervisor.queueing import Queueing
@@ -84,10 +84,6 @@ class SimSupervisor(Supervisor):
             self.leave()
         return super()._look_around()
 
-    def sign_off(self) -> None:
-        """What `stop` does last."""
-        self._sign_off()
-
     @property
     def stops(self) -> bool:
         """Whether it has been asked to."""
@@ -129,7 +125,7 @@ class Process(Owner):
         self.node = Node(identity.node, identity.rank, identity.instance, self.published)
         #: As in `api.supervisor.supervise`: no silence counts before it has been read.
         self.counting = Watch(until=0.0)
-        self.queueing = SimQueueing(self.queue, self.state, self.monotonic, self.remote)
+        self.queueing = SimQueueing(self.queue, self.state.breaker, self.monotonic, self.remote)
         self.supervisor = self._supervise()
         self.recorder = self._recorder(scratch)
         self.closed, self._at_work = False, 0
@@ -324,12 +320,12 @@ class Process(Owner):
             monotonic=self.monotonic,
         )
         # Its two users are tasks: a lock of threads would stop the whole simulation.
-        supervisor._beating = contextlib.nullcontext()  # type: ignore[assignment]
+        supervisor._heartbeat._writing = contextlib.nullcontext()  # type: ignore[assignment]
         return supervisor
 
     def _recorder(self, scratch: Path) -> Recorder:
-        reader: Any = CopyReader(self.disk, self.state, self.monotonic, ISOLATED_MAX_AGE_S)
-        isolated = Isolated(scratch / f"{self.disk.name}.lane", reader, self.state, self.node, self.clock)
+        reader: Any = CopyReader(self.disk, self.state.changes, self.monotonic, ISOLATED_MAX_AGE_S)
+        isolated = Isolated(scratch / f"{self.disk.name}.lane", reader, self.state.breaker, self.node, self.clock)
         isolated._queue = SlowQueue(self.queue, lambda: self._breathe(self._disk_s))  # type: ignore[assignment]
         isolated.lane = Lane(self.kernel, self, isolated._flush)  # type: ignore[assignment]
         remote: Any = self.remote
@@ -367,8 +363,8 @@ class Process(Owner):
 class SimQueueing(Queueing):
     """The real rule by which a node goes back to its ledger, on the simulated queue."""
 
-    def __init__(self, queue: Watched, state: SharedState, monotonic: Callable[[], float], ledger: Remote) -> None:
-        self.queue, self._state, self._monotonic = queue, state, monotonic  # type: ignore[assignment]
+    def __init__(self, queue: Watched, breaker: LedgerBreaker, monotonic: Callable[[], float], ledger: Remote) -> None:
+        self.queue, self._breaker, self._monotonic = queue, breaker, monotonic  # type: ignore[assignment]
         self._ledger = ledger  # type: ignore[assignment]
         self.blocked = False
 

@@ -14,7 +14,7 @@ from api.ledger.errors import LedgerUnavailable
 from api.ledger.records import Batch, Change, LicenseQuery, LicenseRecord
 from api.ledger.rows import changed_machines
 from api.licensing import Holding
-from api.node.shared_state import SharedState
+from api.node.change_marks import ChangeMarks
 from api.snapshot.copy import Position
 from api.snapshot.reader import MAX_AGE_S, SnapshotRecord
 from tests.chaos.simulation.database import Database, Transaction
@@ -141,8 +141,8 @@ class Lane:
 class CopyReader:
     """`api.snapshot.reader.Reader` on the simulated disk, with the same rules."""
 
-    def __init__(self, disk: Disk, state: SharedState, monotonic: Callable[[], float], longest_s: float) -> None:
-        self._disk, self._state, self._monotonic, self._longest_s = disk, state, monotonic, longest_s
+    def __init__(self, disk: Disk, changes: ChangeMarks, monotonic: Callable[[], float], longest_s: float) -> None:
+        self._disk, self._changes, self._monotonic, self._longest_s = disk, changes, monotonic, longest_s
 
     def look_up(self, asks: Sequence[LicenseQuery]) -> list[SnapshotRecord | None]:
         """For checks, where the copy is fresh."""
@@ -151,7 +151,7 @@ class CopyReader:
             return [None] * len(asks)
         return [
             SnapshotRecord(self._known(ask), position.as_of)
-            if self._state.changed_at(ask.key_hash) < position.polled_at
+            if self._changes.changed_at(ask.key_hash) < position.polled_at
             else None
             for ask in asks
         ]

@@ -138,7 +138,7 @@ OWN = [
         (
             (
                 "api/checks/recorder.py",
-                "if self._state.may_hold_queued and self._isolated",
+                "if self._breaker.may_hold_queued and self._isolated",
                 "if False and self._isolated",
             ),
         ),
@@ -149,7 +149,7 @@ OWN = [
         (
             (
                 "api/checks/isolated.py",
-                "would let later calls overtake these.\n            self._state.will_queue()\n",
+                "would let later calls overtake these.\n            self._breaker.will_queue()\n",
                 "would let later calls overtake these.\n",
             ),
         ),

@@ -200,7 +200,7 @@ class World:
         for process in self.processes():
             if process.queue.stats().pending:
                 raise Violation("every queue is replayed in the end", process.name)
-            if process.state.isolated_since is not None:
+            if process.state.breaker.isolated_since is not None:
                 raise Violation("nobody stays cut off", process.name)
             self._is_the_ledger(process)
         for event_id in self.watcher.answers:
