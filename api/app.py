@@ -98,13 +98,13 @@ def main() -> int:
     clean_environ.forget(SECRET_SETTINGS)
     private_files.tighten(settings)
     from api.server import Application, Companion, ServerOptions, serve
-    from api.supervisor import supervise as process
+    from api.supervisor import companion
 
     demo.announce(settings)
     options = ServerOptions(host=settings.host, port=settings.port, workers=settings.workers)
     # One for the life of this server: a supervisor that is started again must find its own lease again.
     instance = new_id()
-    supervisor = Companion("supervisor", lambda: process.run(settings, instance))
+    supervisor = Companion("supervisor", lambda: companion.run(settings, instance))
 
     def application() -> Application:
         app = create_app(settings, instance)

@@ -35,7 +35,9 @@ class Worker(Protocol):
     state: SharedState
     recorder: Recorder
     unknown_keys: UnknownKeys
-    ledger_id: str
+
+    @property
+    def ledger_id(self) -> str: ...
 
     @property
     def signer(self) -> Signer: ...

@@ -37,8 +37,8 @@ class Copy:
         # Until it has been read no silence counts: what other nodes have queued is not known yet.
         self.watch = UNWATCHED
         #: Up to when this process's own polls are known to the workers, with the watch that came before them.
-        self.told: float | None = None
-        self._telling: float | None = None
+        self.published_until: float | None = None
+        self._publishing_until: float | None = None
         #: What the ledger last answered.
         self.ledger: LedgerState | None = None
         self.pace = pace
@@ -176,11 +176,11 @@ class Copy:
         if anew or self._licenses is None or self.seq() != before:
             self._licenses = self._snapshot.count(tables.licenses)
 
-    # -- telling ------------------------------------------------------------------------------------------------------
+    # -- publishing ---------------------------------------------------------------------------------------------------
 
-    def tell(self) -> None:
+    def before_publishing(self) -> None:
         """To be called before each time something is published: workers have read by now what was there last time."""
-        self.told, self._telling = self._telling, self._polled_at()
+        self.published_until, self._publishing_until = self._publishing_until, self._polled_at()
 
     def _polled_at(self) -> float | None:
         """When the ledger was last asked. A copy that cannot be written keeps nobody from it."""
@@ -207,7 +207,7 @@ class Copy:
         return position.seq if position is not None and position.complete else 0
 
     def state(self) -> SnapshotState | None:
-        """How far it is, for the workers to say; None while there is none."""
+        """How far it is, for the workers to report; None while there is none."""
         position = self._snapshot.position()
         if position is None or not position.complete or self._licenses is None:
             return None

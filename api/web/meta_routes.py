@@ -18,7 +18,7 @@ def blueprint(runtime: Runtime) -> Blueprint:
     @meta.get("/.well-known/jwks.json")
     def jwks() -> Response:
         runtime.require_started()
-        return Page(msgspec.json.encode(runtime.published), "application/json").response()
+        return Page(msgspec.json.encode(runtime.published_keys), "application/json").response()
 
     @meta.get("/livez")
     def livez() -> Response:

@@ -262,7 +262,11 @@ def licenses_in(folder: Path) -> int:
 
 def waits(node: Node) -> str:
     """What it says while it waits: on `/readyz`, among the troubles and to a customer."""
-    until(lambda: node.runtime._objection or node.runtime._withheld_reason, "it has seen the ledger", 60)
+    until(
+        lambda: node.runtime.ledger_start.objection or node.runtime.readiness.withheld_reason,
+        "it has seen the ledger",
+        60,
+    )
     told = node.http.get("/readyz")
     assert told.status_code == 503
     assert told.json is not None

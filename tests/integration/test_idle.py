@@ -97,7 +97,7 @@ def test_a_worker_whose_supervisor_falls_silent_asks_by_itself_and_tells_the_tru
 ) -> None:
     overheard = listening(link[0])
     with running_node(link[1], tmp_path) as node:
-        until(lambda: node.runtime._told_at > 0, "it was told")
+        until(lambda: node.runtime.polling.supervisor_answered_at > 0, "it was told")
         node.runtime._stop.set()  # its supervisor ends; the worker's own jobs go on
         until(lambda: asks(overheard), "the worker asks by itself", 60)
         assert node.runtime.ledger_reachable

@@ -158,7 +158,7 @@ def test_nothing_is_begun_that_would_have_to_look_into_the_queue(node: Node) -> 
 
 def test_nothing_is_begun_while_the_node_starts(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     sold = known(node)
-    monkeypatch.setattr(node.runtime, "_signer", None)
+    monkeypatch.setattr(node.runtime.signing, "signer", None)
     assert not Begun(node, Act.VALIDATE, body_for(sold, Act.VALIDATE)).taken
 
 

@@ -41,8 +41,8 @@ def test_who_has_another_page_is_sent_this_one(node: Node, path: str) -> None:
 def test_the_keys_have_another_tag_when_they_change(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     path = "/.well-known/jwks.json"
     etag = node.http.get(path).headers["ETag"]
-    keys = node.runtime.published["keys"]
-    monkeypatch.setattr(node.runtime, "published", {"keys": [*keys, *keys]})
+    keys = node.runtime.published_keys["keys"]
+    monkeypatch.setattr(node.runtime.signing, "published", {"keys": [*keys, *keys]})
     changed = node.http.get(path, headers={"If-None-Match": etag})
     assert (changed.status_code, changed.get_json()) == (200, {"keys": [*keys, *keys]})
 

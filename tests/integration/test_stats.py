@@ -381,9 +381,9 @@ def test_a_busy_connection_is_no_ledger_that_is_away(
         runtime.jobs.stop()
         # Its supervisor has never said anything: this process asks the ledger itself.
         monkeypatch.setattr(runtime.node_state, "read", lambda: None)
-        monkeypatch.setattr(runtime, "_told_at", float("-inf"))
+        monkeypatch.setattr(runtime.polling, "supervisor_answered_at", float("-inf"))
         with node.database.reading(), pytest.raises(NoConnection):
-            runtime.poll()
+            runtime.polling.poll()
         monkeypatch.setattr(node.database, "answered_at", runtime.clock.monotonic() - 8)
         assert runtime.ledger_reachable
         monkeypatch.setattr(node.database, "answered_at", runtime.clock.monotonic() - 16)

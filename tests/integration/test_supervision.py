@@ -21,7 +21,8 @@ from api.problems import Problem
 from api.signing import KeyStatus, generate
 from api.stats.cluster import hand_to
 from api.supervisor import NodeState, Published
-from api.supervisor.supervise import config_of, supervise
+from api.supervisor.failover_setup import config_of
+from api.supervisor.supervise import supervise
 from failover import Identity, SqlLeaseStore
 from failover.heartbeat import Report, SqlHeartbeatStore
 from tests.support.admin import Admin, admin_on
