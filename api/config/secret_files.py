@@ -6,15 +6,14 @@ Only a node with an embedded ledger lives on this file; nodes that share a ledge
 from __future__ import annotations
 
 import base64
-import fcntl
 import json
 import os
 import secrets
 import stat
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from filelock import FileLock
 
 from api import logs
 from api.signing import keys
@@ -139,7 +138,7 @@ def _create(path: Path) -> dict[str, str]:
     """Make the file, unless another process made it while this one waited for the lock."""
     if not path.parent.exists():
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with _locked(path.with_suffix(".lock")):
+    with _locked(path):
         existing = _load(path)
         if existing is not None:
             return existing
@@ -151,14 +150,9 @@ def _create(path: Path) -> dict[str, str]:
         return made
 
 
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
+def _locked(path: Path) -> FileLock:
+    """Held by the one process that makes the file at `path`."""
+    return FileLock(path.with_suffix(".lock"), mode=0o600)
 
 
 def _sync_folder(path: Path) -> None:

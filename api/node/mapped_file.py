@@ -7,7 +7,6 @@ holds nothing that must survive: a damaged or missing file is made anew.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import mmap
 import os
 import struct
@@ -16,6 +15,10 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from filelock import lock_descriptor, unlock_descriptor
+
+#: How often a process asks for the lock while another has it, for a few microseconds.
+_LOCK_POLL_S = 0.001
 _NUMBER = struct.Struct("<Q")
 _MOMENT = struct.Struct("<d")
 MOMENT_SIZE = _MOMENT.size
@@ -84,12 +87,12 @@ class MappedFile:
         """No other thread and no other process that asks for the same changes anything meanwhile."""
         with self._lock:
             if self._file is not None:
-                fcntl.flock(self._file, fcntl.LOCK_EX)
+                lock_descriptor(self._file, poll_interval=_LOCK_POLL_S)
             try:
                 yield
             finally:
                 if self._file is not None:
-                    fcntl.flock(self._file, fcntl.LOCK_UN)
+                    unlock_descriptor(self._file)
 
 
 def allocate(file: int, size: int) -> None:

@@ -6,13 +6,13 @@ its siblings, one of which goes on with it: were each an instance of its own, ev
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import hashlib
 import os
 import time
-from collections.abc import Iterator
 from pathlib import Path
+
+from filelock import FileLock
 
 from api import logs
 from api.ids import new_id
@@ -34,7 +34,7 @@ class Siblings:
         self._file: int | None = None
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            with _joining(folder / _JOINING_NAME):
+            with FileLock(folder / _JOINING_NAME, mode=0o600):
                 alive = folder / _ALIVE_NAME.format(node=hashlib.sha256(node.encode()).hexdigest()[:8])
                 self._file = os.open(alive, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
                 self.instance = self._joined(self._file)
@@ -73,13 +73,3 @@ def _is_alone(file: int) -> bool:
     except BlockingIOError:
         return False
     return True
-
-
-@contextlib.contextmanager
-def _joining(path: Path) -> Iterator[None]:
-    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(file)
