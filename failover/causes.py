@@ -5,12 +5,16 @@ One classification for the lease, the queue's replay and everybody else who talk
 
 from __future__ import annotations
 
+import contextlib
 import re
 import sqlite3
+from collections.abc import Callable, Iterator
 from enum import Enum
 
 import psycopg2
+from filelock import Timeout as LockTimeout
 from psycopg2 import errorcodes
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 
@@ -41,6 +45,8 @@ _NAMED_PASSWORD = re.compile(r"(pass(?:word|file)?\s*=\s*)('[^']*'|[^\s&\"]+)", 
 _PIECE_OF_URL = re.compile(r"(encoded token|integer value|port number):? \"[^\"]*\"")
 _BEFORE_AN_AT = re.compile(r"\"[^\"\s]*@")
 _LONGEST = 300
+#: What a statement, a connection or the lock of a SQLite file may raise.
+DRIVER_ERRORS = (DBAPIError, PoolTimeout, psycopg2.Error, sqlite3.Error, OSError)
 #: Whose words need their type beside them: what this project raises is a sentence.
 _DRIVERS = (psycopg2.Error, sqlite3.Error, OSError)
 
@@ -59,6 +65,8 @@ def is_answer(error: BaseException) -> bool:
 def cause_of(error: BaseException) -> Cause:
     """What a driver's error, perhaps wrapped by SQLAlchemy, speaks of."""
     cause = _driver_error(error)
+    if isinstance(cause, LockTimeout):
+        return Cause.BUSY
     if isinstance(cause, sqlite3.Error):
         return _of_sqlite(cause)
     state = sqlstate_of(cause)
@@ -80,11 +88,22 @@ def reason_of(error: BaseException) -> str:
     state = sqlstate_of(cause)
     if isinstance(cause, PoolTimeout):
         return "no connection of the pool became free"
+    if isinstance(cause, LockTimeout):
+        return "another process is writing"
     if state is None:
         said, name = _masked(str(cause)), type(cause).__name__
         return (f"{name}: {said}" if isinstance(cause, _DRIVERS) else said) if said else name
     words = type(cause).__name__ if state.startswith(_SILENT_CLASSES) else _masked(_said(cause))
     return f"SQLSTATE {state}: {words}".removesuffix(": ")
+
+
+@contextlib.contextmanager
+def translated(translate: Callable[[BaseException], Exception]) -> Iterator[None]:
+    """Raises, in place of a driver's error in the block, what `translate` makes of it."""
+    try:
+        yield
+    except DRIVER_ERRORS as error:
+        raise translate(error) from error
 
 
 def _driver_error(error: BaseException) -> BaseException:

@@ -12,13 +12,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import psycopg2
-from filelock import FileLock
-from filelock import Timeout as LockTimeout
 from sqlalchemy import Connection
 from sqlalchemy.event import listens_for
 
+from failover.causes import DRIVER_ERRORS, translated
 from failover.engines import Pools, postgres_engine, sqlite_engine, write_lock
-from failover.errors import DRIVER_ERRORS, StoreBusy, translate
+from failover.errors import StoreBusy, translate
 from failover.session import Limits, Session, taken_apart
 from failover.tables import all_tables
 from failover.watchdog import Watchdog
@@ -65,11 +64,11 @@ class Database:
         self.is_sqlite = url.startswith("sqlite")
         self._listening: Any = None
         self._guard_s = guard_s
-        self._lock: FileLock | None = None
+        self._write_lock: contextlib.AbstractContextManager[object] = contextlib.nullcontext()
         self._file: Path | None = None
         if self.is_sqlite:
             self._file = path = Path(url.removeprefix("sqlite:///"))
-            self._lock = write_lock(path)
+            self._write_lock = write_lock(path)
             self._engine = sqlite_engine(path, pool_size=2, max_overflow=4)
         else:
             self._engine = postgres_engine(
@@ -87,13 +86,13 @@ class Database:
     @contextlib.contextmanager
     def reading(self) -> Iterator[Connection]:
         """A connection on which each statement stands alone. Raises `StoreUnavailable` or `StoreBusy`."""
-        with _translated(), self._engine.connect() as connection, self._guarded(connection):
+        with translated(translate), self._engine.connect() as connection, self._guarded(connection):
             yield connection
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[Connection]:
         """One transaction, committed when the block ends well. Raises `StoreUnavailable` or `StoreBusy`."""
-        with _translated(), self._write_lock(), self._engine.connect() as connection, self._guarded(connection):
+        with translated(translate), self._write_lock, self._engine.connect() as connection, self._guarded(connection):
             connection.exec_driver_sql("BEGIN IMMEDIATE" if self.is_sqlite else self._begin)
             try:
                 yield connection
@@ -134,20 +133,6 @@ class Database:
             self._listening = connection
 
     @contextlib.contextmanager
-    def _write_lock(self) -> Iterator[None]:
-        if self._lock is None:
-            yield
-            return
-        try:
-            self._lock.acquire()
-        except LockTimeout as error:
-            raise StoreBusy("another process is writing") from error
-        try:
-            yield
-        finally:
-            self._lock.release()
-
-    @contextlib.contextmanager
     def _guarded(self, connection: Connection) -> Iterator[None]:
         """Ends whatever `connection` waits for when the block takes too long, even on a server that is frozen."""
         if self.is_sqlite:
@@ -155,11 +140,3 @@ class Database:
             return
         with self._watchdog.guard(connection.connection.driver_connection, self._guard_s):
             yield
-
-
-@contextlib.contextmanager
-def _translated() -> Iterator[None]:
-    try:
-        yield
-    except DRIVER_ERRORS as error:
-        raise translate(error) from error

@@ -19,12 +19,7 @@ FailoverError
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Sequence
-
-import psycopg2
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from failover.causes import Cause, cause_of, reason_of
 
@@ -91,10 +86,6 @@ class QueueBusy(QueueError):
 
 class QueueUnavailable(QueueError):
     """The queue's disk is full, read only or gone."""
-
-
-#: What a driver may raise, below `FailoverError`.
-DRIVER_ERRORS = (DBAPIError, PoolTimeout, psycopg2.Error, sqlite3.Error, OSError)
 
 
 def translate(error: BaseException) -> FailoverError:

@@ -19,8 +19,8 @@ from sqlalchemy.event import listens_for
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from api.ledger.errors import DRIVER_ERRORS, LedgerBusy, LedgerReadOnly, LedgerUnavailable, NoConnection, translate
-from failover.causes import Cause, cause_of
+from api.ledger.errors import LedgerBusy, LedgerReadOnly, LedgerUnavailable, NoConnection, translate
+from failover.causes import Cause, cause_of, translated
 from failover.connecting import connecting_within
 from failover.engines import FIRST, Pools, postgres_engine, sqlite_engine, write_lock
 from failover.session import DEFAULT_SCHEMA, Limits, Session, taken_apart
@@ -119,7 +119,7 @@ class Database:
     @contextlib.contextmanager
     def reading(self, limits: Limits = _LIMITS) -> Iterator[Connection]:
         """A connection on which each statement stands alone. Raises `LedgerError`, never a driver's error."""
-        with self._turn(), _translated(), self.engine.connect() as connection:
+        with self._turn(), translated(translate), self.engine.connect() as connection:
             yield connection.execution_options(**{FIRST: self.session.alone(limits)})
         self.answered_at = time.monotonic()
 
@@ -130,7 +130,7 @@ class Database:
         `LedgerReadOnly` from a server that takes no writes: what it shows may be of the time before its successor.
         """
         begin = "BEGIN" if self.is_sqlite else self.session.begin(_ONE_MOMENT, "REPEATABLE READ")
-        with self._turn(), _translated(), self._transaction(begin) as connection:
+        with self._turn(), translated(translate), self._transaction(begin) as connection:
             yield connection
         self.answered_at = time.monotonic()
 
@@ -138,7 +138,12 @@ class Database:
     def writing(self, limits: Limits = _LIMITS) -> Iterator[Connection]:
         """One transaction, committed when the block ends well. Raises `LedgerError`, never a driver's error."""
         begin = "BEGIN IMMEDIATE" if self.is_sqlite else self.session.begin(limits)
-        with self._turn(), _translated(), self._write_lock(), self._transaction(begin) as connection:
+        with (
+            self._turn(),
+            translated(translate),
+            self._lock or contextlib.nullcontext(),
+            self._transaction(begin) as connection,
+        ):
             yield connection
         self.answered_at = time.monotonic()
 
@@ -146,7 +151,7 @@ class Database:
         """Whether another process holds the SQLite file now. Waits for nothing."""
         assert self._lock is not None
         try:
-            with self._lock.acquire(blocking=False), _translated(), self.engine.connect() as connection:
+            with self._lock.acquire(blocking=False), translated(translate), self.engine.connect() as connection:
                 connection.exec_driver_sql("PRAGMA busy_timeout = 0")
                 try:
                     connection.exec_driver_sql("BEGIN IMMEDIATE")
@@ -173,7 +178,7 @@ class Database:
         One that breaks is dropped, and every idle one with it: what ended it (a restart, a failover) ended those too.
         So is one whose server turns out to be read-only, with all others of this process.
         """
-        with self._turn(terms), _translated():
+        with self._turn(terms), translated(translate):
             with connecting_within(terms.connect_s):
                 pooled = self._taken(terms.not_before())
             connection: Any = pooled.driver_connection
@@ -308,20 +313,6 @@ class Database:
         except DBAPIError:
             connection.invalidate()
 
-    @contextlib.contextmanager
-    def _write_lock(self) -> Iterator[None]:
-        if self._lock is None:
-            yield
-            return
-        try:
-            self._lock.acquire()
-        except LockTimeout as error:
-            raise LedgerBusy("another process is writing") from error
-        try:
-            yield
-        finally:
-            self._lock.release()
-
 
 def _keep_its_age(_connection: object, record: Any) -> None:
     record.info["made_at"] = time.monotonic()
@@ -336,11 +327,3 @@ def _in_transaction(connection: Connection) -> bool:
     if isinstance(raw, sqlite3.Connection):
         return raw.in_transaction
     return bool(raw.info.transaction_status != TRANSACTION_STATUS_IDLE)
-
-
-@contextlib.contextmanager
-def _translated() -> Iterator[None]:
-    try:
-        yield
-    except DRIVER_ERRORS as error:
-        raise translate(error) from error

@@ -17,12 +17,7 @@ What speaks of the surroundings (a table or a right that is missing, a disk that
 
 from __future__ import annotations
 
-import sqlite3
-
-import psycopg2
 from psycopg2 import errorcodes
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from failover.causes import Cause, cause_of, is_answer, reason_of, sqlstate_of
 
@@ -79,9 +74,6 @@ _MEANING: dict[Cause, type[LedgerError]] = {
     Cause.READ_ONLY: LedgerReadOnly,
     Cause.SURROUNDINGS: LedgerUnavailable,
 }
-
-#: What a statement or a connection may raise, below `LedgerError`.
-DRIVER_ERRORS = (DBAPIError, PoolTimeout, psycopg2.Error, sqlite3.Error, OSError, TimeoutError)
 
 
 def translate(error: BaseException) -> LedgerError:

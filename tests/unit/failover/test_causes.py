@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sqlite3
+from pathlib import Path
 
 import psycopg2
 import pytest
+from filelock import Timeout as LockTimeout
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
@@ -172,3 +174,11 @@ def test_what_is_wrong_and_no_secret_is_shown(words: str) -> None:
 
 def test_a_reason_is_never_long() -> None:
     assert len(reason_of(sqlite3.OperationalError("x" * 5_000))) < 400
+
+
+def test_a_file_that_another_process_writes_is_busy_to_both_seams(tmp_path: Path) -> None:
+    error = LockTimeout(str(tmp_path / "ledger.db.lock"))
+    assert cause_of(error) is Cause.BUSY
+    assert type(errors.translate(error)) is errors.StoreBusy
+    busy = ledger.translate(error)
+    assert (type(busy), str(busy), busy.answered) == (ledger.LedgerBusy, "another process is writing", False)
