@@ -90,7 +90,9 @@ def asking(node: Node, licenses: list[dict[str, Any]], acts: tuple[str, ...]) ->
 
 def drained(node: Node) -> None:
     breaker = node.runtime.state.breaker
-    until(lambda: breaker.isolated_since is None and not breaker.may_hold_queued, "the node is back, its queue empty", 240)
+    until(
+        lambda: breaker.isolated_since is None and not breaker.may_hold_queued, "the node is back, its queue empty", 240
+    )
 
 
 def counted_once(node: Node, licenses: list[dict[str, Any]]) -> None:
