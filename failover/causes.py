@@ -91,9 +91,9 @@ def reason_of(error: BaseException) -> str:
     if isinstance(cause, LockTimeout):
         return "another process is writing"
     if state is None:
-        said, name = _masked(str(cause)), type(cause).__name__
-        return (f"{name}: {said}" if isinstance(cause, _DRIVERS) else said) if said else name
-    words = type(cause).__name__ if state.startswith(_SILENT_CLASSES) else _masked(_said(cause))
+        message, name = _masked(str(cause)), type(cause).__name__
+        return (f"{name}: {message}" if isinstance(cause, _DRIVERS) else message) if message else name
+    words = type(cause).__name__ if state.startswith(_SILENT_CLASSES) else _masked(_message_of(cause))
     return f"SQLSTATE {state}: {words}".removesuffix(": ")
 
 
@@ -113,14 +113,14 @@ def _driver_error(error: BaseException) -> BaseException:
 
 
 def _of_sqlite(cause: sqlite3.Error) -> Cause:
-    said = str(cause)
+    message = str(cause)
     if isinstance(cause, (sqlite3.IntegrityError, sqlite3.DataError)):
         return Cause.DATA
     if isinstance(cause, sqlite3.ProgrammingError):
-        return Cause.SURROUNDINGS if "closed" in said else Cause.DATA
-    if isinstance(cause, sqlite3.OperationalError) and "locked" in said:
+        return Cause.SURROUNDINGS if "closed" in message else Cause.DATA
+    if isinstance(cause, sqlite3.OperationalError) and "locked" in message:
         return Cause.BUSY
-    return Cause.READ_ONLY if "readonly" in said else Cause.SURROUNDINGS
+    return Cause.READ_ONLY if "readonly" in message else Cause.SURROUNDINGS
 
 
 def _was_never_sent(cause: BaseException) -> bool:
@@ -130,15 +130,15 @@ def _was_never_sent(cause: BaseException) -> bool:
     return isinstance(cause, psycopg2.ProgrammingError) and not str(cause).startswith("invalid dsn")
 
 
-def _said(cause: BaseException) -> str:
+def _message_of(cause: BaseException) -> str:
     """A server's message without the lines beneath it."""
     primary = getattr(getattr(cause, "diag", None), "message_primary", None)
     return str(primary or cause)
 
 
-def _masked(said: str) -> str:
+def _masked(message: str) -> str:
     """One line of at most 300 characters, without passwords."""
-    lines = [line.strip() for line in said.splitlines() if line.strip() and not _REPEATS.match(line)]
+    lines = [line.strip() for line in message.splitlines() if line.strip() and not _REPEATS.match(line)]
     line = _URL_PASSWORD.sub(r"\1:***@", "; ".join(lines))
     line = _NAMED_PASSWORD.sub(r"\1***", line)
     line = _PIECE_OF_URL.sub(r'\1 "***"', line)

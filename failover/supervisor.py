@@ -161,7 +161,7 @@ class Supervisor:
         self._gauge.count()
         if self._replay is not None and Action.REPLAY in self._decision.actions:
             done = self._replay.run()
-            if done.synced or done.dead:  # what is not taken is said once, by the replay itself
+            if done.synced or done.dead:  # what is not taken is logged once, by the replay itself
                 _log.info("replayed", extra={"synced": done.synced, "refused": done.refused, "set_aside": done.dead})
             self._gauge.count()
 

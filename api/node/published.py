@@ -119,12 +119,12 @@ class Published:
 
     def write(self, state: NodeState) -> None:
         """A reader has the old state or the new one, whole. Raises OSError."""
-        said = msgspec.json.encode(state)
+        encoded = msgspec.json.encode(state)
         file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             if os.fstat(file).st_size < _ROOM:
                 allocate(file, _ROOM)
-            os.pwrite(file, b"%08x%s\n" % (zlib.crc32(said), said), 0)
+            os.pwrite(file, b"%08x%s\n" % (zlib.crc32(encoded), encoded), 0)
         finally:
             os.close(file)
 
@@ -137,7 +137,7 @@ class Published:
         return state.epoch if state is not None and state.source == source else 0
 
     def read(self) -> NodeState | None:
-        """What was last said, at most 0.1 s late; None where nothing readable is there, or nothing that is fresh."""
+        """What was last published, at most 0.1 s late; None where nothing readable and fresh is there."""
         now = self._monotonic()
         if now - self._looked_at >= _LOOK_EVERY_S and self._lock.acquire(blocking=False):
             try:
@@ -154,9 +154,9 @@ class Published:
     def _whole(self) -> NodeState | None:
         """What is in the file now. Raises OSError and `msgspec.MsgspecError`."""
         for _ in range(_TRIES):
-            sum, said = _taken_apart(self._path.read_bytes())
-            if sum == b"%08x" % zlib.crc32(said):
-                return self._decode(said)
+            sum, encoded = _taken_apart(self._path.read_bytes())
+            if sum == b"%08x" % zlib.crc32(encoded):
+                return self._decode(encoded)
         return None
 
 

@@ -24,7 +24,7 @@ _STANDS = "l.ledger_id = :ledger_id AND l.generation = :generation AND h.seq = :
 #: Asked for each time: what hides rows, or refuses them, is met here and not by a customer.
 _SHOWN = """EXISTS (SELECT 1 FROM licenses), EXISTS (SELECT 1 FROM machines), EXISTS (SELECT 1 FROM policies)"""
 _FROM = """
-FROM (SELECT coalesce({keys}, '[]') AS said FROM (SELECT kid, status, jwk_json FROM signing_keys ORDER BY kid) s) k
+FROM (SELECT coalesce({keys}, '[]') AS listed FROM (SELECT kid, status, jwk_json FROM signing_keys ORDER BY kid) s) k
 LEFT JOIN ledger l ON l.id = 1 LEFT JOIN log_head h ON h.id = l.id LEFT JOIN events e ON e.seq = h.seq
 LEFT JOIN watch w ON w.id = 1
 """
@@ -32,14 +32,14 @@ LEFT JOIN watch w ON w.id = 1
 _POSTGRES = f"""
 (SELECT json_build_array(h.seq, {_STANDS}, {_SHOWN},
     CASE WHEN w.looked_at = :looked_at THEN NULL ELSE json_build_array(w.since, w.until, w.looked_at) END,
-    CASE WHEN left(encode(sha256(convert_to(k.said, 'UTF8')), 'hex'), 32) = :keys_known THEN NULL ELSE k.said END,
+    CASE WHEN left(encode(sha256(convert_to(k.listed, 'UTF8')), 'hex'), 32) = :keys_known THEN NULL ELSE k.listed END,
     CASE WHEN l.ledger_id = :ledger_known THEN NULL ELSE l.ledger_id END
 ) {_FROM})
 """.format(is_same="IS NOT DISTINCT FROM", keys="json_agg(json_build_array(kid, status, jwk_json))::text")
 _NOW = "extract(epoch FROM clock_timestamp())::float8"
 _TAKES_WRITES = "current_setting('transaction_read_only') = 'off'"
 #: A file of this machine may say it all each time. It has no clock but this machine's.
-_SQLITE = f"SELECT h.seq, {_STANDS}, {_SHOWN}, w.since, w.until, w.looked_at, k.said, l.ledger_id {_FROM}".format(
+_SQLITE = f"SELECT h.seq, {_STANDS}, {_SHOWN}, w.since, w.until, w.looked_at, k.listed, l.ledger_id {_FROM}".format(
     is_same="IS", keys="json_group_array(json_array(kid, status, jwk_json))"
 )
 
@@ -99,13 +99,13 @@ class LedgerPoll:
         question, parameters = self.ask(position)
         if connection.dialect.name == "sqlite":
             row = connection.execute(text(_SQLITE), parameters).one()
-            head, stands, has_licenses, _, _, since, until, looked_at, *told = row
-            return PollResult(None, head or 0, bool(stands), bool(has_licenses), _last(since, until, looked_at), *told)
+            head, stands, has_licenses, _, _, since, until, looked_at, *news = row
+            return PollResult(None, head or 0, bool(stands), bool(has_licenses), _last(since, until, looked_at), *news)
         statement = f"SELECT CASE WHEN {_TAKES_WRITES} THEN json_build_array({_NOW}, {question})::text END"
-        said = connection.execute(text(statement), parameters).scalar()
-        if said is None:
+        found = connection.execute(text(statement), parameters).scalar()
+        if found is None:
             return None
-        now, answer = msgspec.json.decode(said)
+        now, answer = msgspec.json.decode(found)
         return self.heard(answer, now)
 
     def take(self, glance: PollResult) -> None:

@@ -27,7 +27,7 @@ _log = logs.get("supervision")
 
 #: How long a node stays cut off at least: a ledger that comes and goes costs one slow answer each time it is believed.
 _CUT_OFF_FOR_S = 1.0
-#: For how long events are not taken before that is said: rows that others hold for a moment are nobody's trouble.
+#: For how long events are not taken before that is reported: rows that others hold for a moment are no trouble.
 _HELD_FOR_S = 2.0
 
 
@@ -78,7 +78,7 @@ class Queueing:
         `asking_since`: since when. So a ledger that fell silent costs no client anything, if it is found here first.
         """
         silent = asking_since is not None and self._monotonic() - asking_since > self._budget_s
-        if silent and asking_since != self._silent_since:  # one answer that never comes is said once
+        if silent and asking_since != self._silent_since:  # one answer that never comes is reported once
             self._silent_since = asking_since
             if self._breaker.isolated_since is None:
                 _log.warning("the ledger is silent: this node goes on without it")
