@@ -77,7 +77,7 @@ def _application(settings: Settings, instance: str | None) -> Flask:
     app.register_blueprint(meta.blueprint(runtime))
     app.register_blueprint(docs.blueprint(CLIENT_ROUTES + ADMIN_ROUTES))
     app.wsgi_app = direct = FastPath(app, calls, settings.trusted_proxies)  # type: ignore[method-assign]
-    app.extensions["at_once"] = direct
+    app.extensions["non_blocking"] = direct
     if settings.trusted_proxies:
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=settings.trusted_proxies)  # type: ignore[method-assign]
     return app
@@ -109,7 +109,7 @@ def main() -> int:
     def application() -> Application:
         app = create_app(settings, instance)
         app.extensions["runtime"].settle()  # its worker takes connections as soon as it has this
-        return Application(app, app.extensions["at_once"])
+        return Application(app, app.extensions["non_blocking"])
 
     return serve(options, application, [supervisor])
 

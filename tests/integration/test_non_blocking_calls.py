@@ -49,7 +49,7 @@ class Begun:
         sent = {**signed("POST", path, raw, now=node.now()), **headers}
         environ = EnvironBuilder(path, method="POST", data=raw, headers=sent).get_environ()
         before = dict(environ)
-        non_blocking: NonBlockingHandler = node.app.extensions["at_once"]
+        non_blocking: NonBlockingHandler = node.app.extensions["non_blocking"]
         self.taken = non_blocking.begin(environ, raw, self._answer)
         assert environ == before
 
@@ -254,7 +254,7 @@ def test_a_call_whose_flush_does_not_end_is_answered(node: Node, monkeypatch: py
     lane.give_up(clock.monotonic() + _S)
     reply = call.reply()
     assert (reply.status, json.loads(reply.body)["code"]) == (503, "LEDGER_UNAVAILABLE")
-    assert node.app.extensions["at_once"].longest(clock.monotonic() + _S) >= _S
+    assert node.app.extensions["non_blocking"].longest(clock.monotonic() + _S) >= _S
     held.set()
 
 
