@@ -48,7 +48,7 @@ test-fast: setup
 
 # What the tests in COVERED run of the whole, branches included, as one line. More: COVERED="tests/unit tests/contract"
 coverage: setup
-	@"$(PY)" -m pytest -q -n $(WORKERS) --dist worksteal $(COVERED) \
+	@TEST_PROFILE=fast "$(PY)" -m pytest -q -n $(WORKERS) --dist worksteal $(COVERED) \
 	  --cov=api --cov=failover --cov=license_client --cov-branch --cov-report= $(ARGS)
 	@echo "Coverage of api, failover and license_client by $(COVERED), branches included: $$("$(PY)" -m coverage report --format=total) %"
 
