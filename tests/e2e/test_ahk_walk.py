@@ -6,13 +6,14 @@ import contextlib
 import json
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager as ContextManager
 from pathlib import Path
 
 import pytest
 
 from api.licensing.codes import Code
+from license_client import Reply
 from license_client.codes import Local
 from tests.support.costs import Check, Round, costs_at_most
 from tests.support.wine import LOGS, Json, Script
@@ -208,6 +209,20 @@ def test_a_wrong_clock_is_signed_again_once_with_the_servers_time(ahk: Script, t
     assert (outcome(right), reasons(right)) == (VALID, [])
     assert reasons(wrong) == ["status 401 TIMESTAMP_SKEWED"]
     assert len(set(nonces)) == 2
+
+
+def test_a_time_that_no_verdict_came_with_is_for_that_server_only(ahk: Script, tmp_path: Path) -> None:
+    skewed = json.dumps({"code": "TIMESTAMP_SKEWED", "ts": 2**40 - 1}).encode()
+    sent: list[str] = []
+
+    def grants_and_notes(path: str, body: bytes, headers: Mapping[str, str]) -> Reply:
+        sent.append(headers["X-Timestamp"])
+        return grants()(path, body, headers)
+
+    with Nasty(sends(lambda *_: http(401, skewed))) as one, Nasty(answers(grants_and_notes)) as two:
+        (told,) = results(ahk.run([new(tmp_path, one.url, two.url), call("Validate")]))
+    assert outcome(told) == VALID
+    assert [abs(int(at) - time.time()) < 300 for at in sent] == [True]
 
 
 def test_what_each_call_sends(ahk: Script, tmp_path: Path) -> None:

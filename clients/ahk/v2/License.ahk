@@ -577,6 +577,7 @@ class LicenseWalk {
         this.deletions := client.deletions  ; so that a token deleted meanwhile does not come back with the answer
         this.pass := 0, this.waiting := [], this.provisional := [], this.exchange := "", this.server := ""
         this.nonce := "", this.body := "", this.deadline := 0, this.isResigned := false, this.isOver := false
+        this.offset := 0                    ; the clock's, for the server that is asked now
     }
 
     Advance() {
@@ -607,6 +608,7 @@ class LicenseWalk {
                 return false
         }
         this.server := this.waiting.RemoveAt(1), this.isResigned := false
+        this.offset := this.client.clockOffset
         this.deadline := LicenseTime.Ticks() + this.client.budgets[this.pass]
         this._Send()
         return true
@@ -616,7 +618,7 @@ class LicenseWalk {
     _Send() {
         this.nonce := LicenseBytes.Base64Url(LicenseCrypto.Random(16))
         this.body := this.call.Body(this.nonce)
-        headers := this.call.Headers(this.body, this.client._Clock() + this.client.clockOffset)
+        headers := this.call.Headers(this.body, this.client._Clock() + this.offset)
         url := this.server . this.call.path
         this.exchange := LicenseExchange(this.client.http, url, headers, this.body, this.deadline)
     }
@@ -644,6 +646,8 @@ class LicenseWalk {
         catch as refused
             return this._GiveUp("verdict refused: " . LicenseRefused.Expect(refused))
         this.client.servers.Answered(this.server)
+        ; Anybody may name a time: only one that came with a verdict is kept, or it would spoil the calls to the others.
+        this.client.clockOffset := this.offset
         token := LicenseJson.TextOf(members, "token")
         answer := {server: this.server, claims: claims, token: LicenseTokens.IsTokenOf(claims, token) ? token : ""}
         if (!this._IsProvisional(claims))
@@ -657,7 +661,7 @@ class LicenseWalk {
         ts := LicenseJson.NumberOf(members, "ts")
         if (ts == "" || ts < 0 || ts > 1 << 40)
             return false
-        this.client.clockOffset := ts - this.client._Clock()
+        this.offset := ts - this.client._Clock()
         this.isResigned := true
         this._Send()
         return true

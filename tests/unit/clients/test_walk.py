@@ -277,6 +277,14 @@ def test_a_server_that_always_says_skewed_is_re_signed_for_once(tmp_path: Path) 
     assert result.server == TWO
 
 
+@pytest.mark.parametrize("ts", [0, NOW + 9_999, 2**40 - 1])
+def test_a_time_that_no_verdict_came_with_is_for_that_server_only(ts: int, tmp_path: Path) -> None:
+    servers = Servers(problem(401, "TIMESTAMP_SKEWED", ts=ts), says())
+    result = client_of(servers, tmp_path).validate()
+    assert (result.code, result.server) == ("VALID", TWO)
+    assert [sent[2]["X-Timestamp"] for sent in servers.sent] == [str(NOW), str(ts), str(NOW)]
+
+
 @pytest.mark.parametrize("ts", [None, "1764000000", 1.5, True, -1, 2**60, 10**400])
 def test_a_time_that_is_none_is_not_signed(ts: Any, tmp_path: Path) -> None:
     servers = Servers(problem(401, "TIMESTAMP_SKEWED", ts=ts), says())

@@ -29,7 +29,7 @@ class Bound:
 
 
 class Asker:
-    """Asks servers over a transport. Keeps by how much this machine's clock is off, once a server has said so."""
+    """Asks servers over a transport. Keeps by how much this machine's clock is off, once a verdict has come of it."""
 
     def __init__(self, transport: Transport, bound: Bound, now: Callable[[], float]) -> None:
         self._transport = transport
@@ -39,18 +39,21 @@ class Asker:
 
     def ask(self, call: Call, server: str, budget: float) -> Answer:
         """One server's verified answer within `budget` seconds in all. Raises `AttemptFailed`."""
-        end = time.monotonic() + budget
-        nonce, reply = self._sent(call, server, end)
+        end, offset = time.monotonic() + budget, self._offset
+        nonce, reply = self._sent(call, server, end, offset)
         ts = _skewed_at(reply)
         if ts is not None:
-            self._offset = ts - self._now()
-            nonce, reply = self._sent(call, server, end)
-        return self._read(call, server, nonce, reply)
+            offset = ts - self._now()
+            nonce, reply = self._sent(call, server, end, offset)
+        answer = self._read(call, server, nonce, reply)
+        # Anybody may name a time: only one that came with a verdict is kept, or it would spoil the calls to the others.
+        self._offset = offset
+        return answer
 
-    def _sent(self, call: Call, server: str, end: float) -> tuple[str, Reply]:
+    def _sent(self, call: Call, server: str, end: float, offset: float) -> tuple[str, Reply]:
         nonce = new_nonce()
         body = call.body(nonce)
-        headers = self._bound.credentials.headers(call, body, int(self._now() + self._offset))
+        headers = self._bound.credentials.headers(call, body, int(self._now() + offset))
         remaining = end - time.monotonic()
         if remaining <= 0:
             raise AttemptFailed("timeout")
