@@ -31,8 +31,8 @@ class RequestIdReused(Exception):
 class Operation(msgspec.Struct, frozen=True, kw_only=True):
     """One call on its way. `body_hash` (of the body without nonce and client) is given for idempotent calls only.
 
-    `busy`: why the ledger, which is there, did not take it: its machine gets no new seat without the ledger, and what
-    only the ledger can say is answered with this.
+    `busy`: why the ledger, which is there, did not take it. Then its machine gets no new seat without the ledger, no
+    use that has a limit is counted, and what only the ledger can say is answered with this.
     """
 
     call: Call
@@ -135,7 +135,8 @@ class UnitOfWork:
             return retried
         watch = replace(self._watch, until=min(self._watch.until, as_of))
         verdict = retried.verdict if retried else decide(operation.call, holding, self._now, watch=watch)
-        if not is_certain(operation.call, holding, verdict, as_of, new_seats=operation.busy is None):
+        may_grant = operation.busy is None or retried is not None  # a retry grants nothing anew
+        if not is_certain(operation.call, holding, verdict, as_of, may_grant=may_grant):
             return LedgerUnavailable(f"{verdict.code} is not certain without the ledger")
         outcome = retried or self._written(operation, holding, verdict, as_of)
         return replace(outcome, durability="queue", as_of=min(outcome.as_of, as_of))

@@ -18,14 +18,16 @@ _CERTAIN = frozenset(
 )
 
 
-def is_certain(call: Call, before: Holding, verdict: Verdict, as_of: float, *, new_seats: bool = True) -> bool:
+def is_certain(call: Call, before: Holding, verdict: Verdict, as_of: float, *, may_grant: bool = True) -> bool:
     """Whether `verdict`, decided on `before` as it was known at `as_of`, may be signed without the ledger.
 
-    `new_seats`: whether a machine that holds no seat may get one. Seats, uses, and the clocks of machines and check-ins
-    are denied by nobody who does not know of all of them.
+    `may_grant`: whether a machine that holds no seat may get one, and uses that have a limit may be counted. Seats,
+    uses, and the clocks of machines and check-ins are denied by nobody who does not know of all of them.
     """
     if verdict.valid:
-        may_be_seated = new_seats and before.license.policy.isolated_activation
+        if call.act is Act.USAGE:
+            return may_grant or before.license.max_uses is None
+        may_be_seated = may_grant and before.license.policy.isolated_activation
         return call.act is not Act.ACTIVATE or may_be_seated or before.active(call.fingerprint) is not None
     if verdict.code is Code.EXPIRED:
         until = before.license.valid_until

@@ -56,11 +56,22 @@ def test_where_no_new_seats_are_given_a_machine_that_holds_one_is_activated_agai
         assert scene.holding is not None
         call, verdict = replace(scene.call, act=Act.ACTIVATE), scene.decide(Act.ACTIVATE)
         assert verdict.valid
-        assert is_certain(call, scene.holding, verdict, NOW, new_seats=False) is allowed
+        assert is_certain(call, scene.holding, verdict, NOW, may_grant=False) is allowed
 
 
 def test_where_no_new_seats_are_given_every_other_yes_is_certain() -> None:
-    scene = flawless()
+    scene = flawless().on_license(max_uses=None)
     assert scene.holding is not None
     for act in set(Act) - {Act.ACTIVATE}:
-        assert is_certain(replace(scene.call, act=act), scene.holding, scene.decide(act), NOW, new_seats=False)
+        assert is_certain(replace(scene.call, act=act), scene.holding, scene.decide(act), NOW, may_grant=False)
+
+
+def test_a_license_that_keeps_itself_busy_gets_no_uses_beyond_its_limit() -> None:
+    """Many calls at once send some of them to the queue: each node would count them from a copy of its own."""
+    for limit, allowed in ((None, True), (9, False)):
+        scene = flawless().on_license(max_uses=limit)
+        assert scene.holding is not None
+        call, verdict = replace(scene.call, act=Act.USAGE), scene.decide(Act.USAGE)
+        assert verdict.valid
+        assert is_certain(call, scene.holding, verdict, NOW, may_grant=False) is allowed
+        assert is_certain(call, scene.holding, verdict, NOW), "cut off, it does as before"
