@@ -82,8 +82,8 @@ class SqlExchange:
     def _say(self, who: Identity, report: Report, piggyback: PiggybackQuery | None) -> BeatAnswer:
         question, parameters = piggyback.ask() if piggyback else ("NULL", {})
         statement = sql.exchange(question)
-        said = {name: getattr(report, name) for name in Report.__dataclass_fields__}
-        values = {"instance": who.instance, "node": who.node, "rank": who.rank, "name": LEASE_NAME, **said}
+        reported = {name: getattr(report, name) for name in Report.__dataclass_fields__}
+        values = {"instance": who.instance, "node": who.node, "rank": who.rank, "name": LEASE_NAME, **reported}
         values |= {"digest": self._known.digest, "silent_until": self._known.silent_until} | self._lease_known()
         asked = self._monotonic()
         # Each message stands alone there, which is all the transaction that one message needs.
@@ -103,11 +103,11 @@ class SqlExchange:
             return {"holder": _UNKNOWN, "epoch": 0, "acquired_at": 0.0}
         return {"holder": lease.holder.instance, "epoch": lease.epoch, "acquired_at": lease.acquired_at}
 
-    def _lease_of(self, told: list[Any] | None, now: float) -> Lease | None:
-        """`told`: when the lease ends, and its whole row where it is not the known one."""
-        if told is None:
+    def _lease_of(self, answer: list[Any] | None, now: float) -> Lease | None:
+        """`answer`: when the lease ends, and its whole row where it is not the known one."""
+        if answer is None:
             return None
-        expires_at, *changed = told
+        expires_at, *changed = answer
         if changed:
             holder, node, rank, epoch, acquired_at = changed
             identity = Identity(holder, node, rank)
@@ -136,9 +136,9 @@ class _Known:
         self.silent_until = 0.0
         self._rows: list[dict[str, Any]] = []
 
-    def hear(self, told: list[Any], now: float) -> None:
-        """`told`: a digest and all rows in the order of their instances, or none and the moments that may change."""
-        digest, rows = told
+    def hear(self, answer: list[Any], now: float) -> None:
+        """`answer`: a digest and all rows in the order of their instances, or none and the moments that may change."""
+        digest, rows = answer
         if digest is None:
             moments = iter(rows or ())
             self._rows = [
@@ -160,11 +160,11 @@ class _Known:
 
 def _beat(row: dict[str, Any], now: float) -> Beat:
     oldest_at = row["queue_oldest_at"]
-    said: dict[str, Any] = {name: row.get(name) for name in Report.__dataclass_fields__}
+    reported: dict[str, Any] = {name: row.get(name) for name in Report.__dataclass_fields__}
     return Beat(
         who=Identity(row["instance"], row["node"], row["rank"]),
         age_s=now - row["beat_at"],
         beat_at=row["beat_at"],
         started_at=row["started_at"],
-        report=Report(**said | {"queue_oldest_s": None if oldest_at is None else now - oldest_at}),
+        report=Report(**reported | {"queue_oldest_s": None if oldest_at is None else now - oldest_at}),
     )

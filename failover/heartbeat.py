@@ -68,10 +68,10 @@ class SqlHeartbeatStore:
 
     def write(self, who: Identity, report: Report) -> None:
         """Inserts or updates this process's row; a table that someone emptied is filled again."""
-        said = {name: getattr(report, name) for name in Report.__dataclass_fields__}
+        reported = {name: getattr(report, name) for name in Report.__dataclass_fields__}
         with self._storage.writing() as connection:
             statement = sql.statement(sql.BEAT, self._storage.is_sqlite)
-            connection.execute(statement, {"instance": who.instance, "node": who.node, "rank": who.rank, **said})
+            connection.execute(statement, {"instance": who.instance, "node": who.node, "rank": who.rank, **reported})
 
     def read(self) -> Sequence[Beat]:
         """All rows, by rank, the freshest first."""

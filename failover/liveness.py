@@ -84,7 +84,7 @@ def _row(lease: Lease) -> tuple[str, int, float]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Heard:
+class _BeatRecord:
     """A process's beat: as it is stored, and the monotonic moments of it and of the first without a gap.
 
     `looked_at`: when it was seen for the first time; `stored_age_s`: how old the database's clock said it was then.
@@ -105,30 +105,30 @@ class BeatWatch:
 
     def __init__(self, timeout: float) -> None:
         self._timeout = timeout
-        self._heard: dict[str, _Heard] = {}
+        self._records: dict[str, _BeatRecord] = {}
         self._looked_at = 0.0
 
     def saw(self, beats: Sequence[Beat], now: float) -> tuple[Beat, ...]:
         """The beats as read at `now` (monotonic), with ages by this process's clock, by rank, the freshest first."""
-        self._heard = {beat.who.instance: self._take(beat, now) for beat in beats}
+        self._records = {beat.who.instance: self._take(beat, now) for beat in beats}
         self._looked_at = now
-        aged = (_aged(beat, now - self._heard[beat.who.instance].at) for beat in beats)
+        aged = (_aged(beat, now - self._records[beat.who.instance].at) for beat in beats)
         return tuple(sorted(aged, key=lambda beat: (beat.who.rank, beat.age_s)))
 
     def alive_since(self, instance: str) -> float:
         """Since when (monotonic) the beats of `instance` have come without a gap. Raises KeyError: it never beat."""
-        return self._heard[instance].since
+        return self._records[instance].since
 
     def long_gone(self, beats: Sequence[Beat], now: float, age_s: float, watched_s: float) -> list[Beat]:
         """Those that nobody need keep: over `age_s` old or of a moment to come as stored, and the same for `watched_s`.
 
         A clock that is set years ahead for a moment makes all of them old, and none the same for long that is alive.
         """
-        all_heard = self._heard
+        records = self._records
         return [
             beat
             for beat in beats
-            if (heard := all_heard.get(beat.who.instance)) and _has_long_gone(heard, now, age_s, watched_s)
+            if (record := records.get(beat.who.instance)) and _has_long_gone(record, now, age_s, watched_s)
         ]
 
     def twins(self, beats: Sequence[Beat], now: float, after_s: float) -> dict[str, int]:
@@ -142,24 +142,24 @@ class BeatWatch:
         ]
         return {node: count for node, count in Counter(lasting).items() if count > 1}
 
-    def _take(self, beat: Beat, now: float) -> _Heard:
-        before = self._heard.get(beat.who.instance)
+    def _take(self, beat: Beat, now: float) -> _BeatRecord:
+        before = self._records.get(beat.who.instance)
         if before is None:
             # All there is to go by is what is stored. A beat of a moment to come may be of any age.
             at = now - beat.age_s if beat.age_s >= 0.0 else float("-inf")
-            return _Heard(beat.beat_at, at, now, now, beat.age_s)
+            return _BeatRecord(beat.beat_at, at, now, now, beat.age_s)
         if beat.beat_at <= before.beat_at:
             # The same, or an older one: the clock was set back, or the table restored. That shows nobody alive.
             return replace(before, beat_at=beat.beat_at)
         # It came after the last look; when, only a clock that was not set back since then can tell.
         at = max(now - beat.age_s, self._looked_at) if beat.age_s >= 0.0 else self._looked_at
         since = before.since if at - before.at <= self._timeout else at
-        return _Heard(beat.beat_at, at, since, now, beat.age_s)
+        return _BeatRecord(beat.beat_at, at, since, now, beat.age_s)
 
 
-def _has_long_gone(heard: _Heard, now: float, age_s: float, watched_s: float) -> bool:
-    watched = now - heard.looked_at
-    return watched >= watched_s and not 0.0 <= heard.stored_age_s + watched <= age_s
+def _has_long_gone(record: _BeatRecord, now: float, age_s: float, watched_s: float) -> bool:
+    watched = now - record.looked_at
+    return watched >= watched_s and not 0.0 <= record.stored_age_s + watched <= age_s
 
 
 def _aged(beat: Beat, age: float) -> Beat:

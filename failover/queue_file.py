@@ -130,8 +130,8 @@ def is_sound(path: Path) -> bool:
     """
     try:
         with contextlib.closing(connect(path)) as connection:
-            said = connection.execute("PRAGMA integrity_check(1)").fetchone()
-            return bool(said and said[0] == "ok")
+            answer = connection.execute("PRAGMA integrity_check(1)").fetchone()
+            return bool(answer and answer[0] == "ok")
     except sqlite3.OperationalError:
         raise
     except sqlite3.DatabaseError:

@@ -43,20 +43,20 @@ def identity(result: Final) -> Final:
 
 def wait_for_result(begin: Callable[[Done[Final]], None]) -> Final:
     """What `begin` gives to the callback that it is called with, waited for. Raises what is an exception."""
-    told: list[Final | BaseException] = []
+    outcomes: list[Final | BaseException] = []
     # A bare lock, taken: releasing it wakes the waiter. An Event costs ten times as much.
     turn = threading.Lock()
     turn.acquire()
 
     def done(outcome: Final | BaseException) -> None:
-        told.append(outcome)
+        outcomes.append(outcome)
         turn.release()
 
     begin(done)
     turn.acquire()
-    if isinstance(told[0], BaseException):
-        raise told[0]
-    return told[0]
+    if isinstance(outcomes[0], BaseException):
+        raise outcomes[0]
+    return outcomes[0]
 
 
 def forward_errors(begin: Callable[[Done[Final]], None], done: Done[Final]) -> None:

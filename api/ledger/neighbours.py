@@ -112,15 +112,15 @@ def named(database: Database) -> Iterator[None]:
     try:
         yield
     except DBAPIError as error:
-        state, said = getattr(error.orig, "pgcode", None), reason_of(error)
+        state, reason = getattr(error.orig, "pgcode", None), reason_of(error)
         if state in _DUPLICATES:
             raise LedgerUnsuitable(
-                f"{_place(database)} has what another program made ({said}): {_ways_out(database)}"
+                f"{_place(database)} has what another program made ({reason}): {_ways_out(database)}"
             ) from error
         if state == errorcodes.INSUFFICIENT_PRIVILEGE:
-            where = "DATABASE ..." if "for database" in said else f"SCHEMA {database.session.schema}"
+            where = "DATABASE ..." if "for database" in reason else f"SCHEMA {database.session.schema}"
             raise LedgerUnsuitable(
-                f"the role of DATABASE_URL may not make the ledger's tables in {_place(database)} ({said}): let it, as "
+                f"the role of DATABASE_URL may not make the ledger's tables in {_place(database)} ({reason}): let it, as "
                 f"with GRANT CREATE ON {where} TO ..., or name another schema in LEDGER_SCHEMA"
             ) from error
         raise

@@ -91,11 +91,11 @@ class Stats:
 
     def _snapshot(self) -> dict[str, Any]:
         """This node's copy of the ledger, as its supervisor last said it is."""
-        said = self._runtime.node_state.read()
-        if said is None or said.snapshot is None:
+        published = self._runtime.node_state.read()
+        if published is None or published.snapshot is None:
             return {"seq": None, "lag_s": None, "licenses": None}
-        lag = max(0.0, self._runtime.clock.now() - said.snapshot.as_of)
-        return {"seq": said.snapshot.seq, "lag_s": round(lag, 1), "licenses": said.snapshot.licenses}
+        lag = max(0.0, self._runtime.clock.now() - published.snapshot.as_of)
+        return {"seq": published.snapshot.seq, "lag_s": round(lag, 1), "licenses": published.snapshot.licenses}
 
     def _refresh(self) -> bool:
         """Counts again where that is due, and gives whether the ledger answered."""

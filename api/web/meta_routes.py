@@ -39,9 +39,9 @@ def readiness(runtime: Runtime, *, leaving: bool = False) -> dict[str, Any]:
     `leaving`: it has been told to end; what reaches it is still answered, and nothing more should be sent.
     """
     waiting_for = "its end" if leaving else runtime.waiting_for
-    said = runtime.node_state.read()
-    copied = None if said is None else said.snapshot
-    jobs = runtime.jobs.last_success_s() | ({} if said is None else said.jobs)
+    published = runtime.node_state.read()
+    copied = None if published is None else published.snapshot
+    jobs = runtime.jobs.last_success_s() | ({} if published is None else published.jobs)
     return {
         "ready": waiting_for is None,
         "waiting_for": waiting_for,

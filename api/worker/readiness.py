@@ -47,7 +47,7 @@ class Readiness:
         self._clock, self._node, self._node_state, self._state = clock, node, node_state, state
         self._reader, self._signing, self._start, self._polling = reader, signing, start, polling
         self._deploy_overlap_s = deploy_overlap_s
-        self._has_heard_supervisor = False
+        self._supervisor_known = False
 
     @property
     def signer(self) -> Signer:
@@ -108,13 +108,13 @@ class Readiness:
 
     def _knows_its_part(self) -> bool:
         """Whether the supervisor has published. Serving does not depend on it: it is waited for only at the start."""
-        if self._has_heard_supervisor:
+        if self._supervisor_known:
             return True
         published = self._node_state.read()
-        heard = published is not None and published.at > self._started
+        is_known = published is not None and published.at > self._started
         if published is not None:
             # What it is to find out first: whether silence counts, or that the ledger cannot be asked.
             is_isolated = self._state.breaker.isolated_since is not None
-            heard = heard and (published.watch != UNWATCHED if published.ledger_reachable else is_isolated)
-        self._has_heard_supervisor = heard or self._clock.monotonic() - self._started > _SUPERVISOR_PATIENCE_S
-        return self._has_heard_supervisor
+            is_known = is_known and (published.watch != UNWATCHED if published.ledger_reachable else is_isolated)
+        self._supervisor_known = is_known or self._clock.monotonic() - self._started > _SUPERVISOR_PATIENCE_S
+        return self._supervisor_known

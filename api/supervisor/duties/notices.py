@@ -44,15 +44,15 @@ class Notice(msgspec.Struct, frozen=True):
 
 def say_what_expires(writing: Writing) -> bool:
     """Says some of what has expired or soon will; gives whether there may be more."""
-    return any([_say(writing, _EXPIRED), _say(writing, _EXPIRING)])
+    return any([_log(writing, _EXPIRED), _log(writing, _EXPIRING)])
 
 
 def say_what_is_overdue(writing: Writing) -> bool:
     """Says some of which licenses are overdue for check-in; gives whether there may be more."""
-    return _say(writing, _OVERDUE)
+    return _log(writing, _OVERDUE)
 
 
-def _say(writing: Writing, notice: Notice) -> bool:
+def _log(writing: Writing, notice: Notice) -> bool:
     condition = notice.of(writing)
     if condition is None:
         return False
@@ -64,9 +64,9 @@ def _say(writing: Writing, notice: Notice) -> bool:
 
 
 def _unsaid(notice: Notice, condition: ColumnElement[bool]) -> Select[Any]:
-    said = and_(notices.c.license_id == _l.id, notices.c.kind == notice.kind)
+    already_logged = and_(notices.c.license_id == _l.id, notices.c.kind == notice.kind)
     news = or_(notices.c.about.is_(None), notices.c.about != notice.about)
-    query = select(_l.id, notice.about.label("about")).select_from(licenses.outerjoin(notices, said))
+    query = select(_l.id, notice.about.label("about")).select_from(licenses.outerjoin(notices, already_logged))
     return query.where(_l.status == "active", condition, news).order_by(_l.id).limit(_CHUNK)
 
 

@@ -21,7 +21,7 @@ from api.supervisor.duties.rows import mark, set_mark
 from api.supervisor.duties.terms import Writing
 
 _CHUNK = 200
-_FAILOVERS_TOLD = "failovers told"
+_LAST_FAILOVER = "failovers told"
 _ENTRIES = uuid.UUID("5b1f7d0e-52f4-5a0c-8c2e-7f5f0a9f3f61")
 
 _outbox, _failovers, _findings = tables.outbox.c, tables.failovers.c, tables.replay_findings.c
@@ -86,11 +86,11 @@ def mark_sent(writing: Writing, ids: Sequence[str]) -> None:
 
 def _changes_of_hands(writing: Writing) -> list[Entry]:
     # An epoch is committed before the next one is taken, so nothing comes late below the mark.
-    told = mark(writing.connection, _FAILOVERS_TOLD)
-    query = select(tables.failovers).where(_failovers.epoch > told).order_by(_failovers.epoch).limit(_CHUNK)
+    last_epoch = mark(writing.connection, _LAST_FAILOVER)
+    query = select(tables.failovers).where(_failovers.epoch > last_epoch).order_by(_failovers.epoch).limit(_CHUNK)
     rows = writing.connection.execute(query).all()
     if rows:
-        set_mark(writing.connection, _FAILOVERS_TOLD, rows[-1].epoch)
+        set_mark(writing.connection, _LAST_FAILOVER, rows[-1].epoch)
     ledger = writing.connection.execute(select(tables.ledger.c.ledger_id)).scalar_one() if rows else ""
     return [
         Entry(

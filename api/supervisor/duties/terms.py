@@ -50,8 +50,8 @@ class Term:
             raise NotLeading(f"{self._me.node} does not lead")
         with database.writing(_LIMITS) as connection, database.guarded(connection, _GUARD_S):
             sent = self._journal.clock.monotonic()
-            said = fence(connection, self._me, epoch)
-            writing = Writing(connection, self._me, epoch, self._journal.clock, said, sent)
+            ledger_time = fence(connection, self._me, epoch)
+            writing = Writing(connection, self._me, epoch, self._journal.clock, ledger_time, sent)
             if not self._journal.clock.is_trusted:
                 raise NotLeading("no two clocks agree on the time")
             yield writing
@@ -67,14 +67,14 @@ class Writing:
     """
 
     def __init__(
-        self, connection: Connection, me: Identity, epoch: int, clock: Clock, said: float, sent: float
+        self, connection: Connection, me: Identity, epoch: int, clock: Clock, ledger_time: float, sent: float
     ) -> None:
-        """`said`: what the database's clock said when it was asked after `sent` (monotonic)."""
+        """`ledger_time`: what the database's clock said when it was asked after `sent` (monotonic)."""
         self.connection = connection
         if connection.dialect.name != "sqlite":
-            clock.sample(said, sent, clock.monotonic())
-        self.now = clock.preferred(said)
-        self.database_ahead = said - self.now
+            clock.sample(ledger_time, sent, clock.monotonic())
+        self.now = clock.preferred(ledger_time)
+        self.database_ahead = ledger_time - self.now
         self.events: list[Event] = []
         self.stamped: defaultdict[Table, list[str]] = defaultdict(list)
         self._me = me

@@ -35,7 +35,7 @@ from failover import State
 _IN_FLIGHT_S = 3.0
 #: How far two nodes may be apart that go by their own time while the ledger's clock is wrong.
 _APART_S = 1.0
-_BEFORE_AND_SAID = """
+_LAST_AND_BEATS = """
 SELECT json_build_array(
     (SELECT json_build_array(since, until, looked_at) FROM watch),
     (SELECT coalesce(json_agg(json_build_array(node, started_at, beat_at, state, queue, queue_oldest_at)), '[]')
@@ -78,10 +78,10 @@ class Limits(msgspec.Struct, frozen=True):
 
 
 def look(
-    before: WatchRecord | None, said: Sequence[ProcessBeat], now: float, limits: Limits, *, was_set: bool = False
+    before: WatchRecord | None, beats: Sequence[ProcessBeat], now: float, limits: Limits, *, was_set: bool = False
 ) -> WatchRecord:
     """What this look makes of the one before; `was_set`: the ledger's clock, a moment ago. Pure."""
-    fresh = [one for one in said if 0.0 <= now - one.beat_at <= limits.timeout]
+    fresh = [one for one in beats if 0.0 <= now - one.beat_at <= limits.timeout]
     unseen = before is not None and not 0.0 <= now - before.looked_at <= limits.timeout
     trouble = (
         unseen
@@ -89,21 +89,21 @@ def look(
         # Before the first look of all, nobody has beaten yet.
         or (before is not None and not fresh)
         or any(one.queue and one.queue_oldest_at is None for one in fresh)
-        or any(_may_hold_pings(one, fresh, now, limits) for one in said)
+        or any(_may_hold_pings(one, fresh, now, limits) for one in beats)
     )
     since = before.since if before is not None else None
     if trouble or (since is not None and since > now):
         since = now
-    return WatchRecord(since, _delivered_until(said, fresh, now), now)
+    return WatchRecord(since, _delivered_until(beats, fresh, now), now)
 
 
-def _delivered_until(said: Sequence[ProcessBeat], fresh: Sequence[ProcessBeat], now: float) -> float:
+def _delivered_until(beats: Sequence[ProcessBeat], fresh: Sequence[ProcessBeat], now: float) -> float:
     """Up to when all have delivered. A node that is alone has: what it takes, it takes to this ledger.
 
     One that is only alone for now is not: the others, when they return, read this before anybody has looked again.
     """
     queued = [one.queue_oldest_at for one in fresh if one.queue and one.queue_oldest_at is not None]
-    if len({one.node for one in said}) < 2:
+    if len({one.node for one in beats}) < 2:
         return min(queued, default=math.inf)
     return min([now - _IN_FLIGHT_S, *(one.beat_at - _IN_FLIGHT_S for one in fresh), *queued])
 
@@ -119,8 +119,8 @@ def keep_watch(writing: Writing, limits: Limits, pace: Pace) -> bool:
     """Looks, and keeps what was found. Gives False: there is never more to do."""
     connection = writing.connection
     pace.saw(writing.now)
-    before, said = _last_observation_and_beats(connection, writing.database_ahead)
-    found = look(before, said, writing.now, limits, was_set=pace.was_set_within(limits.timeout))
+    before, beats = _last_observation_and_beats(connection, writing.database_ahead)
+    found = look(before, beats, writing.now, limits, was_set=pace.was_set_within(limits.timeout))
     row = msgspec.structs.asdict(found)
     # Done every few seconds: an upsert would lock the row first, which is written to the log as well.
     if not connection.execute(update(tables.watch).where(tables.watch.c.id == 1).values(row)).rowcount:
@@ -166,21 +166,21 @@ def _last_observation_and_beats(
     connection: Connection, database_ahead: float
 ) -> tuple[WatchRecord | None, list[ProcessBeat]]:
     """The last look and, in ledger time, what every process said at its last beat: in one message."""
-    beats = tables.heartbeats.c
-    columns = (beats.node, beats.started_at, beats.beat_at, beats.state, beats.queue, beats.queue_oldest_at)
+    stored = tables.heartbeats.c
+    columns = (stored.node, stored.started_at, stored.beat_at, stored.state, stored.queue, stored.queue_oldest_at)
     if connection.dialect.name == "sqlite":
         before = _last(connection)
         rows: Sequence[Any] = connection.execute(select(*columns)).all()
     else:
         # One value of JSON: of rows each column would be described anew every time.
-        found, rows = msgspec.json.decode(connection.exec_driver_sql(_BEFORE_AND_SAID).scalar_one())
+        found, rows = msgspec.json.decode(connection.exec_driver_sql(_LAST_AND_BEATS).scalar_one())
         before = None if found is None else WatchRecord(found[0], float(found[1]), found[2])  # JSON has no infinity
-    said = [ProcessBeat(**dict(zip([column.name for column in columns], row, strict=True))) for row in rows]
-    return before, [_by_ledger_time(one, database_ahead) for one in said]
+    beats = [ProcessBeat(**dict(zip([column.name for column in columns], row, strict=True))) for row in rows]
+    return before, [_by_ledger_time(one, database_ahead) for one in beats]
 
 
-def _by_ledger_time(said: ProcessBeat, database_ahead: float) -> ProcessBeat:
+def _by_ledger_time(beat: ProcessBeat, database_ahead: float) -> ProcessBeat:
     """Beats are kept by the database's own clock."""
-    oldest_at = None if said.queue_oldest_at is None else said.queue_oldest_at - database_ahead
-    began, beat_at = said.started_at - database_ahead, said.beat_at - database_ahead
-    return replace(said, started_at=began, beat_at=beat_at, queue_oldest_at=oldest_at)
+    oldest_at = None if beat.queue_oldest_at is None else beat.queue_oldest_at - database_ahead
+    began, beat_at = beat.started_at - database_ahead, beat.beat_at - database_ahead
+    return replace(beat, started_at=began, beat_at=beat_at, queue_oldest_at=oldest_at)
