@@ -168,9 +168,9 @@ class AutoFailover:
         the handler raised, and stays in backup mode: the next check replays the rest.
         """
         beats, now = self._heartbeats.read(), self._monotonic()
-        self._health.saw(self._beat_watch.saw(beats, now), now)
+        self._health.observe(self._beat_watch.observe(beats, now), now)
         alive = self._health.primary is not None
-        self._look()
+        self._read_lease()
         if self._trust.epoch is not None and not self._keep_the_lease():
             return False
         if not alive and not self.is_backup_mode:
@@ -217,7 +217,7 @@ class AutoFailover:
 
     def _keep_the_lease(self) -> bool:
         """Renews what this process has or was handed; takes what is free. Gives whether it is in charge."""
-        lease, sent = self._look(), self._monotonic()
+        lease, sent = self._read_lease(), self._monotonic()
         if lease is None or lease.holder.instance != self.me.instance:
             self._trust.lost()
             return self.me.rank == 1 and self._take_the_lease()
@@ -233,19 +233,19 @@ class AutoFailover:
         if lease is not None and (lease.holder.node, lease.holder.rank) == (self.me.node, 1):
             self._leases.hand_over(lease, self.me, self._lease_s, Kind.TAKEOVER)
 
-    def _look(self) -> Lease | None:
+    def _read_lease(self) -> Lease | None:
         """At the lease: whether it is over hangs on how long it was seen unchanged."""
         asked = self._monotonic()
         lease = self._leases.watch()
         lasts = self._lasts(lease.holder.rank) if lease else 0.0
-        self._lease_watch.saw(lease, asked, self._monotonic(), lasts)
+        self._lease_watch.observe(lease, asked, self._monotonic(), lasts)
         return lease
 
     def _lasts(self, rank: int) -> float:
         return self.timeout if rank == 1 else self._backups_lease_s
 
     def _take_the_lease(self) -> bool:
-        lease, sent = self._look(), self._monotonic()
+        lease, sent = self._read_lease(), self._monotonic()
         free = self._lease_watch.free(sent)
         if lease is not None and free is None:
             return False

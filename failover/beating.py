@@ -50,11 +50,11 @@ class Heartbeat:
         self._heads = deque((0, 0), maxlen=2)
         self._writing = threading.Lock()
 
-    def beat(self, leaving: threading.Event, overhear: Callable[[BeatAnswer], None]) -> None:
+    def beat(self, leaving: threading.Event, on_answer: Callable[[BeatAnswer], None]) -> None:
         """Writes this node's beat and reads the others'. Raises what the store raises.
 
         A node that leaves writes nothing until `write_last`: that it stops with an empty queue is to be its last word.
-        `overhear`: takes what an exchange says of the lease.
+        `on_answer`: takes what an exchange says of the lease.
         """
         answer = self._write(unless=leaving)
         if leaving.is_set():
@@ -65,7 +65,7 @@ class Heartbeat:
         if answer is None:
             self._take(self._store.read(), head)
         else:
-            overhear(answer)
+            on_answer(answer)
             self._take(answer.beats, head)
 
     def write_last(self) -> None:
@@ -94,8 +94,8 @@ class Heartbeat:
 
     def _take(self, read: Sequence[Beat], head: int) -> None:
         now, timeout = self._monotonic(), self._config.heartbeat_timeout
-        beats = self._watch.saw(read, now)
-        self.primary.saw(beats, now)
+        beats = self._watch.observe(read, now)
+        self.primary.observe(beats, now)
         before, after = doubled(self.beats, timeout), doubled(beats, timeout)
         self.beats, self.pending = beats, pending(beats, head, self.primary.primary, timeout)
         for rank in after.keys() - before.keys():

@@ -72,7 +72,7 @@ class Elector:
         self._failback_asked_in: int | None = None
         self._led_since: float | None = None
         self._is_close = is_close
-        self._overheard: BeatAnswer | None = None
+        self._piggybacked: BeatAnswer | None = None
         #: When (monotonic) the lease was last seen, and when this process last did something about it.
         self._seen_at, self._acted_at = float("-inf"), float("-inf")
         self._store = store
@@ -88,9 +88,9 @@ class Elector:
         """The part this node plays at this moment."""
         return role_of(self.state, self.me.rank, self.is_leader())
 
-    def overhear(self, heard: BeatAnswer) -> None:
+    def receive(self, answer: BeatAnswer) -> None:
         """The lease came along with something else: the next round need not ask for it. For any thread."""
-        self._overheard = heard
+        self._piggybacked = answer
 
     def rest_s(self) -> float:
         """For how many seconds nothing can be due, unless a notification comes."""
@@ -111,7 +111,7 @@ class Elector:
 
         `has_news`: somebody said that the lease has changed.
         """
-        self._look(has_news)
+        self._read_lease(has_news)
         decision = self._decide()
         for action in decision.actions:
             if step := _STEPS.get(action):
@@ -166,12 +166,12 @@ class Elector:
         if self.ledger_since is None:
             self.ledger_since = self._monotonic()
 
-    def _look(self, has_news: bool) -> None:
+    def _read_lease(self, has_news: bool) -> None:
         """At the lease; as it was overheard where that is as good."""
-        overheard, self._overheard = self._overheard, None
+        piggybacked, self._piggybacked = self._piggybacked, None
         if not has_news and not self._is_close():
-            if overheard is not None and overheard.asked > self._acted_at:
-                self._reach(lambda: self._saw(overheard.lease, overheard.asked, overheard.answered))
+            if piggybacked is not None and piggybacked.asked > self._acted_at:
+                self._reach(lambda: self._observe_lease(piggybacked.lease, piggybacked.asked, piggybacked.answered))
                 return
             if (
                 self.is_leader()
@@ -186,11 +186,11 @@ class Elector:
             lease = self._store.watch()
         finally:
             self.asking_since = None
-        self._saw(lease, asked, self._monotonic())
+        self._observe_lease(lease, asked, self._monotonic())
 
-    def _saw(self, lease: Lease | None, asked: float, answered: float) -> None:
+    def _observe_lease(self, lease: Lease | None, asked: float, answered: float) -> None:
         self.lease, self._seen_at = lease, asked
-        self._lease_watch.saw(lease, asked, answered, self.config.heartbeat_timeout)
+        self._lease_watch.observe(lease, asked, answered, self.config.heartbeat_timeout)
         self._lease_expires_at = self._lease_watch.free_at
         if lease is not None:
             self.epoch_seen = max(self.epoch_seen, lease.epoch)

@@ -50,7 +50,7 @@ class PiggybackQuery(Protocol):
     def ask(self) -> tuple[str, dict[str, Any]]:
         """A scalar expression in SQL that gives JSON, and its parameters."""
 
-    def heard(self, answer: Any, now: float, asked: float, answered: float) -> None:
+    def receive(self, answer: Any, now: float, asked: float, answered: float) -> None:
         """The answer, decoded, to the question sent at `asked` (monotonic); `now`: the database's time."""
 
 
@@ -67,19 +67,19 @@ class SqlExchange:
     def beat(self, who: Identity, report: Report) -> BeatAnswer:
         """One message, unless this process has no row yet."""
         try:
-            heard = self._say(who, report, self._piggyback)
+            answer = self._exchange(who, report, self._piggyback)
         except Exception as error:
             # What keeps the question from being answered, a lock or a right that is missing, must not stop the beat.
             if self._piggyback is None or not _was_answered(error):
                 raise
             _log.debug("a beat goes without its question", extra={"reason": str(error)})
-            heard = self._say(who, report, None)
-        if all(beat.who.instance != who.instance for beat in heard.beats):
+            answer = self._exchange(who, report, None)
+        if all(beat.who.instance != who.instance for beat in answer.beats):
             SqlHeartbeatStore(self._storage).write(who, report)
-            heard = self._say(who, report, None)
-        return heard
+            answer = self._exchange(who, report, None)
+        return answer
 
-    def _say(self, who: Identity, report: Report, piggyback: PiggybackQuery | None) -> BeatAnswer:
+    def _exchange(self, who: Identity, report: Report, piggyback: PiggybackQuery | None) -> BeatAnswer:
         question, parameters = piggyback.ask() if piggyback else ("NULL", {})
         statement = sql.exchange(question)
         reported = {name: getattr(report, name) for name in Report.__dataclass_fields__}
@@ -91,10 +91,10 @@ class SqlExchange:
             answer = connection.execute(text(statement), values | parameters).scalar_one()
         answered = self._monotonic()
         now, beats, lease, more = json.loads(answer)
-        self._known.hear(beats, now)
+        self._known.update(beats, now)
         self._lease = self._lease_of(lease, now)
         if piggyback is not None:
-            piggyback.heard(more, now, asked, answered)
+            piggyback.receive(more, now, asked, answered)
         return BeatAnswer(self._known.beats(now), self._lease, asked, answered)
 
     def _lease_known(self) -> dict[str, Any]:
@@ -136,7 +136,7 @@ class _Known:
         self.silent_until = 0.0
         self._rows: list[dict[str, Any]] = []
 
-    def hear(self, answer: list[Any], now: float) -> None:
+    def update(self, answer: list[Any], now: float) -> None:
         """`answer`: a digest and all rows in the order of their instances, or none and the moments that may change."""
         digest, rows = answer
         if digest is None:

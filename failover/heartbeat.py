@@ -108,7 +108,7 @@ class PrimaryHealth:
         self._since: float | None = None
         self._beat_at: float | None = None
 
-    def saw(self, beats: Sequence[Beat], now: float) -> None:
+    def observe(self, beats: Sequence[Beat], now: float) -> None:
         """Takes in the beats as a `BeatWatch` knows them at `now` (monotonic)."""
         able = [beat for beat in beats if beat.who.rank == 1 and beat.may_lead]
         fresh = [beat for beat in able if beat.is_fresh(self._timeout)]

@@ -34,7 +34,7 @@ class LeaseWatch:
         self._last: float | None = None
         self._lowest = self._highest = 0.0
 
-    def saw(self, lease: Lease | None, asked: float, answered: float, timeout: float) -> None:
+    def observe(self, lease: Lease | None, asked: float, answered: float, timeout: float) -> None:
         """Takes in the lease as read between two monotonic moments.
 
         `timeout`: for how many seconds its holder may trust a renewal at most.
@@ -108,7 +108,7 @@ class BeatWatch:
         self._records: dict[str, _BeatRecord] = {}
         self._looked_at = 0.0
 
-    def saw(self, beats: Sequence[Beat], now: float) -> tuple[Beat, ...]:
+    def observe(self, beats: Sequence[Beat], now: float) -> tuple[Beat, ...]:
         """The beats as read at `now` (monotonic), with ages by this process's clock, by rank, the freshest first."""
         self._records = {beat.who.instance: self._take(beat, now) for beat in beats}
         self._looked_at = now

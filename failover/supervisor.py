@@ -154,7 +154,7 @@ class Supervisor:
 
     def beat(self) -> None:
         """Says how this node is and reads how the others are. Raises what the store raises."""
-        self._heartbeat.beat(self._leaving, self._overhear)
+        self._heartbeat.beat(self._leaving, self._receive)
 
     def replay(self) -> None:
         """Sends the queue's rows on where the decision says so. Raises what the handler raises."""
@@ -170,9 +170,9 @@ class Supervisor:
         if self.elector.ledger_since is not None:
             self._heartbeat.write_last()
 
-    def _overhear(self, answer: BeatAnswer) -> None:
+    def _receive(self, answer: BeatAnswer) -> None:
         """The lease, where that came with a beat, is news for its thread."""
-        self.elector.overhear(answer)
+        self.elector.receive(answer)
         self._wakeup.ring()
 
     def _deliver(self, timeout: float) -> None:

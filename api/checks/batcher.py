@@ -89,7 +89,7 @@ class _Waiter(Generic[Item]):
     def is_completed(self) -> bool:
         return not self._done
 
-    def tell(self, outcome: object) -> None:
+    def complete(self, outcome: object) -> None:
         """Tells the caller, if nobody has done so yet."""
         try:
             done = self._done.pop()  # one step for the interpreter: of two threads one has it
@@ -123,7 +123,7 @@ class _Batch(Generic[Item]):
         """Completes each call. All are finished first: completing a call wakes its caller."""
         finished = [(waiter, waiter.finished()) for waiter in self.waiters]
         for waiter, outcome in finished:
-            waiter.tell(outcome)
+            waiter.complete(outcome)
 
 
 def last_lane(_item: object, _outcome: object) -> None:
@@ -206,7 +206,7 @@ class Batcher(Generic[Item, Result]):
             if self._batch is not None:
                 overdue += [waiter for waiter in self._batch.waiters if waiter.since <= until]
         for waiter in overdue:
-            waiter.tell(FlushTimeout())
+            waiter.complete(FlushTimeout())
 
     def _lead(self) -> None:
         """Flushes until nobody waits."""

@@ -33,7 +33,7 @@ def revision(database: Database) -> str | None:
     if database.is_missing:
         return None
     with database.reading() as connection:
-        return neighbours.look(connection).revision
+        return neighbours.find_schema(connection).revision
 
 
 def ledger_id(database: Database) -> str:
@@ -49,7 +49,7 @@ def upgrade(database: Database) -> bool:
     """
     database.make_file()
     with database.reading() as connection:
-        found = neighbours.look(connection)
+        found = neighbours.find_schema(connection)
     is_newest = (found.revision or "") >= HEAD
     if is_newest and not found.old_name:
         return False
@@ -66,7 +66,7 @@ def _upgraded(connection: Connection, database: Database) -> bool:
     if not database.is_sqlite:
         connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _ADVISORY_LOCK})
         neighbours.make_schema(connection, database.session.schema)
-    found = neighbours.look(connection)
+    found = neighbours.find_schema(connection)
     if found.revision is None:
         neighbours.require_room(connection, database)
     elif found.old_name:

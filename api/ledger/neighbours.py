@@ -48,7 +48,7 @@ class Found(NamedTuple):
     old_name: bool = False
 
 
-def look(connection: Connection) -> Found:
+def find_schema(connection: Connection) -> Found:
     """What there is of a ledger. Raises `LedgerUnsuitable` for a revision that no release of ours has."""
     seen = inspect(connection)
     if seen.has_table(VERSION_TABLE):
@@ -120,8 +120,8 @@ def named(database: Database) -> Iterator[None]:
         if state == errorcodes.INSUFFICIENT_PRIVILEGE:
             where = "DATABASE ..." if "for database" in reason else f"SCHEMA {database.session.schema}"
             raise LedgerUnsuitable(
-                f"the role of DATABASE_URL may not make the ledger's tables in {_place(database)} ({reason}): let it, as "
-                f"with GRANT CREATE ON {where} TO ..., or name another schema in LEDGER_SCHEMA"
+                f"the role of DATABASE_URL may not make the ledger's tables in {_place(database)} ({reason}): let it, "
+                f"as with GRANT CREATE ON {where} TO ..., or name another schema in LEDGER_SCHEMA"
             ) from error
         raise
 

@@ -73,7 +73,7 @@ class Clock:
     @property
     def is_trusted(self) -> bool:
         """Whether anything may be signed with this time: at least two clocks agree on it."""
-        return self._belief is not ClockSource.NOBODY
+        return self._belief is not ClockSource.UNKNOWN
 
     @property
     def is_decided(self) -> bool:
@@ -146,7 +146,7 @@ class Clock:
 
     def _believe_alone(self, floor: float | None) -> None:
         """Goes by this machine's clock where nothing else is known, unless it is behind `floor`."""
-        belief = ClockSource.LEDGER if may_start_alone(self.now(), floor) else ClockSource.NOBODY
+        belief = ClockSource.LEDGER if may_start_alone(self.now(), floor) else ClockSource.UNKNOWN
         self._dispute(belief, None, floor or 0.0)
 
     def _dispute(self, belief: ClockSource, ledger: float | None, own: float) -> None:

@@ -17,12 +17,12 @@ START_TOLERANCE_S = 3_900.0
 
 
 class ClockSource(Enum):
-    """Whose time it is. RESUMED: the ledger's, carried time having stood still; NOBODY: no two clocks agree."""
+    """Whose time it is. RESUMED: the ledger's, carried time having stood still; UNKNOWN: no two clocks agree."""
 
     LEDGER = "ledger"
     CARRIED = "carried"
     RESUMED = "resumed"
-    NOBODY = "nobody"
+    UNKNOWN = "unknown"
 
 
 class Gaps(NamedTuple):
@@ -42,7 +42,7 @@ def judge(gaps: Gaps, error: float = 0.0) -> ClockSource:
     ledger_moved, wall_moved = gaps.ledger - gaps.ledger_before, gaps.wall - gaps.wall_before
     if abs(ledger_moved) <= near or abs(wall_moved) <= near:
         return ClockSource.CARRIED
-    return ClockSource.RESUMED if abs(ledger_moved - wall_moved) <= near else ClockSource.NOBODY
+    return ClockSource.RESUMED if abs(ledger_moved - wall_moved) <= near else ClockSource.UNKNOWN
 
 
 class Start(NamedTuple):
@@ -60,7 +60,7 @@ class Start(NamedTuple):
 
 
 def judge_start(start: Start, error: float = 0.0) -> ClockSource:
-    """Whose time a node starts with: LEDGER, CARRIED (what its own machine's clock says), or NOBODY's."""
+    """Whose time a node starts with: LEDGER, CARRIED (what its own machine's clock says), or UNKNOWN."""
     near = TOLERANCE_S + error
     if min(abs(start.ledger - start.wall), abs(start.ledger - start.expected)) <= near:
         return ClockSource.LEDGER
@@ -73,7 +73,7 @@ def judge_start(start: Start, error: float = 0.0) -> ClockSource:
     if start.ledger >= floor > start.expected:
         return ClockSource.LEDGER
     # That the ledger's clock is wrong makes no other right: one that nobody has measured may be hours ahead.
-    return ClockSource.CARRIED if start.measured and start.expected >= floor > start.ledger else ClockSource.NOBODY
+    return ClockSource.CARRIED if start.measured and start.expected >= floor > start.ledger else ClockSource.UNKNOWN
 
 
 def _stands_beside(moment: float, witnesses: Sequence[float], near: float) -> bool:

@@ -45,7 +45,7 @@ class Pulse:
         self._workers: dict[int, _Worker] = {}
         self._looked: float | None = None
 
-    def heard(self, beats: list[tuple[int, bool]], now: float) -> None:
+    def record(self, beats: list[tuple[int, bool]], now: float) -> None:
         """Note the beats that have come in."""
         for pid, hung in beats:
             self._workers[pid] = _Worker(now, hung)

@@ -105,7 +105,7 @@ class Master:
         reap_orphans([child.pid for child in self._children if child.pid is not None])
 
     def _watch_workers(self, now: float) -> None:
-        self._pulse.heard(self._pipe.receive(), now)
+        self._pulse.record(self._pipe.receive(), now)
         if now - self._counted >= _COUNT_EVERY_S:
             self._counted = now
             if self._pulse.keep(self._is_worker) >= self._options.workers:

@@ -80,7 +80,7 @@ class Copy:
 
     # -- looking ------------------------------------------------------------------------------------------------------
 
-    def look(self) -> bool:
+    def poll(self) -> bool:
         """At what the ledger alone says, whatever becomes of the copy; gives whether there is nothing to copy.
 
         Raises `LedgerError`, and what a copy raises that cannot be written.
@@ -88,11 +88,11 @@ class Copy:
         self._timekeeping.look()
         position, sent = self._follower.standing(), time.monotonic()
         with brief_reading(self._database) as connection:
-            glance = self._ledger_poll.look(connection, position)
-        if glance is None:
+            result = self._ledger_poll.poll(connection, position)
+        if result is None:
             return False
-        self._learn(glance, sent, time.monotonic())
-        return self._stays(position, glance, sent)
+        self._learn(result, sent, time.monotonic())
+        return self._stays(position, result, sent)
 
     def ask(self) -> tuple[str, dict[str, Any]]:
         """`failover.exchange.PiggybackQuery`: the same look, in the message of a beat."""
@@ -100,35 +100,35 @@ class Copy:
         self._asked_from = self._follower.standing()
         return self._ledger_poll.ask(self._asked_from)
 
-    def heard(self, answer: Any, now: float, asked: float, answered: float) -> None:
+    def receive(self, answer: Any, now: float, asked: float, answered: float) -> None:
         """`failover.exchange.PiggybackQuery`. A disk that takes nothing must not stop the beat."""
-        glance = self._ledger_poll.heard(answer, now)
-        self._learn(glance, asked, answered)
+        result = self._ledger_poll.parse(answer, now)
+        self._learn(result, asked, answered)
         try:
-            self._is_behind = not self._stays(self._asked_from, glance, asked) and self._clock.is_trusted
+            self._is_behind = not self._stays(self._asked_from, result, asked) and self._clock.is_trusted
         except (sqlite3.Error, OSError) as error:
             self.trouble = str(error)
 
-    def _learn(self, glance: PollResult, sent: float, received: float) -> None:
-        if glance.at is not None:
-            self._clock.sample(glance.at, sent, received)
+    def _learn(self, result: PollResult, sent: float, received: float) -> None:
+        if result.at is not None:
+            self._clock.sample(result.at, sent, received)
         with self._learning:
             if self.ledger is not None and sent < self.ledger.sent:
                 return  # what was asked later has come before
-            self.watch = glance.watch(self._timeout, self._clock)
-            self._ledger_poll.take(glance)
+            self.watch = result.watch(self._timeout, self._clock)
+            self._ledger_poll.keep(result)
             if self._ledger_poll.keys is not None:
                 self.permission.learn(self._ledger_poll.keys)
-            self._head = (sent, glance.head)
+            self._head = (sent, result.head)
             keys, ledger_id = self._ledger_poll.keys, self._ledger_poll.ledger_id
-            self.ledger = LedgerState(sent=sent, received=received, clock=glance.at, keys=keys, ledger_id=ledger_id)
+            self.ledger = LedgerState(sent=sent, received=received, clock=result.at, keys=keys, ledger_id=ledger_id)
 
-    def _stays(self, position: Position | None, glance: PollResult, sent: float) -> bool:
+    def _stays(self, position: Position | None, result: PollResult, sent: float) -> bool:
         """Whether there is nothing to copy; then what was copied is all that there was at `sent`."""
         # A copy that bears a time which nobody vouches for would vouch for it at the next look.
-        if position is None or not glance.stands or not self._clock.is_trusted:
+        if position is None or not result.stands or not self._clock.is_trusted:
             return False
-        if not glance.has_licenses and self._licenses:
+        if not result.has_licenses and self._licenses:
             return False  # they are hidden, or gone: the follower finds out
         self._follower.stay(position, sent)
         return True
@@ -155,7 +155,7 @@ class Copy:
         is_behind, self._is_behind = self._is_behind, False
         try:
             # The look comes first: a copy that is made anew takes its time, and this node answers meanwhile.
-            if is_behind or not self.look():
+            if is_behind or not self.poll():
                 self._follow()
             self.trouble = None
         except (sqlite3.Error, OSError) as error:

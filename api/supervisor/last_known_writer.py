@@ -49,10 +49,10 @@ class LastKnownWriter:
             return
         status = self._status()
         if status.ledger_reachable:
-            save_last_known(self._folder, as_heard(counted[0], status, self._clock.now()))
+            save_last_known(self._folder, with_heartbeats(counted[0], status, self._clock.now()))
 
 
-def as_heard(counts: Counts, status: Status, now: float) -> Counts:
+def with_heartbeats(counts: Counts, status: Status, now: float) -> Counts:
     """`counts` as they are at `now` (ledger time) by what the supervisor knows of the others. Pure."""
     ages: dict[str, float] = {}
     for beat in status.beats:

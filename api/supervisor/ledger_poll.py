@@ -85,13 +85,13 @@ class LedgerPoll:
         known = {"keys_known": self._keys_known, "ledger_known": self.ledger_id, "looked_at": looked_at}
         return _POSTGRES, parameters | known
 
-    def heard(self, answer: Sequence[Any], now: float) -> PollResult:
+    def parse(self, answer: Sequence[Any], now: float) -> PollResult:
         """What the answer to that says, decoded, at `now` (ledger time)."""
-        head, stands, has_licenses, _, _, look, keys, ledger_id = answer
-        last = self._last if look is None else _last(*look)
+        head, stands, has_licenses, _, _, watch, keys, ledger_id = answer
+        last = self._last if watch is None else _last(*watch)
         return PollResult(now, head or 0, bool(stands), bool(has_licenses), last, keys, ledger_id)
 
-    def look(self, connection: Connection, position: Position | None) -> PollResult | None:
+    def poll(self, connection: Connection, position: Position | None) -> PollResult | None:
         """Asks by itself; None from a server that takes no writes, which may be of the time before its successor.
 
         Raises what the driver raises.
@@ -106,15 +106,15 @@ class LedgerPoll:
         if found is None:
             return None
         now, answer = msgspec.json.decode(found)
-        return self.heard(answer, now)
+        return self.parse(answer, now)
 
-    def take(self, glance: PollResult) -> None:
+    def keep(self, result: PollResult) -> None:
         """Keeps the result, so that the same is not sent again."""
-        self._last = glance.last
-        self.ledger_id = glance.ledger_id or self.ledger_id
-        if glance.keys is not None:
-            self.keys = decoded(glance.keys)
-            self._keys_known = hashlib.sha256(glance.keys.encode()).hexdigest()[:32]
+        self._last = result.last
+        self.ledger_id = result.ledger_id or self.ledger_id
+        if result.keys is not None:
+            self.keys = decoded(result.keys)
+            self._keys_known = hashlib.sha256(result.keys.encode()).hexdigest()[:32]
 
 
 def _last(since: float | None, until: float | str | None, looked_at: float) -> watching.WatchRecord | None:

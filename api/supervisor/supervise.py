@@ -67,7 +67,7 @@ def supervise(
             return
         if is_there:
             with contextlib.suppress(LedgerError):
-                files[0].look()  # the first look at the lease is to find it known whether this node may lead
+                files[0].poll()  # the first look at the lease is to find it known whether this node may lead
         process = _Process(settings, instance, rest, pools, clock, *files)
         if begun is not None:
             begun.set()

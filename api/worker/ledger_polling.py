@@ -30,7 +30,7 @@ _PUBLISHED_FOR_S = 3.0
 _REACHABLE_FOR_S = 5.0
 #: The same while polls only wait for a connection: longer than an admin's longest statement.
 _BUSY_FOR_S = 15.0
-_NOBODY = LicenseQuery(key_hash="")
+_NO_LICENSE = LicenseQuery(key_hash="")
 
 
 class LedgerPolling:
@@ -135,7 +135,7 @@ class LedgerPolling:
         self._asked_at = self._clock.monotonic()
         self._timekeeping.look()
         ledger = self._connections.probe if self._is_isolated() else self._connections.ledger
-        ledger.look_up([_NOBODY])  # samples the ledger's clock
+        ledger.look_up([_NO_LICENSE])  # samples the ledger's clock
         permitted, ledger_id = self._permitted()
         self._failed = False
         self._signing.adopt(permitted, ledger_id)

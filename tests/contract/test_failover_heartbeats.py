@@ -68,12 +68,12 @@ def test_whoever_beats_is_alive_and_whoever_does_not_is_dead_whatever_the_clock_
     watch = BeatWatch(6.0)
     for who in (ONE, TWO):
         stores.heartbeats.write(who, REPORT)
-    assert all(beat.is_fresh(6.0) for beat in watch.saw(stores.heartbeats.read(), 0.0))
+    assert all(beat.is_fresh(6.0) for beat in watch.observe(stores.heartbeats.read(), 0.0))
     stores.pass_time(jump)
     for second in (3.0, 6.0, 9.0):
         stores.pass_time(3.0)
         stores.heartbeats.write(TWO, REPORT)
-        beats = watch.saw(stores.heartbeats.read(), second)
+        beats = watch.observe(stores.heartbeats.read(), second)
     assert [(beat.who, beat.is_fresh(6.0)) for beat in beats] == [(ONE, False), (TWO, True)]
     assert beats[0].age_s >= 9.0
 
@@ -81,26 +81,26 @@ def test_whoever_beats_is_alive_and_whoever_does_not_is_dead_whatever_the_clock_
 def test_to_one_who_has_just_come_a_beat_of_a_moment_to_come_is_not_fresh(stores: Stores) -> None:
     stores.heartbeats.write(ONE, REPORT)
     stores.pass_time(-600)
-    assert not BeatWatch(6.0).saw(stores.heartbeats.read(), 0.0)[0].is_fresh(6.0)
+    assert not BeatWatch(6.0).observe(stores.heartbeats.read(), 0.0)[0].is_fresh(6.0)
     assert doubled(stores.heartbeats.read(), 6.0) == {}
 
 
 def test_health_begins_anew_with_each_process_and_each_silence() -> None:
     stores, health = in_memory(), PrimaryHealth(6.0)
-    health.saw(stores.heartbeats.read(), 0.0)
+    health.observe(stores.heartbeats.read(), 0.0)
     assert (health.primary, health.healthy_since, health.age(0.0)) == (None, None, float("inf"))
     stores.heartbeats.write(ONE, REPORT)
-    health.saw(stores.heartbeats.read(), 10.0)
+    health.observe(stores.heartbeats.read(), 10.0)
     stores.pass_time(2)
-    health.saw(stores.heartbeats.read(), 12.0)
+    health.observe(stores.heartbeats.read(), 12.0)
     assert (health.primary, health.healthy_since, health.age(13.0)) == (ONE, 10.0, 3.0)
     again = Identity.new("n1", 1)
     stores.heartbeats.write(again, REPORT)
-    health.saw(stores.heartbeats.read(), 14.0)
+    health.observe(stores.heartbeats.read(), 14.0)
     assert (health.primary, health.healthy_since) == (again, 14.0)
     assert doubled(stores.heartbeats.read(), 6.0) == {}, "two copies of one node"
     stores.pass_time(7)
-    health.saw(stores.heartbeats.read(), 21.0)
+    health.observe(stores.heartbeats.read(), 21.0)
     assert (health.primary, health.healthy_since) == (None, None)
 
 
@@ -108,10 +108,10 @@ def test_health_begins_anew_with_each_process_and_each_silence() -> None:
 def test_a_primary_that_starts_or_that_has_signed_off_is_not_healthy_whatever_it_was_before(state: State) -> None:
     stores, health = in_memory(), PrimaryHealth(6.0)
     stores.heartbeats.write(ONE, REPORT)
-    health.saw(stores.heartbeats.read(), 10.0)
+    health.observe(stores.heartbeats.read(), 10.0)
     stores.pass_time(4)
     stores.heartbeats.write(ONE, Report(role="standby", state=state))
-    health.saw(stores.heartbeats.read(), 14.0)
+    health.observe(stores.heartbeats.read(), 14.0)
     assert (health.primary, health.healthy_since, health.age(14.0)) == (None, None, float("inf"))
 
 

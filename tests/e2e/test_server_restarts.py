@@ -178,9 +178,9 @@ def test_nothing_survives_the_masters_sudden_death(tmp_path: Path) -> None:
 
 def test_a_worker_that_is_silent_or_says_so_itself_is_hung() -> None:
     pulse = Pulse(timeout=4)
-    pulse.heard([(1, False), (2, False), (3, False)], now=0)
+    pulse.record([(1, False), (2, False), (3, False)], now=0)
     assert [pulse.hung(now=float(second)) for second in range(4)] == [[], [], [], []]
-    pulse.heard([(2, False), (3, True)], now=3.5)
+    pulse.record([(2, False), (3, True)], now=3.5)
     assert pulse.hung(now=4.5) == [1, 3]
     assert pulse.keep(lambda pid: pid == 2) == 1
     assert pulse.hung(now=5.5) == []
@@ -188,7 +188,7 @@ def test_a_worker_that_is_silent_or_says_so_itself_is_hung() -> None:
 
 def test_after_the_master_itself_stood_still_no_worker_is_taken_for_hung() -> None:
     pulse = Pulse(timeout=4)
-    pulse.heard([(1, False)], now=0)
+    pulse.record([(1, False)], now=0)
     assert pulse.hung(now=1) == []
     assert pulse.hung(now=1000) == []
     assert [pulse.hung(now=1000.0 + second) for second in (2, 4, 5)] == [[], [], [1]]

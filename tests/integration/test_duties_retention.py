@@ -20,8 +20,8 @@ from api.ledger.store import ledger_on
 from api.node.clock import Clock
 from api.stats.counts import count, settle
 from api.supervisor.duties import Entry, Writing, retention, rollup
-from api.supervisor.duties.notices import say_what_expires
-from api.supervisor.duties.outbox import tell
+from api.supervisor.duties.notices import record_expiries
+from api.supervisor.duties.outbox import enqueue
 from api.supervisor.duties.retention import RetentionPeriods
 from api.supervisor.duties.rollup import roll_up, rolled_up_until
 from tests.support.leading import Json, Leading, add_events, beat
@@ -244,7 +244,7 @@ def test_stats_say_after_retention_what_they_said_before(leader: Leading) -> Non
 
 def test_old_entries_of_the_outbox_go_and_its_numbers_go_on(leader: Leading) -> None:
     def put_in(writing: Writing, id: str) -> bool:
-        tell(writing, [Entry(id=id, kind="k", license_id=None, data={})])
+        enqueue(writing, [Entry(id=id, kind="k", license_id=None, data={})])
         return False
 
     for id in ("a", "b", "c"):
@@ -270,7 +270,7 @@ def test_answers_to_admins_are_kept_for_a_day_and_not_much_longer(leader: Leadin
 
 def test_notices_of_deleted_licenses_go(leader: Leading) -> None:
     gone, kept = (sell(leader.database, expires_at=1.0) for _ in range(2))
-    leader.do(say_what_expires)
+    leader.do(record_expiries)
     with leader.database.writing() as connection:
         connection.execute(tables.licenses.delete().where(tables.licenses.c.id == gone.id))
     leader.do(TIDY)

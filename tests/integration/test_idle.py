@@ -120,63 +120,63 @@ def database(ledger_url: str) -> Iterator[Database]:
         yield database
 
 
-def look(looking: LedgerPoll, database: Database) -> Any:
+def poll(ledger_poll: LedgerPoll, database: Database) -> Any:
     with database.reading() as connection:
-        glance = looking.look(connection, None)
-    looking.take(glance)
-    return glance
+        result = ledger_poll.poll(connection, None)
+    ledger_poll.keep(result)
+    return result
 
 
 def test_keys_are_told_once_and_again_when_anything_of_them_changes(database: Database) -> None:
-    looking, (one, two) = LedgerPoll(), (generate(), generate())
-    assert look(looking, database).keys == "[]"
+    ledger_poll, (one, two) = LedgerPoll(), (generate(), generate())
+    assert poll(ledger_poll, database).keys == "[]"
     permitted_keys.found(database, [one, two], 0.0)
     for status in (KeyStatus.NEXT, KeyStatus.CURRENT, KeyStatus.REVOKED):
         with database.writing() as connection:
             permitted_keys.write(connection, two.kid, status, 1.0)  # behind the log's back
-        told = look(looking, database)
-        assert looking.keys is not None
-        assert looking.keys.statuses == {one.kid: "current", two.kid: status}
-        assert looking.keys.jwks[one.kid] == one.public_jwk
-        again = look(looking, database)
-        assert told.keys is not None
+        result = poll(ledger_poll, database)
+        assert ledger_poll.keys is not None
+        assert ledger_poll.keys.statuses == {one.kid: "current", two.kid: status}
+        assert ledger_poll.keys.jwks[one.kid] == one.public_jwk
+        again = poll(ledger_poll, database)
+        assert result.keys is not None
         assert again.keys is None or database.is_sqlite
     with database.writing() as connection:
         connection.execute(tables.signing_keys.delete())
-    look(looking, database)
-    assert looking.keys.statuses == {}
+    poll(ledger_poll, database)
+    assert ledger_poll.keys.statuses == {}
 
 
 def test_which_ledger_it_is_is_said_once_and_again_when_another_takes_its_place(database: Database) -> None:
-    looking, (row,) = LedgerPoll(), rows(database, tables.ledger)
+    ledger_poll, (row,) = LedgerPoll(), rows(database, tables.ledger)
     for id in (row["ledger_id"], "another"):
         with database.writing() as connection:
             connection.execute(update(tables.ledger).values(ledger_id=id))
-        assert look(looking, database).ledger_id == looking.ledger_id == id
-        again = look(looking, database)
+        assert poll(ledger_poll, database).ledger_id == ledger_poll.ledger_id == id
+        again = poll(ledger_poll, database)
         assert again.ledger_id is None or database.is_sqlite
-        assert looking.ledger_id == id
+        assert ledger_poll.ledger_id == id
 
 
 @pytest.mark.parametrize("until_", [1_764_000_000.125, float("inf")])
 def test_the_watch_is_told_to_the_last_digit(database: Database, until_: float) -> None:
-    looking, timeout = LedgerPoll(), 6.0
-    assert look(looking, database).watch(timeout, Clock()) == ALWAYS
+    ledger_poll, timeout = LedgerPoll(), 6.0
+    assert poll(ledger_poll, database).watch(timeout, Clock()) == ALWAYS
     now = time.time()
     with database.writing() as connection:
         put(connection, tables.watch, [{"id": 1, "since": now / 3, "until": until_, "looked_at": now}])
-    assert look(looking, database).watch(timeout, Clock()) == Watch(now / 3, until_)
+    assert poll(ledger_poll, database).watch(timeout, Clock()) == Watch(now / 3, until_)
     with database.writing() as connection:
         connection.execute(update(tables.watch).values(looked_at=now - 60))
     counted = Watch(now / 3, min(until_, now - 60))
-    assert look(looking, database).watch(timeout, Clock()) == counted, "nobody has looked since"
+    assert poll(ledger_poll, database).watch(timeout, Clock()) == counted, "nobody has looked since"
 
 
 def test_a_ledger_with_nothing_in_it_is_no_error_of_a_look(database: Database) -> None:
     with database.writing() as connection:
         (row,) = connection.execute(tables.ledger.select()).mappings()
         connection.execute(tables.ledger.delete())
-    glance = look(LedgerPoll(), database)
-    assert (glance.head, glance.stands) == (0, False)
+    result = poll(LedgerPoll(), database)
+    assert (result.head, result.stands) == (0, False)
     with database.writing() as connection:
         connection.execute(insert(tables.ledger), dict(row))

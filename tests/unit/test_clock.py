@@ -333,7 +333,7 @@ def test_every_way_to_set_three_clocks() -> None:
             if kept_pace
             else ClockSource.RESUMED
             if alike
-            else ClockSource.NOBODY
+            else ClockSource.UNKNOWN
         )
         assert belief is expected, (ledger_before, wall_before, ledger, wall)
 

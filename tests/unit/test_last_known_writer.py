@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from api.node.clock import Clock
 from api.stats.last_known import UNKNOWN, Counts, last_known_counts
-from api.supervisor.last_known_writer import LastKnownWriter, as_heard
+from api.supervisor.last_known_writer import LastKnownWriter, with_heartbeats
 from failover import Identity, Role, State, Status
 from failover.heartbeat import Beat, Report
 from failover.queue import QueueStats
@@ -100,5 +100,5 @@ def test_a_node_without_its_ledger_puts_nothing_newer_by(scene: Scene, tmp_path:
 
 
 def test_a_lease_that_is_over_has_no_holder() -> None:
-    lease = as_heard(UNKNOWN, status(lease_expires_in_s=-0.5), 0.0).lease
+    lease = with_heartbeats(UNKNOWN, status(lease_expires_in_s=-0.5), 0.0).lease
     assert (lease["holder"], lease["expires_in_s"]) == (None, None)

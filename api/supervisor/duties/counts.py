@@ -60,7 +60,7 @@ class Proof:
             counts = {"seats": row.held, "excess": row.tolerated}
             writing.connection.execute(update(licenses).where(licenses.c.id == row.id).values(counts))
             kept = {"seats": row.seats, "excess": row.excess}
-            writing.say(COUNTED, license_id=row.id, kept=kept, counted=counts)
+            writing.add_event(COUNTED, license_id=row.id, kept=kept, counted=counts)
             writing.stamp(licenses, [row.id])
             _log.error("a license's counts were not those of its machines", extra={"license": row.id, "kept": kept})
             self.mended += 1

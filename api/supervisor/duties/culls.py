@@ -75,9 +75,11 @@ def _free(writing: Writing, doomed: list[Any]) -> None:
     freed = {"active": False, "excess": False, "heartbeat_at": None, "culled": True, "seat_at": writing.now}
     writing.connection.execute(update(machines).where(machines.c.id.in_(ids)).values(freed))
     events = [
-        writing.say(CULLED, license_id=row.license_id, machine_id=row.id, heartbeat_at=timestamp(row.heartbeat_at))
+        writing.add_event(
+            CULLED, license_id=row.license_id, machine_id=row.id, heartbeat_at=timestamp(row.heartbeat_at)
+        )
         for row in doomed
     ]
     writing.stamp(machines, ids)
     writing.stamp(licenses, license_ids)
-    outbox.tell(writing, [outbox.of(event) for event in events])
+    outbox.enqueue(writing, [outbox.of(event) for event in events])

@@ -42,31 +42,33 @@ class Notice(msgspec.Struct, frozen=True):
     named: str
 
 
-def say_what_expires(writing: Writing) -> bool:
+def record_expiries(writing: Writing) -> bool:
     """Says some of what has expired or soon will; gives whether there may be more."""
-    return any([_log(writing, _EXPIRED), _log(writing, _EXPIRING)])
+    return any([_record(writing, _EXPIRED), _record(writing, _EXPIRING)])
 
 
-def say_what_is_overdue(writing: Writing) -> bool:
+def record_overdue(writing: Writing) -> bool:
     """Says some of which licenses are overdue for check-in; gives whether there may be more."""
-    return _log(writing, _OVERDUE)
+    return _record(writing, _OVERDUE)
 
 
-def _log(writing: Writing, notice: Notice) -> bool:
+def _record(writing: Writing, notice: Notice) -> bool:
     condition = notice.of(writing)
     if condition is None:
         return False
-    found = writing.connection.execute(_unsaid(notice, condition)).all()
+    found = writing.connection.execute(_unrecorded(notice, condition)).all()
     put(writing.connection, notices, [{"license_id": row.id, "kind": notice.kind, "about": row.about} for row in found])
-    events = [writing.say(notice.kind, license_id=row.id, **{notice.named: timestamp(row.about)}) for row in found]
-    outbox.tell(writing, [outbox.of(event) for event in events])
+    events = [
+        writing.add_event(notice.kind, license_id=row.id, **{notice.named: timestamp(row.about)}) for row in found
+    ]
+    outbox.enqueue(writing, [outbox.of(event) for event in events])
     return len(found) == _CHUNK
 
 
-def _unsaid(notice: Notice, condition: ColumnElement[bool]) -> Select[Any]:
-    already_logged = and_(notices.c.license_id == _l.id, notices.c.kind == notice.kind)
+def _unrecorded(notice: Notice, condition: ColumnElement[bool]) -> Select[Any]:
+    recorded = and_(notices.c.license_id == _l.id, notices.c.kind == notice.kind)
     news = or_(notices.c.about.is_(None), notices.c.about != notice.about)
-    query = select(_l.id, notice.about.label("about")).select_from(licenses.outerjoin(notices, already_logged))
+    query = select(_l.id, notice.about.label("about")).select_from(licenses.outerjoin(notices, recorded))
     return query.where(_l.status == "active", condition, news).order_by(_l.id).limit(_CHUNK)
 
 

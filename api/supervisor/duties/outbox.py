@@ -38,7 +38,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     created_at: float = 0.0
 
 
-def tell(writing: Writing, entries: Sequence[Entry]) -> None:
+def enqueue(writing: Writing, entries: Sequence[Entry]) -> None:
     """Puts entries into the outbox, committed with the rest of the transaction or not at all."""
     if not entries:
         return
@@ -63,10 +63,10 @@ def of(event: Event) -> Entry:
     return Entry(id=event.event_id, kind=event.type, license_id=event.license_id, data=event.data | machine)
 
 
-def tell_of_the_cluster(writing: Writing) -> bool:
+def enqueue_cluster_notices(writing: Writing) -> bool:
     """Tells of changes of hands and of what replay found, each once; gives whether there may be more."""
     hands, found = _changes_of_hands(writing), _found_at_replay(writing)
-    tell(writing, hands + found)
+    enqueue(writing, hands + found)
     return _CHUNK in (len(hands), len(found))
 
 

@@ -29,7 +29,7 @@ class Pace:
         self._ahead: float | None = None
         self._set_at = -math.inf
 
-    def saw(self, ledger_now: float) -> None:
+    def observe(self, ledger_now: float) -> None:
         """Takes in what the ledger's clock says now."""
         before, self._ahead = self._ahead, ledger_now - self._monotonic()
         if before is not None and abs(self._ahead - before) > _SLACK_S:
@@ -45,7 +45,7 @@ def by_date(do: Callable[[Writing], bool], pace: Pace) -> Callable[[Writing], bo
     """`do`, except in the hour after the ledger's clock was set."""
 
     def do_unless_it_was_set(writing: Writing) -> bool:
-        pace.saw(writing.now)
+        pace.observe(writing.now)
         return not pace.was_set_within(HOLD_S) and do(writing)
 
     return do_unless_it_was_set

@@ -16,7 +16,7 @@ from api.supervisor.duties.rows import put
 from api.supervisor.duties.terms import Writing
 
 #: Who wrote what is rolled up: no process has this id.
-NOBODY = ""
+NO_WRITER = ""
 
 _minute, _writer = check_minutes.c.minute, check_minutes.c.writer
 
@@ -62,7 +62,7 @@ def _roll_up_one(connection: Connection, step: Step, now: float) -> bool:
     for code, valid, count in connection.execute(gone):
         sums[code, valid] += count
     rows = [
-        {"minute": begin, "code": code, "valid": valid, "writer": NOBODY, "count": count}
+        {"minute": begin, "code": code, "valid": valid, "writer": NO_WRITER, "count": count}
         for (code, valid), count in sorted(sums.items())
     ]
     put(connection, check_minutes, rows, add="count")
@@ -75,4 +75,4 @@ def _first_loose(connection: Connection, step: Step, now: float) -> int | None:
 
 
 def _is_loose(step: Step) -> ColumnElement[bool]:
-    return or_(_writer != NOBODY, _minute % step.width != 0)
+    return or_(_writer != NO_WRITER, _minute % step.width != 0)

@@ -80,7 +80,9 @@ class Writing:
         self._me = me
         self._epoch = epoch
 
-    def say(self, type: str, *, license_id: str | None = None, machine_id: str | None = None, **data: Any) -> Event:
+    def add_event(
+        self, type: str, *, license_id: str | None = None, machine_id: str | None = None, **data: Any
+    ) -> Event:
         """Adds an event of now to what will be committed. `data` becomes its JSON."""
         event = Event(
             event_id=new_id(),

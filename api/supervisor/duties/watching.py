@@ -77,7 +77,7 @@ class Limits(msgspec.Struct, frozen=True):
     isolated_max_age: float
 
 
-def look(
+def observe(
     before: WatchRecord | None, beats: Sequence[ProcessBeat], now: float, limits: Limits, *, was_set: bool = False
 ) -> WatchRecord:
     """What this look makes of the one before; `was_set`: the ledger's clock, a moment ago. Pure."""
@@ -118,9 +118,9 @@ def _may_hold_pings(one: ProcessBeat, fresh: Sequence[ProcessBeat], now: float, 
 def keep_watch(writing: Writing, limits: Limits, pace: Pace) -> bool:
     """Looks, and keeps what was found. Gives False: there is never more to do."""
     connection = writing.connection
-    pace.saw(writing.now)
+    pace.observe(writing.now)
     before, beats = _last_observation_and_beats(connection, writing.database_ahead)
-    found = look(before, beats, writing.now, limits, was_set=pace.was_set_within(limits.timeout))
+    found = observe(before, beats, writing.now, limits, was_set=pace.was_set_within(limits.timeout))
     row = msgspec.structs.asdict(found)
     # Done every few seconds: an upsert would lock the row first, which is written to the log as well.
     if not connection.execute(update(tables.watch).where(tables.watch.c.id == 1).values(row)).rowcount:

@@ -23,7 +23,7 @@ from api.node.identity import Node
 from api.node.ledger_breaker import LedgerBreaker
 from api.node.published import NodeState
 from api.supervisor.duties.pace import HOLD_S, Pace
-from api.supervisor.duties.watching import Limits, ProcessBeat, WatchRecord, look
+from api.supervisor.duties.watching import Limits, ProcessBeat, WatchRecord, observe
 from api.supervisor.queueing import Queueing
 from failover import Hooks, Identity, Replay, Supervisor
 from failover.elector import Surroundings
@@ -289,9 +289,9 @@ class Process(Owner):
             for beat in self.database.tables.heartbeats.read()
         ]
         limits = Limits(self.config.heartbeat_timeout, ISOLATED_MAX_AGE_S)
-        self._pace.saw(now)
+        self._pace.observe(now)
         was_set = self._pace.was_set_within(limits.timeout)
-        found = look(books.watch, beats, now, limits, was_set=was_set)
+        found = observe(books.watch, beats, now, limits, was_set=was_set)
         locked = {id for one in self.database.open for id in one.licenses}
         free = [row.holding for row in books.licenses.values() if row.holding.license.id not in locked]
         dead = None if self._pace.was_set_within(HOLD_S) else _dead(free, _watched(found), now)

@@ -37,6 +37,6 @@ def test_a_slow_answer_is_no_clock_that_was_set() -> None:
     here = FakeClock()
     pace = Pace(here)
     for late in (0.0, 1.5, 0.0, 1.9):
-        pace.saw(NOW + here() - late)
+        pace.observe(NOW + here() - late)
         here.move(1.0)
     assert not pace.was_set_within(HOUR_S)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.supervisor.duties.watching import Limits, ProcessBeat, WatchRecord, look
+from api.supervisor.duties.watching import Limits, ProcessBeat, WatchRecord, observe
 
 NOW, TIMEOUT, MAX_AGE = 1_000_000.0, 6.0, 7 * 86_400.0
 LIMITS = Limits(TIMEOUT, MAX_AGE)
@@ -22,7 +22,7 @@ def said(age: float = 0.5, **more: Any) -> ProcessBeat:
 
 
 def found(*processes: ProcessBeat, before: WatchRecord | None = BEFORE) -> WatchRecord:
-    return look(before, processes, NOW, LIMITS)
+    return observe(before, processes, NOW, LIMITS)
 
 
 def test_where_all_beat_and_have_nothing_queued_silence_goes_on_counting_since_the_last_trouble() -> None:
@@ -59,8 +59,8 @@ def test_a_queue_that_is_not_empty_is_trouble(state: str) -> None:
 def test_a_row_that_waits_stops_the_counting_where_it_was_taken_and_is_no_trouble(
     others: tuple[ProcessBeat, ...],
 ) -> None:
-    look = found(said(queue=1, queue_oldest_at=NOW - 600), *others)
-    assert (look.since, look.until) == (BEFORE.since, NOW - 600)
+    observe = found(said(queue=1, queue_oldest_at=NOW - 600), *others)
+    assert (observe.since, observe.until) == (BEFORE.since, NOW - 600)
 
 
 def test_a_row_that_was_taken_a_moment_ago_stops_nothing() -> None:
@@ -108,17 +108,17 @@ def test_since_never_goes_back_and_until_is_before_every_beat_of_those_that_beat
     several: list[ProcessBeat], unseen: float
 ) -> None:
     before = WatchRecord(since=NOW - 100, until=NOW - unseen, looked_at=NOW - unseen)
-    after = look(before, several, NOW, LIMITS)
+    after = observe(before, several, NOW, LIMITS)
     assert after.since in (before.since, NOW)
     fresh = [one for one in several if NOW - one.beat_at <= TIMEOUT]
     alone = len({one.node for one in several}) < 2
     assert (after.until == float("inf")) == alone
     assert alone or all(after.until < one.beat_at for one in fresh)
-    assert look(after, several, NOW, LIMITS).since == after.since
+    assert observe(after, several, NOW, LIMITS).since == after.since
 
 
 def test_a_clock_that_was_set_is_trouble() -> None:
-    assert look(BEFORE, [said()], NOW, LIMITS, was_set=True).since == NOW
+    assert observe(BEFORE, [said()], NOW, LIMITS, was_set=True).since == NOW
     assert found(said(), before=WatchRecord(500.0, NOW, looked_at=NOW + 600)).since == NOW, (
         "set back since the last look"
     )

@@ -49,7 +49,7 @@ class Scene:
     def overhears(self, node: Elector) -> None:
         """The lease comes along with a beat."""
         asked, before = self.clock(), self.store.looks
-        node.overhear(BeatAnswer((), self.store.watch(), asked, self.clock()))
+        node.receive(BeatAnswer((), self.store.watch(), asked, self.clock()))
         self.store.looks = before
 
     def rests(self, *nodes: Elector) -> float:
@@ -121,7 +121,7 @@ def test_what_was_overheard_before_a_node_acted_is_not_believed(scene: Scene) ->
     scene.clock.move(CONFIG.heartbeat_interval)
     scene.overhears(scene.one)
     scene.one.tick()  # renews
-    scene.one.overhear(before)
+    scene.one.receive(before)
     scene.one.tick()
     assert scene.one.is_leader()
 

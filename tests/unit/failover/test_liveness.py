@@ -33,14 +33,14 @@ class Scene:
         """What a look at the lease finds whose answer takes `took` seconds."""
         asked, lease = self.here(), self.leases.watch()
         self.move(took)
-        self.lease_watch.saw(lease, asked, self.here(), TIMEOUT)
+        self.lease_watch.observe(lease, asked, self.here(), TIMEOUT)
         return self.lease_watch.free(self.here()) is not None
 
     def ages(self) -> dict[str, float]:
         return {beat.who.node: beat.age_s for beat in self.look()}
 
     def look(self) -> tuple[Beat, ...]:
-        return self.beat_watch.saw(self.beats.read(), self.here())
+        return self.beat_watch.observe(self.beats.read(), self.here())
 
 
 @pytest.fixture
@@ -252,7 +252,7 @@ def test_a_primary_that_beats_stays_healthy_while_the_clock_is_set(scene: Scene)
         if second in (10, 20):
             scene.database.move(-600 if second == 10 else YEARS)
         scene.beats.write(ONE, REPORT)
-        health.saw(scene.look(), scene.here())
+        health.observe(scene.look(), scene.here())
         scene.move(1.0)
     assert (health.primary, health.healthy_since) == (ONE, 50.0)
 
@@ -261,12 +261,12 @@ def test_a_dead_primary_does_not_come_to_life_when_the_clock_is_set_back(scene: 
     health = PrimaryHealth(TIMEOUT)
     scene.beats.write(ONE, REPORT)
     for _ in range(10):
-        health.saw(scene.look(), scene.here())
+        health.observe(scene.look(), scene.here())
         scene.move(1.0)
     assert health.primary is None
     scene.database.move(-12)
     for _ in range(20):
-        health.saw(scene.look(), scene.here())
+        health.observe(scene.look(), scene.here())
         assert health.primary is None
         scene.move(1.0)
 
