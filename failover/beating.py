@@ -110,5 +110,5 @@ def pending(beats: Sequence[Beat], head: int, primary: Identity | None, timeout:
     """
     fresh = [beat for beat in beats if beat.is_fresh(timeout)]
     queued = sum(b.report.queue for b in fresh if (b.report.queue_oldest_s or 0.0) > _QUEUE_GRACE_S)
-    applied = max((beat.report.applied_seq for beat in fresh if beat.who == primary), default=head)
+    applied = max((beat.report.applied_seq for beat in fresh if beat.identity == primary), default=head)
     return queued + max(0, head - applied)

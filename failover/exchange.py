@@ -40,8 +40,8 @@ class BeatAnswer:
 class Exchange(Protocol):
     """A beat in one message. May raise `StoreUnavailable` or `StoreBusy`."""
 
-    def beat(self, who: Identity, report: Report) -> BeatAnswer:
-        """Writes the beat of `who` and reads the others'."""
+    def beat(self, identity: Identity, report: Report) -> BeatAnswer:
+        """Writes the beat of `identity` and reads the others'."""
 
 
 class PiggybackQuery(Protocol):
@@ -64,26 +64,32 @@ class SqlExchange:
         self._known = _Known()
         self._lease: Lease | None = None
 
-    def beat(self, who: Identity, report: Report) -> BeatAnswer:
+    def beat(self, identity: Identity, report: Report) -> BeatAnswer:
         """One message, unless this process has no row yet."""
         try:
-            answer = self._exchange(who, report, self._piggyback)
+            answer = self._exchange(identity, report, self._piggyback)
         except Exception as error:
             # What keeps the question from being answered, a lock or a right that is missing, must not stop the beat.
             if self._piggyback is None or not _was_answered(error):
                 raise
             _log.debug("a beat goes without its question", extra={"reason": str(error)})
-            answer = self._exchange(who, report, None)
-        if all(beat.who.instance != who.instance for beat in answer.beats):
-            SqlHeartbeatStore(self._storage).write(who, report)
-            answer = self._exchange(who, report, None)
+            answer = self._exchange(identity, report, None)
+        if all(beat.identity.instance != identity.instance for beat in answer.beats):
+            SqlHeartbeatStore(self._storage).write(identity, report)
+            answer = self._exchange(identity, report, None)
         return answer
 
-    def _exchange(self, who: Identity, report: Report, piggyback: PiggybackQuery | None) -> BeatAnswer:
+    def _exchange(self, identity: Identity, report: Report, piggyback: PiggybackQuery | None) -> BeatAnswer:
         question, parameters = piggyback.ask() if piggyback else ("NULL", {})
         statement = sql.exchange(question)
         reported = {name: getattr(report, name) for name in Report.__dataclass_fields__}
-        values = {"instance": who.instance, "node": who.node, "rank": who.rank, "name": LEASE_NAME, **reported}
+        values = {
+            "instance": identity.instance,
+            "node": identity.node,
+            "rank": identity.rank,
+            "name": LEASE_NAME,
+            **reported,
+        }
         values |= {"digest": self._known.digest, "silent_until": self._known.silent_until} | self._lease_known()
         asked = self._monotonic()
         # Each message stands alone there, which is all the transaction that one message needs.
@@ -155,14 +161,14 @@ class _Known:
     def beats(self, now: float) -> list[Beat]:
         """Everybody's last beat at `now` (the database's time), by rank, the freshest first."""
         beats = [_beat(row, now) for row in self._rows]
-        return sorted(beats, key=lambda beat: (beat.who.rank, -beat.beat_at))
+        return sorted(beats, key=lambda beat: (beat.identity.rank, -beat.beat_at))
 
 
 def _beat(row: dict[str, Any], now: float) -> Beat:
     oldest_at = row["queue_oldest_at"]
     reported: dict[str, Any] = {name: row.get(name) for name in Report.__dataclass_fields__}
     return Beat(
-        who=Identity(row["instance"], row["node"], row["rank"]),
+        identity=Identity(row["instance"], row["node"], row["rank"]),
         age_s=now - row["beat_at"],
         beat_at=row["beat_at"],
         started_at=row["started_at"],

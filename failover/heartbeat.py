@@ -31,7 +31,7 @@ class Beat:
     As a store gives it, the age is by that clock too, which can be set; `failover.liveness.BeatWatch` knows better.
     """
 
-    who: Identity
+    identity: Identity
     age_s: float
     beat_at: float
     started_at: float
@@ -50,8 +50,8 @@ class Beat:
 class HeartbeatStore(Protocol):
     """Where heartbeats are kept. Every method may raise `StoreUnavailable` or `StoreBusy`."""
 
-    def write(self, who: Identity, report: Report) -> None:
-        """Records a beat of `who` at this moment."""
+    def write(self, identity: Identity, report: Report) -> None:
+        """Records a beat of `identity` at this moment."""
 
     def read(self) -> Sequence[Beat]:
         """Everybody's last beat, by rank, the freshest first."""
@@ -66,12 +66,14 @@ class SqlHeartbeatStore:
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
 
-    def write(self, who: Identity, report: Report) -> None:
+    def write(self, identity: Identity, report: Report) -> None:
         """Inserts or updates this process's row; a table that someone emptied is filled again."""
         reported = {name: getattr(report, name) for name in Report.__dataclass_fields__}
         with self._storage.writing() as connection:
             statement = sql.statement(sql.BEAT, self._storage.is_sqlite)
-            connection.execute(statement, {"instance": who.instance, "node": who.node, "rank": who.rank, **reported})
+            connection.execute(
+                statement, {"instance": identity.instance, "node": identity.node, "rank": identity.rank, **reported}
+            )
 
     def read(self) -> Sequence[Beat]:
         """All rows, by rank, the freshest first."""
@@ -79,7 +81,7 @@ class SqlHeartbeatStore:
             found = connection.execute(sql.statement(sql.BEATS, self._storage.is_sqlite)).mappings().all()
         return [
             Beat(
-                who=Identity(row["instance"], row["node"], row["rank"]),
+                identity=Identity(row["instance"], row["node"], row["rank"]),
                 age_s=float(row["age_s"]),
                 beat_at=row["beat_at"],
                 started_at=row["started_at"],
@@ -90,7 +92,7 @@ class SqlHeartbeatStore:
 
     def forget(self, beats: Sequence[Beat]) -> None:
         """Deletes the rows that are still these."""
-        given = [{"instance": beat.who.instance, "beat_at": beat.beat_at} for beat in beats]
+        given = [{"instance": beat.identity.instance, "beat_at": beat.beat_at} for beat in beats]
         if given:
             with self._storage.writing() as connection:
                 connection.execute(sql.statement(sql.FORGET_BEAT, self._storage.is_sqlite), given)
@@ -110,14 +112,14 @@ class PrimaryHealth:
 
     def observe(self, beats: Sequence[Beat], now: float) -> None:
         """Takes in the beats as a `BeatWatch` knows them at `now` (monotonic)."""
-        able = [beat for beat in beats if beat.who.rank == 1 and beat.may_lead]
+        able = [beat for beat in beats if beat.identity.rank == 1 and beat.may_lead]
         fresh = [beat for beat in able if beat.is_fresh(self._timeout)]
         if not fresh:
             self._primary = self._since = self._beat_at = None
             return
-        newest = max(fresh, key=lambda beat: (beat.started_at, beat.who.instance))
-        if newest.who != self._primary:
-            self._primary, self._since = newest.who, now
+        newest = max(fresh, key=lambda beat: (beat.started_at, beat.identity.instance))
+        if newest.identity != self._primary:
+            self._primary, self._since = newest.identity, now
         self._beat_at = now - newest.age_s
 
     @property
@@ -140,5 +142,5 @@ def doubled(beats: Sequence[Beat], timeout: float) -> dict[int, tuple[str, ...]]
     nodes: dict[int, set[str]] = {}
     for beat in beats:
         if beat.is_fresh(timeout) and beat.report.state != State.STOPPING:
-            nodes.setdefault(beat.who.rank, set()).add(beat.who.node)
+            nodes.setdefault(beat.identity.rank, set()).add(beat.identity.node)
     return {rank: tuple(sorted(names)) for rank, names in nodes.items() if len(names) > 1}

@@ -182,5 +182,5 @@ class Trust:
         return until is not None and self._monotonic() < until
 
 
-def _columns(who: Identity) -> dict[str, Any]:
-    return {"holder": who.instance, "node": who.node, "rank": who.rank}
+def _columns(identity: Identity) -> dict[str, Any]:
+    return {"holder": identity.instance, "node": identity.node, "rank": identity.rank}

@@ -110,10 +110,10 @@ class BeatWatch:
 
     def observe(self, beats: Sequence[Beat], now: float) -> tuple[Beat, ...]:
         """The beats as read at `now` (monotonic), with ages by this process's clock, by rank, the freshest first."""
-        self._records = {beat.who.instance: self._take(beat, now) for beat in beats}
+        self._records = {beat.identity.instance: self._take(beat, now) for beat in beats}
         self._looked_at = now
-        aged = (_aged(beat, now - self._records[beat.who.instance].at) for beat in beats)
-        return tuple(sorted(aged, key=lambda beat: (beat.who.rank, beat.age_s)))
+        aged = (_aged(beat, now - self._records[beat.identity.instance].at) for beat in beats)
+        return tuple(sorted(aged, key=lambda beat: (beat.identity.rank, beat.age_s)))
 
     def alive_since(self, instance: str) -> float:
         """Since when (monotonic) the beats of `instance` have come without a gap. Raises KeyError: it never beat."""
@@ -128,22 +128,22 @@ class BeatWatch:
         return [
             beat
             for beat in beats
-            if (record := records.get(beat.who.instance)) and _has_long_gone(record, now, age_s, watched_s)
+            if (record := records.get(beat.identity.instance)) and _has_long_gone(record, now, age_s, watched_s)
         ]
 
     def twins(self, beats: Sequence[Beat], now: float, after_s: float) -> dict[str, int]:
         """The nodes of which several processes have beaten side by side for over `after_s` seconds, and how many."""
         lasting = [
-            beat.who.node
+            beat.identity.node
             for beat in beats
             if beat.is_fresh(self._timeout)
             and beat.report.state != State.STOPPING
-            and now - self.alive_since(beat.who.instance) > after_s
+            and now - self.alive_since(beat.identity.instance) > after_s
         ]
         return {node: count for node, count in Counter(lasting).items() if count > 1}
 
     def _take(self, beat: Beat, now: float) -> _BeatRecord:
-        before = self._records.get(beat.who.instance)
+        before = self._records.get(beat.identity.instance)
         if before is None:
             # All there is to go by is what is stored. A beat of a moment to come may be of any age.
             at = now - beat.age_s if beat.age_s >= 0.0 else float("-inf")

@@ -119,22 +119,22 @@ class MemoryHeartbeatStore:
         self._clock = clock
         self._rows: dict[str, tuple[float, Beat]] = {}
 
-    def write(self, who: Identity, report: Report) -> None:
+    def write(self, identity: Identity, report: Report) -> None:
         """Beats."""
         now = self._clock()
-        started_at = self._rows[who.instance][1].started_at if who.instance in self._rows else now
-        beat = Beat(who=who, age_s=0.0, beat_at=now, started_at=started_at, report=report)
-        self._rows[who.instance] = (now, beat)
+        started_at = self._rows[identity.instance][1].started_at if identity.instance in self._rows else now
+        beat = Beat(identity=identity, age_s=0.0, beat_at=now, started_at=started_at, report=report)
+        self._rows[identity.instance] = (now, beat)
 
     def read(self) -> Sequence[Beat]:
         """Everybody's last beat, by rank, the freshest first. The queue's age grows since the beat."""
         now = self._clock()
         beats = [_aged(beat, now - at) for at, beat in list(self._rows.values())]
-        return sorted(beats, key=lambda beat: (beat.who.rank, beat.age_s))
+        return sorted(beats, key=lambda beat: (beat.identity.rank, beat.age_s))
 
     def forget(self, beats: Sequence[Beat]) -> None:
         """Removes the rows that are still these."""
-        gone = {(beat.who.instance, beat.beat_at) for beat in beats}
+        gone = {(beat.identity.instance, beat.beat_at) for beat in beats}
         self._rows = {instance: row for instance, row in self._rows.items() if (instance, row[0]) not in gone}
 
 

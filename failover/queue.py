@@ -110,7 +110,7 @@ class QueueLimits:
     keep_s: float = _DAY_S
 
 
-def _need_not_be_noted(_queued: Queued, _reason: str) -> bool:
+def _always_noted(_queued: Queued, _reason: str) -> bool:
     """For a queue whose dead events are looked at in its file."""
     return True
 
@@ -179,7 +179,7 @@ class EventQueue:
         return sorted(path for path in found if not path.name.endswith(("-wal", "-shm")))
 
     def pending(
-        self, limit: int, after: int = 0, is_noted: Callable[[Queued, str], bool] = _need_not_be_noted
+        self, limit: int, after: int = 0, is_noted: Callable[[Queued, str], bool] = _always_noted
     ) -> list[Queued]:
         """Up to `limit` events behind place `after` that are not acknowledged, in order.
 

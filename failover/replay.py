@@ -31,7 +31,7 @@ _ENOUGH = 8
 _PATIENCE_S = 3.0
 
 
-def _nobody_notes(queued: Queued, reason: str) -> None:
+def _ignore_dead(queued: Queued, reason: str) -> None:
     """For a queue whose dead events are looked at in its file."""
 
 
@@ -95,7 +95,7 @@ class Replay:
         *,
         batch: int = 500,
         tries: int = 5,
-        on_dead: Callable[[Queued, str], None] = _nobody_notes,
+        on_dead: Callable[[Queued, str], None] = _ignore_dead,
         ledger: Callable[[], str] | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -221,12 +221,12 @@ class Replay:
     def _wait(self, key: str, reason: str, *, answered: bool) -> None:
         before = self._waiting.pop(key, None)  # put behind those that have not been tried for longer
         since = before.since if before is not None and before.answered else self._monotonic()
-        is_new = (before is None or before.reason != reason) and not self._is_said(reason)
+        is_new = (before is None or before.reason != reason) and not self._is_already_logged(reason)
         self._waiting[key] = _Waiting(reason, since, answered)
         if is_new and answered:
             _log.warning("an event was not taken", extra={"reason": reason})
 
-    def _is_said(self, reason: str) -> bool:
+    def _is_already_logged(self, reason: str) -> bool:
         """One log line, however many keys wait for the same reason."""
         return any(one.reason == reason for one in self._waiting.values())
 

@@ -144,14 +144,14 @@ class Isolated:
         if position is None:
             raise LedgerUnavailable("there is no copy of the ledger young enough to answer from")
         known = self._known(operations, now)
-        draft = UnitOfWork(self._node, now, {}, isolated=True)
-        draft.load([answer for answer, _ in known])
+        unit = UnitOfWork(self._node, now, {}, isolated=True)
+        unit.load([answer for answer, _ in known])
         outcomes = [
-            draft.write_isolated(operation, answer, as_of)
+            unit.write_isolated(operation, answer, as_of)
             for operation, (answer, as_of) in zip(operations, known, strict=True)
         ]
         seqs = {answer.holding.license.id: answer.seq for answer, _ in known if answer.holding is not None}
-        return _Decided(position.ledger_id, outcomes, draft.batch(), seqs)
+        return _Decided(position.ledger_id, outcomes, unit.batch(), seqs)
 
     def _kept(self, decided: _Decided) -> Outcomes:
         """What was decided, once its events are in the queue and what they change in the snapshot."""

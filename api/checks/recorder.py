@@ -201,11 +201,11 @@ class Recorder:
             self._breaker.isolate()
 
     def _check_batch(self, operations: Sequence[Operation], hurried: bool = False) -> Outcomes:
-        draft, ledger = self._draft(), self._hurried if hurried else self._ledger
-        outcomes = self._decide(draft, operations, ledger)
+        unit, ledger = self._unit_of_work(), self._hurried if hurried else self._ledger
+        outcomes = self._decide(unit, operations, ledger)
         uncounted = self._take_uncounted()
-        draft.count_unknown(uncounted)
-        batch = draft.batch()
+        unit.count_unknown(uncounted)
+        batch = unit.batch()
         try:
             if batch.events or batch.tallies:
                 self._append(batch, ledger)
@@ -214,33 +214,33 @@ class Recorder:
             raise
         return outcomes
 
-    def _decide(self, draft: UnitOfWork, operations: Sequence[Operation], ledger: Ledger) -> Outcomes:
+    def _decide(self, unit: UnitOfWork, operations: Sequence[Operation], ledger: Ledger) -> Outcomes:
         """Says yes from the snapshot where that is fresh; every denial, and every change, is the ledger's to say."""
-        asks = [LicenseQuery(operation.key_hash, operation.call.fingerprint) for operation in operations]
-        seen = [None] * len(asks) if self._reader is None else self._reader.look_up(asks)
-        local = [draft.check_locally(operation, one) for operation, one in zip(operations, seen, strict=True)]
+        queries = [LicenseQuery(operation.key_hash, operation.call.fingerprint) for operation in operations]
+        seen = [None] * len(queries) if self._reader is None else self._reader.look_up(queries)
+        local = [unit.check_locally(operation, one) for operation, one in zip(operations, seen, strict=True)]
         open_ones = [i for i, outcome in enumerate(local) if outcome is None]
-        known = self._look_up([asks[i] for i in open_ones], ledger) if open_ones else []
-        contradicted = self._contradicted([asks[i] for i in open_ones], known)
-        answers = {i: contradicted.get(at) or draft.check(operations[i], known[at]) for at, i in enumerate(open_ones)}
+        known = self._look_up([queries[i] for i in open_ones], ledger) if open_ones else []
+        contradicted = self._contradicted([queries[i] for i in open_ones], known)
+        answers = {i: contradicted.get(at) or unit.check(operations[i], known[at]) for at, i in enumerate(open_ones)}
         return [answers[i] if outcome is None else outcome for i, outcome in enumerate(local)]
 
-    def _contradicted(self, asks: list[LicenseQuery], known: list[LicenseRecord]) -> dict[int, LedgerContradicts]:
-        """By their places: the asks to which the ledger showed less than this node's copy holds, without a reason."""
+    def _contradicted(self, queries: list[LicenseQuery], known: list[LicenseRecord]) -> dict[int, LedgerContradicts]:
+        """By their places: the queries to which the ledger showed less than this node's copy holds, without a reason."""
         if self._evidence is None:
             return {}
-        suspects = self._evidence.suspects(asks, known)
-        found = {at: self._evidence.examine(asks[at], known[at]) for at in suspects}
+        suspects = self._evidence.suspects(queries, known)
+        found = {at: self._evidence.examine(queries[at], known[at]) for at in suspects}
         return {at: contradiction for at, contradiction in found.items() if contradiction is not None}
 
-    def _look_up(self, asks: list[LicenseQuery], ledger: Ledger) -> list[LicenseRecord]:
+    def _look_up(self, queries: list[LicenseQuery], ledger: Ledger) -> list[LicenseRecord]:
         began = self._clock.monotonic()
         try:
-            return ledger.look_up(asks)
+            return ledger.look_up(queries)
         except LedgerUnavailable:
             if not self._broke_at_once(began):
                 raise
-            return ledger.look_up(asks)
+            return ledger.look_up(queries)
 
     def _broke_at_once(self, began: float) -> bool:
         """Whether what began then is worth another try.
@@ -250,7 +250,7 @@ class Recorder:
         """
         return self._clock.monotonic() - began <= _AT_ONCE_S
 
-    def _draft(self) -> UnitOfWork:
+    def _unit_of_work(self) -> UnitOfWork:
         if len(self._touched) > _TOUCHED_MAX:
             self._touched.clear()
         return UnitOfWork(self._node, self._clock.now(), self._touched)
@@ -324,30 +324,30 @@ class Recorder:
         self, operations: Sequence[Operation], ledger: Ledger, *, skip_locked: bool, believed: bool = False
     ) -> Outcomes:
         """`believed`: what the ledger does not show is known to be the truth."""
-        asks = [
+        queries = [
             LicenseQuery(operation.key_hash, operation.call.fingerprint, operation.event_id) for operation in operations
         ]
         try:
-            with ledger.transaction(asks, skip_locked=skip_locked) as transaction:
-                draft = self._draft()
-                draft.load(transaction.known)
-                suspects = set() if believed else self._suspects(asks, transaction.known)
+            with ledger.transaction(queries, skip_locked=skip_locked) as transaction:
+                unit = self._unit_of_work()
+                unit.load(transaction.known)
+                suspects = set() if believed else self._suspects(queries, transaction.known)
                 outcomes: Outcomes = [
-                    self._undecided(answer, i in suspects) or draft.write(operation, answer)
+                    self._undecided(answer, i in suspects) or unit.write(operation, answer)
                     for i, (operation, answer) in enumerate(zip(operations, transaction.known, strict=True))
                 ]
-                batch = draft.batch()
+                batch = unit.batch()
                 if batch.events or batch.tallies:
                     transaction.commit(batch)
         finally:
             # However it ended: after a commit in doubt the snapshot is not to be believed either.
-            for ask in asks:
-                self._changes.license_changed(ask.key_hash)
+            for query in queries:
+                self._changes.license_changed(query.key_hash)
         self._put_into_the_snapshot(batch, transaction.known)
         for i in suspects:
             # The lock is gone by now: a lane that skips what others hold may have to skip this.
             again = {"skip_locked": skip_locked, "believed": True}
-            contradiction = self._examined(asks[i], transaction.known[i])
+            contradiction = self._examined(queries[i], transaction.known[i])
             outcomes[i] = contradiction or self._write([operations[i]], ledger, **again)[0]
         return outcomes
 
@@ -358,15 +358,15 @@ class Recorder:
             return LicenseHeld()
         return _SUSPECT if is_suspect else None
 
-    def _suspects(self, asks: list[LicenseQuery], known: list[LicenseRecord]) -> set[int]:
+    def _suspects(self, queries: list[LicenseQuery], known: list[LicenseRecord]) -> set[int]:
         if self._evidence is None:
             return set()
-        return {i for i in self._evidence.suspects(asks, known) if not known[i].busy}
+        return {i for i in self._evidence.suspects(queries, known) if not known[i].busy}
 
-    def _examined(self, ask: LicenseQuery, known: LicenseRecord) -> LedgerContradicts | None:
+    def _examined(self, query: LicenseQuery, known: LicenseRecord) -> LedgerContradicts | None:
         """Outside the transaction, whose connection may be this process's only one."""
         assert self._evidence is not None
-        return self._evidence.examine(ask, known)
+        return self._evidence.examine(query, known)
 
     def _put_into_the_snapshot(self, batch: Batch, known: list[LicenseRecord]) -> None:
         """What this node has just answered is in its own copy before the answer: the ledger may be gone by the next."""

@@ -66,7 +66,7 @@ class UnitOfWork:
     """What the calls of a batch decided at one moment, each on top of what the ones before it did."""
 
     def __init__(self, node: Node, now: float, touched: dict[str, float], *, isolated: bool = False) -> None:
-        """`touched`: when this process last wrote what as seen; goes on from draft to draft.
+        """`touched`: when this process last wrote what as seen; goes on from unit to unit.
 
         `isolated`: without the ledger, for the queue.
         """
@@ -83,7 +83,7 @@ class UnitOfWork:
         self._touched = touched
 
     def load(self, known: Sequence[LicenseRecord]) -> None:
-        """Joins what the asks of one batch know of one license: its machines come with different asks."""
+        """Joins what the queries of one batch found of one license: its machines come with different queries."""
         for answer in known:
             if answer.holding is not None:
                 id = answer.holding.license.id

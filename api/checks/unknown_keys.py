@@ -15,8 +15,8 @@ from collections.abc import Callable
 from api.node.change_marks import ChangeMarks
 
 _LOOK_UPS_PER_S = 20
-_REMEMBERED_S = 5.0
-_REMEMBERED_MAX = 10_000
+_NEGATIVE_CACHE_S = 5.0
+_NEGATIVE_CACHE_MAX = 10_000
 _KNOWN_MAX = 20_000
 #: Each one who waits holds a thread that customers need.
 _WAITING_MAX = 4
@@ -26,12 +26,12 @@ class TooManyUnknown(Exception):
     """No place came free in time, or too many wait: this node is being asked for many keys that nobody knows."""
 
 
-def _knows_nobody(_key_hash: str) -> bool | None:
+def _no_snapshot(_key_hash: str) -> bool | None:
     """For a node that keeps no snapshot."""
     return False
 
 
-def _anybody_may() -> None:
+def _no_limit() -> None:
     """For callers whose failures nobody counts."""
 
 
@@ -44,7 +44,7 @@ class UnknownKeys:
         workers: int,
         monotonic: Callable[[], float],
         *,
-        is_known: Callable[[str], bool | None] = _knows_nobody,
+        is_known: Callable[[str], bool | None] = _no_snapshot,
         patience_s: float = 1.0,
     ) -> None:
         """`is_known`: what the node's snapshot says of a key's hash, None while it cannot tell."""
@@ -78,7 +78,7 @@ class UnknownKeys:
             return False
         return key_hash in self._known or self._is_known(key_hash) is True
 
-    def enter(self, key_hash: str, before_waiting: Callable[[], None] = _anybody_may) -> float | None:
+    def enter(self, key_hash: str, before_waiting: Callable[[], None] = _no_limit) -> float | None:
         """Call before a look-up; gives the place it takes, if any.
 
         `before_waiting` raises where this caller is not to wait for a place. Raises `TooManyUnknown` after a second's
@@ -113,8 +113,8 @@ class UnknownKeys:
         """Nobody knows the key as of `at` (ledger time); `changes` is `key_changes` as read before the look-up."""
         with self._freed:
             self._known.pop(key_hash, None)
-            self._unknown[key_hash] = (at, self._monotonic() + _REMEMBERED_S, changes)
-            if len(self._unknown) > _REMEMBERED_MAX:
+            self._unknown[key_hash] = (at, self._monotonic() + _NEGATIVE_CACHE_S, changes)
+            if len(self._unknown) > _NEGATIVE_CACHE_MAX:
                 self._unknown.popitem(last=False)
 
     def _wait(self, waiting_max: int | None) -> float:

@@ -33,7 +33,7 @@ _ONE_MOMENT = Limits(statement_ms=20_000, lock_ms=300, idle_ms=30_000)
 #: What `LedgerReadOnly` says where no statement was refused, only asked about.
 READ_ONLY = "SQLSTATE 25006: the server takes reads only"
 #: For BEGIN, COMMIT and ROLLBACK: only a frozen server gets here.
-_WORDS_GUARD_S = 2.5
+_TRANSACTION_GUARD_S = 2.5
 #: How long a connection that others use is waited for, and how often a waiting call checks whether it still should.
 _POOL_S, _ASK_EVERY_S = 2.0, 0.02
 #: What the pragmas of `failover.engines` set.
@@ -209,7 +209,7 @@ class Database:
                 self._begin(connection, begin)
                 yield connection
                 if _in_transaction(connection):  # the block may have ended it in a message of its own
-                    self._say(connection, "COMMIT")
+                    self._send(connection, "COMMIT")
             except BaseException:
                 self._roll_back(connection)
                 raise
@@ -294,22 +294,22 @@ class Database:
         if self.is_sqlite:
             connection.exec_driver_sql(begin)
             return
-        with self.guarded(connection, _WORDS_GUARD_S):
+        with self.guarded(connection, _TRANSACTION_GUARD_S):
             read_only = connection.exec_driver_sql(f"{begin}SHOW transaction_read_only").scalar() == "on"
         if read_only:
             if self._pools.renew():
                 connection.invalidate()
             raise LedgerReadOnly(READ_ONLY)
 
-    def _say(self, connection: Connection, words: str) -> None:
-        with self.guarded(connection, _WORDS_GUARD_S):
-            connection.exec_driver_sql(words)
+    def _send(self, connection: Connection, statement: str) -> None:
+        with self.guarded(connection, _TRANSACTION_GUARD_S):
+            connection.exec_driver_sql(statement)
 
     def _roll_back(self, connection: Connection) -> None:
         """Leaves no transaction open on a connection that goes back to the pool."""
         try:
             if not connection.invalidated and _in_transaction(connection):
-                self._say(connection, "ROLLBACK")
+                self._send(connection, "ROLLBACK")
         except DBAPIError:
             connection.invalidate()
 

@@ -134,9 +134,9 @@ class PostgresLedger:
         self._alone = database.session.alone(limits)
         self._begin = database.session.begin(limits)
 
-    def look_up(self, asks: Sequence[LicenseQuery]) -> list[LicenseRecord]:
+    def look_up(self, queries: Sequence[LicenseQuery]) -> list[LicenseRecord]:
         with self.database.driver(self._terms) as connection:
-            return self._known(connection, self._alone + _LOOK_UP, asks)
+            return self._known(connection, self._alone + _LOOK_UP, queries)
 
     def has_event(self, event_id: str) -> bool:
         with self.database.driver(self._terms) as connection:
@@ -148,11 +148,11 @@ class PostgresLedger:
             self._record(connection, batch, self._alone)
 
     @contextlib.contextmanager
-    def transaction(self, asks: Sequence[LicenseQuery], *, skip_locked: bool = False) -> Iterator[_Transaction]:
+    def transaction(self, queries: Sequence[LicenseQuery], *, skip_locked: bool = False) -> Iterator[_Transaction]:
         lock = _LOCK_FREE_ONES if skip_locked else _LOCK
         with self.database.driver(self._terms) as connection:
             try:
-                known = self._known(connection, self._begin + lock + _LOOK_UP_LOCKED, asks)
+                known = self._known(connection, self._begin + lock + _LOOK_UP_LOCKED, queries)
                 if not skip_locked and any(answer.busy for answer in known):
                     raise LedgerBusy("a license came while others were waited for")
                 transaction = _Transaction(self, connection, known)
@@ -174,11 +174,11 @@ class PostgresLedger:
                 raise
         return False
 
-    def _known(self, connection: Any, sql: str, asks: Sequence[LicenseQuery]) -> list[LicenseRecord]:
+    def _known(self, connection: Any, sql: str, queries: Sequence[LicenseQuery]) -> list[LicenseRecord]:
         questions = {
-            "key_hashes": [ask.key_hash for ask in asks],
-            "fingerprints": [ask.fingerprint for ask in asks],
-            "event_ids": [ask.event_id for ask in asks],
+            "key_hashes": [query.key_hash for query in queries],
+            "fingerprints": [query.fingerprint for query in queries],
+            "event_ids": [query.event_id for query in queries],
         }
         sent = self._clock.monotonic()
         rows = self._execute(connection, sql, questions).fetchall()
@@ -186,7 +186,7 @@ class PostgresLedger:
             raise LedgerReadOnly(READ_ONLY)
         if rows:
             self._clock.sample(rows[-1][0], sent, self._clock.monotonic())
-        return known_from(rows, [ask.fingerprint for ask in asks])
+        return known_from(rows, [query.fingerprint for query in queries])
 
     def _record(self, connection: Any, batch: Batch, beginning: str = "", ending: str = "") -> None:
         changes = batch.changes

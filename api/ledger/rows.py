@@ -14,7 +14,7 @@ from api.licensing import MOST_DEPARTED, MOST_NEVER_CAME, Holding, License, Mach
 
 
 class Row(NamedTuple):
-    """One ask's row, in the order of a look-up's columns. `is_ours`: false where others may write the license."""
+    """One query's row, in the order of a look-up's columns. `is_ours`: false where others may write the license."""
 
     ledger_time: float
     i: int
@@ -96,7 +96,7 @@ def _entitlements(text: str) -> tuple[str, ...]:
 
 
 def known_from(rows: Iterable[tuple[Any, ...]], fingerprints: list[str | None]) -> list[LicenseRecord]:
-    """The answers to the asks whose fingerprints are given, from their rows in any order.
+    """The answers to the queries whose fingerprints are given, from their rows in any order.
 
     `LicenseRecord.busy` where a license was to be locked and is not: what is read of it may not be written back.
     """
@@ -190,6 +190,6 @@ def changed_machines(before: Holding, after: Holding) -> list[Machine]:
 
 
 def merged(first: Holding, second: Holding) -> Holding:
-    """One holding that has the machines of both: two asks about one license, read at the same moment."""
+    """One holding that has the machines of both: two queries about one license, read at the same moment."""
     departed = max(first.departed, second.departed)  # counted for one of the two, maybe
     return replace(first, machines={**second.machines, **first.machines}, departed=departed)

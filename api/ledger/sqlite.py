@@ -18,7 +18,7 @@ from api.ledger.records import Batch, Event, Finding, LicenseQuery, LicenseRecor
 from api.ledger.rows import CHECK_COLUMNS, COLUMNS, DEPARTED, NEVER_CAME, changed_machines, known_from
 from api.node.clock import Clock
 
-# An ask's members are found by their places in `LicenseQuery`.
+# A query's members are found by their places in `LicenseQuery`.
 _FROM = """
 FROM json_each(:asks) AS j
 LEFT JOIN licenses l ON l.key_hash = json_extract(j.value, '$[0]')
@@ -86,13 +86,13 @@ INSERT OR IGNORE INTO replay_findings (event_id, kind, license_id, node, found_a
 """
 
 
-def look_up(cursor: Any, sql: str, asks: Sequence[LicenseQuery], now: float) -> list[LicenseRecord]:
-    """What `sql`, with the columns of `Row`, finds for all asks at one moment; here, or in a copy of the ledger.
+def look_up(cursor: Any, sql: str, queries: Sequence[LicenseQuery], now: float) -> list[LicenseRecord]:
+    """What `sql`, with the columns of `Row`, finds for all queries at one moment; here, or in a copy of the ledger.
 
     One statement for all takes half the time that one for each does.
     """
-    rows = cursor.execute(sql, {"asks": _json(asks), "now": now}).fetchall()
-    return known_from(rows, [ask.fingerprint for ask in asks])
+    rows = cursor.execute(sql, {"asks": _json(queries), "now": now}).fetchall()
+    return known_from(rows, [query.fingerprint for query in queries])
 
 
 class SqliteLedger:
@@ -103,9 +103,9 @@ class SqliteLedger:
         self._writer = writer
         self._clock = clock
 
-    def look_up(self, asks: Sequence[LicenseQuery]) -> list[LicenseRecord]:
+    def look_up(self, queries: Sequence[LicenseQuery]) -> list[LicenseRecord]:
         with self.database.reading() as connection:
-            return look_up(_cursor(connection), LOOK_UP, asks, self._clock.now())
+            return look_up(_cursor(connection), LOOK_UP, queries, self._clock.now())
 
     def has_event(self, event_id: str) -> bool:
         with self.database.reading() as connection:
@@ -116,10 +116,10 @@ class SqliteLedger:
             self._write(connection, batch)
 
     @contextlib.contextmanager
-    def transaction(self, asks: Sequence[LicenseQuery], *, skip_locked: bool = False) -> Iterator[_Transaction]:  # noqa: ARG002
+    def transaction(self, queries: Sequence[LicenseQuery], *, skip_locked: bool = False) -> Iterator[_Transaction]:  # noqa: ARG002
         # A writer is alone with the whole file: there is nothing in it that others could hold.
         with self.database.writing() as connection:
-            known = look_up(_cursor(connection), _LOOK_UP_LOCKED, asks, self._clock.now())
+            known = look_up(_cursor(connection), _LOOK_UP_LOCKED, queries, self._clock.now())
             yield _Transaction(self, connection, known)
 
     def is_blocked(self) -> bool:

@@ -29,8 +29,8 @@ class Ledger(Protocol):
 
     database: Database
 
-    def look_up(self, asks: Sequence[LicenseQuery]) -> list[LicenseRecord]:
-        """What is known for each ask, in their order, read at one moment without locking anything."""
+    def look_up(self, queries: Sequence[LicenseQuery]) -> list[LicenseRecord]:
+        """What is known for each query, in their order, read at one moment without locking anything."""
 
     def has_event(self, event_id: str) -> bool:
         """Whether the log has this event."""
@@ -39,7 +39,7 @@ class Ledger(Protocol):
         """Commits events that change no license (`batch.changes` is empty)."""
 
     def transaction(
-        self, asks: Sequence[LicenseQuery], *, skip_locked: bool = False
+        self, queries: Sequence[LicenseQuery], *, skip_locked: bool = False
     ) -> AbstractContextManager[Transaction]:
         """Locks the licenses asked for and reads them; see `Transaction`.
 

@@ -141,15 +141,15 @@ class Snapshot:
         with self._lock:
             self._connection.close()
 
-    def look_up(self, asks: Sequence[LicenseQuery]) -> list[LicenseRecord]:
+    def look_up(self, queries: Sequence[LicenseQuery]) -> list[LicenseRecord]:
         """What the copy knows of each license with these keys, and of each machine: all of one moment."""
         with self._lock:
-            return look_up(self._connection, LOOK_UP, asks, 0.0)
+            return look_up(self._connection, LOOK_UP, queries, 0.0)
 
-    def look_up_fully(self, asks: Sequence[LicenseQuery], now: float) -> list[LicenseRecord]:
+    def look_up_fully(self, queries: Sequence[LicenseQuery], now: float) -> list[LicenseRecord]:
         """The same with all that a write needs to know: the seats counted, and the machines longest unseen."""
         with self._lock:
-            return look_up(self._connection, LOOK_UP_FULLY, asks, now)
+            return look_up(self._connection, LOOK_UP_FULLY, queries, now)
 
     def has_key(self, key_hash: str) -> bool:
         """Whether a license with this key was there at the last look."""

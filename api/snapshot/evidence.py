@@ -38,22 +38,22 @@ class Evidence:
         self._database = database
         self._breaker = breaker
 
-    def suspects(self, asks: Sequence[LicenseQuery], known: Sequence[LicenseRecord]) -> set[int]:
-        """The places of the asks to which the ledger showed less than the copy holds. Asks nobody."""
-        held = self._reader.held(asks) or [LicenseRecord(None)] * len(asks)
+    def suspects(self, queries: Sequence[LicenseQuery], known: Sequence[LicenseRecord]) -> set[int]:
+        """The places of the queries to which the ledger showed less than the copy holds. Asks nobody."""
+        held = self._reader.held(queries) or [LicenseRecord(None)] * len(queries)
         return {
             i
-            for i, (ask, before, now) in enumerate(zip(asks, held, known, strict=True))
-            if now.orphan is not None or self._shows_less(ask, before, now)
+            for i, (query, before, now) in enumerate(zip(queries, held, known, strict=True))
+            if now.orphan is not None or self._shows_less(query, before, now)
         }
 
-    def examine(self, ask: LicenseQuery, known: LicenseRecord) -> LedgerContradicts | None:
-        """The contradiction in `known`, the answer to a suspect `ask`; None where it is the truth.
+    def examine(self, query: LicenseQuery, known: LicenseRecord) -> LedgerContradicts | None:
+        """The contradiction in `known`, the answer to a suspect `query`; None where it is the truth.
 
         Raises `LedgerError`.
         """
         # The license refers to its policy: the ledger would not have let that go.
-        reason = f"the policy of license {known.orphan} is not shown" if known.orphan else self._unexplained(ask)
+        reason = f"the policy of license {known.orphan} is not shown" if known.orphan else self._unexplained(query)
         return None if reason is None else self._contradiction(reason)
 
     def require_absence(self, table: Table, id: str) -> None:
@@ -83,7 +83,7 @@ class Evidence:
             self._contradiction(_not_shown(license_id, held - shown))
         return True
 
-    def _shows_less(self, ask: LicenseQuery, before: LicenseRecord, now: LicenseRecord) -> bool:
+    def _shows_less(self, query: LicenseQuery, before: LicenseRecord, now: LicenseRecord) -> bool:
         if before.holding is None:
             return False
         if now.holding is None:
@@ -91,26 +91,26 @@ class Evidence:
         license_id = before.holding.license.id
         if license_id != now.holding.license.id:
             return False  # the key changed hands
-        less = before.holding.active(ask.fingerprint) is not None and ask.fingerprint not in now.holding.machines
+        less = before.holding.active(query.fingerprint) is not None and query.fingerprint not in now.holding.machines
         # What this node queued is in its copy before it is in the ledger.
         return less and not self._reader.is_own(license_id)
 
-    def _unexplained(self, ask: LicenseQuery) -> str | None:
+    def _unexplained(self, query: LicenseQuery) -> str | None:
         """What of this license the ledger does not show for no reason that its log gives."""
-        license_id, machine_ids = self._reader.ids_of(ask.key_hash)
+        license_id, machine_ids = self._reader.ids_of(query.key_hash)
         if license_id is None:
             return None  # the copy has followed its deletion meanwhile
         with brief_reading(self._database) as connection:
-            query = select(_licenses.key_hash, _policies.id).select_from(
+            statement = select(_licenses.key_hash, _policies.id).select_from(
                 tables.licenses.outerjoin(tables.policies, _policies.id == _licenses.policy)
             )
-            row = connection.execute(query.where(_licenses.id == license_id)).first()
+            row = connection.execute(statement.where(_licenses.id == license_id)).first()
             if row is None:
                 deleted = _license_was_deleted(connection, license_id)
                 return None if deleted else f"license {license_id} is not shown"
             if row[1] is None:
                 return f"the policy of license {license_id} is not shown"
-            if row[0] != ask.key_hash:
+            if row[0] != query.key_hash:
                 return None  # it was given another key
             shown = set(connection.scalars(select(_machines.id).where(_machines.license_id == license_id)))
         hidden = machine_ids - shown

@@ -61,22 +61,24 @@ class Reader:
         self._position: Position | None = None
         self._looked_at = float("-inf")
 
-    def look_up(self, asks: Sequence[LicenseQuery]) -> list[SnapshotRecord | None]:
+    def look_up(self, queries: Sequence[LicenseQuery]) -> list[SnapshotRecord | None]:
         """What the snapshot knows of each; None where it is too old, or older than this node's own last write."""
         position, now = self._known_position(), self._monotonic()
         # A moment that is still to come was written before this machine was started again.
         if position is None or not 0.0 <= now - position.polled_at < self.max_age_s:
-            return [None] * len(asks)
-        known = self._read(lambda snapshot: snapshot.look_up(asks))
+            return [None] * len(queries)
+        known = self._read(lambda snapshot: snapshot.look_up(queries))
         if known is None:
-            return [None] * len(asks)
+            return [None] * len(queries)
         return [
-            SnapshotRecord(one, position.as_of) if self._changes.changed_at(ask.key_hash) < position.polled_at else None
-            for ask, one in zip(asks, known, strict=True)
+            SnapshotRecord(one, position.as_of)
+            if self._changes.changed_at(query.key_hash) < position.polled_at
+            else None
+            for query, one in zip(queries, known, strict=True)
         ]
 
     def look_up_isolated(
-        self, asks: Sequence[LicenseQuery], now: float, *, fully: bool = True
+        self, queries: Sequence[LicenseQuery], now: float, *, fully: bool = True
     ) -> list[SnapshotRecord] | None:
         """What is known of each at `now` (ledger time) without the ledger; None where there is no copy young enough.
 
@@ -85,7 +87,7 @@ class Reader:
         position = self.usable(now)
         if position is None:
             return None
-        known = self._read(lambda copy: copy.look_up_fully(asks, now) if fully else copy.look_up(asks))
+        known = self._read(lambda copy: copy.look_up_fully(queries, now) if fully else copy.look_up(queries))
         return None if known is None else [SnapshotRecord(one, position.as_of) for one in known]
 
     def position(self) -> Position | None:
@@ -138,11 +140,11 @@ class Reader:
             return None
         return has if has or position is not None else None
 
-    def held(self, asks: Sequence[LicenseQuery]) -> list[LicenseRecord] | None:
+    def held(self, queries: Sequence[LicenseQuery]) -> list[LicenseRecord] | None:
         """What the copy, however old, holds of each; None where there is no whole copy of this ledger."""
         if not self._is_of_this_ledger():
             return None
-        return self._read(lambda copy: copy.look_up(asks))
+        return self._read(lambda copy: copy.look_up(queries))
 
     def is_own(self, license_id: str) -> bool:
         """Whether the copy's rows of this license hold what this node queued."""

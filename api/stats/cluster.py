@@ -145,7 +145,7 @@ def hand_to(
     A switchover asks for a node that beats and for a leader to take it from; `promote` takes a lease that nobody holds
     as well. Gives `{"to", "epoch"}`. Raises `RESOURCE_NOT_FOUND`, `CONFLICT` and `LedgerError`.
     """
-    to = _beating(database, node, timeout).who
+    to = _beating(database, node, timeout).identity
     with database.writing() as connection:
         store = SqlLeaseStore(_OnConnection(connection, database.is_sqlite))
         answer = {"to": node, "epoch": _moved(store, to, timeout, promote)}
@@ -172,7 +172,7 @@ def _moved(store: SqlLeaseStore, to: Identity, timeout: float, promote: bool) ->
 
 
 def _beating(database: Database, node: str, timeout: float) -> Beat:
-    beats = [beat for beat in SqlHeartbeatStore(database).read() if beat.who.node == node]
+    beats = [beat for beat in SqlHeartbeatStore(database).read() if beat.identity.node == node]
     if not beats:
         raise Problem("RESOURCE_NOT_FOUND", f"no node {shown_name(node)} has ever beaten here")
     fresh = [beat for beat in beats if beat.is_fresh(timeout)]

@@ -56,7 +56,7 @@ def with_heartbeats(counts: Counts, status: Status, now: float) -> Counts:
     """`counts` as they are at `now` (ledger time) by what the supervisor knows of the others. Pure."""
     ages: dict[str, float] = {}
     for beat in status.beats:
-        ages[beat.who.node] = min(beat.age_s, ages.get(beat.who.node, beat.age_s))
+        ages[beat.identity.node] = min(beat.age_s, ages.get(beat.identity.node, beat.age_s))
     nodes = [{**node, "beat_age_s": round(ages.get(node["id"], node["beat_age_s"]), 1)} for node in counts.nodes]
     return replace(counts, at=now, nodes=nodes, lease={**counts.lease, **_lease(status)})
 

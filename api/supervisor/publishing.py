@@ -82,7 +82,7 @@ class StatePublisher:
             ledger=copy.ledger,
             queue=self._queueing.look(),
             waits_for=copy.waits_for or self._no_time(),
-            troubles=self._troubles.say(self._seen(status)),
+            troubles=self._troubles.update(self._seen(status)),
             jobs=status.jobs | self._jobs.last_success_s(),
         )
 

@@ -69,17 +69,17 @@ class LedgerReplay:
         license_ids = {event.license_id for event, _ in read if event.license_id}
         key_hashes = self._key_hashes(license_ids)
         self._require_absence(license_ids - key_hashes.keys())
-        asks = [
+        queries = [
             LicenseQuery(key_hashes.get(event.license_id or "", ""), past.call.fingerprint, event.event_id)
             for event, past in read
         ]
-        with self._ledger.transaction(asks) as transaction:
-            draft = _Merging(transaction.known, self._finding)
+        with self._ledger.transaction(queries) as transaction:
+            merging = _Merging(transaction.known, self._finding)
             for (event, past), known in zip(read, transaction.known, strict=True):
                 if event.license_id in key_hashes and known.holding is None:
                     raise LedgerBusy("the license was given another key just now")
-                draft.take(event, past, known)
-            transaction.commit(draft.batch())
+                merging.take(event, past, known)
+            transaction.commit(merging.batch())
 
     def _key_hashes(self, licenses: set[str]) -> dict[str, str]:
         """By license id; a license that was deleted meanwhile is left out."""

@@ -32,7 +32,7 @@ from failover.sql import CHANNEL
 _PUBLISH_EVERY_S = 0.2
 _FOLLOW_EVERY_S = 2.0
 #: How often the counts of `/stats` are saved, for the time in which the ledger cannot be asked.
-_REMEMBER_EVERY_S = 15.0
+_SAVE_COUNTS_EVERY_S = 15.0
 _FORGET_EVERY_S = 3600.0
 #: How long a node that ends tries to empty its queue; its server has a little more patience than that.
 _DELIVER_S = 8.0
@@ -103,7 +103,7 @@ class _Process:
         jobs.every(_FOLLOW_EVERY_S, "follow", self._follow)
         counting = Counting(rest, clock, settings.node_id)
         last_known = LastKnownWriter(settings.data_dir, counting, clock, supervisor.status, lambda: copy.head_seen)
-        jobs.every(_REMEMBER_EVERY_S, "remember", last_known.write)
+        jobs.every(_SAVE_COUNTS_EVERY_S, "remember", last_known.write)
         proof = duties.run_on(jobs, settings, rest, supervisor, clock, queueing.evidence, lambda: copy.head_seen)
         jobs.every(_FORGET_EVERY_S, "forget machines", lambda: copy.forget_machines(clock.now()))
         peers = troubles.Peers(settings.peer_urls, clock.monotonic)

@@ -145,7 +145,7 @@ class WarningLog:
     def __init__(self) -> None:
         self._now: tuple[str, ...] = ()
 
-    def say(self, troubles: Iterable[str]) -> tuple[str, ...]:
+    def update(self, troubles: Iterable[str]) -> tuple[str, ...]:
         """`troubles` as they are now, each begun or ended one logged."""
         before, self._now = self._now, tuple(troubles)
         for one in self._now:

@@ -42,7 +42,7 @@ class Place:
 def _plain(beats: Any) -> list[Beat]:
     """Without ages, which go on between two looks."""
     still = [replace(beat, age_s=0.0, report=replace(beat.report, queue_oldest_s=None)) for beat in beats]
-    return sorted(still, key=lambda beat: beat.who.instance)
+    return sorted(still, key=lambda beat: beat.identity.instance)
 
 
 def _ended(lease: Lease | None) -> Lease | None:
@@ -60,7 +60,7 @@ def test_every_beat_tells_what_the_tables_have(place: Place) -> None:
     exchange = SqlExchange(place.database)
     first = exchange.beat(ONE, REPORT)
     assert place.agrees(first)
-    assert (first.lease, [beat.who for beat in first.beats]) == (None, [ONE])
+    assert (first.lease, [beat.identity for beat in first.beats]) == (None, [ONE])
     place.beats.write(TWO, replace(REPORT, queue=3, queue_oldest_s=5.0))
     assert place.leases.acquire(TWO, 6.0) == 1
     for changed in (
@@ -84,7 +84,7 @@ def test_an_age_is_by_the_databases_clock(place: Place) -> None:
     place.beats.write(TWO, replace(REPORT, queue=1, queue_oldest_s=5.0))
     place.run("UPDATE heartbeats SET beat_at = beat_at - 100, queue_oldest_at = queue_oldest_at - 100")
     for _ in range(3):
-        (two,) = (beat for beat in exchange.beat(ONE, REPORT).beats if beat.who == TWO)
+        (two,) = (beat for beat in exchange.beat(ONE, REPORT).beats if beat.identity == TWO)
         assert 100 <= two.age_s < 130
         assert 105 <= (two.report.queue_oldest_s or 0.0) < 135
 
@@ -94,15 +94,15 @@ def test_a_table_that_somebody_emptied_is_filled_by_the_same_beat(place: Place) 
     for _ in range(2):
         exchange.beat(ONE, REPORT)
         place.run("DELETE FROM heartbeats")
-    assert [beat.who for beat in exchange.beat(ONE, REPORT).beats] == [ONE]
-    assert [beat.who for beat in place.beats.read()] == [ONE]
+    assert [beat.identity for beat in exchange.beat(ONE, REPORT).beats] == [ONE]
+    assert [beat.identity for beat in place.beats.read()] == [ONE]
 
 
 @pytest.mark.parametrize("moved_s", [-600.0, 600.0])
 def test_a_beat_is_told_whichever_way_its_time_has_moved(place: Place, moved_s: float) -> None:
     exchange = SqlExchange(place.database)
-    for who in (TWO, THREE):
-        place.beats.write(who, REPORT)
+    for identity in (TWO, THREE):
+        place.beats.write(identity, REPORT)
     place.run("UPDATE heartbeats SET beat_at = beat_at - 3000 WHERE node = 'n3'")
     for _ in range(4):
         assert place.agrees(exchange.beat(ONE, REPORT))

@@ -72,9 +72,9 @@ def _waiting(connection: Connection) -> int:
     return int(connection.execute(text(query)).scalar_one())
 
 
-def _acquired(stores: Stores, who: Identity) -> int | None:
+def _acquired(stores: Stores, identity: Identity) -> int | None:
     with contextlib.suppress(StoreUnavailable, StoreBusy):
-        return stores.leases.acquire(who, 6.0)
+        return stores.leases.acquire(identity, 6.0)
     return None
 
 

@@ -25,7 +25,7 @@ def test_what_is_said_is_read_with_its_age(stores: Stores) -> None:
     stores.heartbeats.write(ONE, REPORT)
     stores.pass_time(3)
     [beat] = stores.heartbeats.read()
-    assert (beat.who, beat.report) == (ONE, REPORT)
+    assert (beat.identity, beat.report) == (ONE, REPORT)
     assert 3 <= beat.age_s < 20
 
 
@@ -45,20 +45,20 @@ def test_beats_come_by_rank_and_the_freshest_first(stores: Stores) -> None:
     stores.heartbeats.write(ONE, REPORT)
     stores.pass_time(1)
     stores.heartbeats.write(again, REPORT)
-    assert [beat.who for beat in stores.heartbeats.read()] == [again, ONE, TWO]
+    assert [beat.identity for beat in stores.heartbeats.read()] == [again, ONE, TWO]
 
 
 def test_processes_that_have_long_gone_are_forgotten(stores: Stores) -> None:
-    for who in (ONE, TWO):
-        stores.heartbeats.write(who, REPORT)
+    for identity in (ONE, TWO):
+        stores.heartbeats.write(identity, REPORT)
     beats = stores.heartbeats.read()
     stores.pass_time(100)
     stores.heartbeats.write(TWO, REPORT)
     stores.heartbeats.forget([])
-    stores.heartbeats.forget([beat for beat in beats if beat.who == TWO])
+    stores.heartbeats.forget([beat for beat in beats if beat.identity == TWO])
     assert len(stores.heartbeats.read()) == 2, "it has beaten since"
     stores.heartbeats.forget(stores.heartbeats.read()[:1])
-    assert [beat.who for beat in stores.heartbeats.read()] == [TWO]
+    assert [beat.identity for beat in stores.heartbeats.read()] == [TWO]
 
 
 @pytest.mark.parametrize("jump", [600.0, -600.0, 1e8, -1e8])
@@ -66,15 +66,15 @@ def test_whoever_beats_is_alive_and_whoever_does_not_is_dead_whatever_the_clock_
     stores: Stores, jump: float
 ) -> None:
     watch = BeatWatch(6.0)
-    for who in (ONE, TWO):
-        stores.heartbeats.write(who, REPORT)
+    for identity in (ONE, TWO):
+        stores.heartbeats.write(identity, REPORT)
     assert all(beat.is_fresh(6.0) for beat in watch.observe(stores.heartbeats.read(), 0.0))
     stores.pass_time(jump)
     for second in (3.0, 6.0, 9.0):
         stores.pass_time(3.0)
         stores.heartbeats.write(TWO, REPORT)
         beats = watch.observe(stores.heartbeats.read(), second)
-    assert [(beat.who, beat.is_fresh(6.0)) for beat in beats] == [(ONE, False), (TWO, True)]
+    assert [(beat.identity, beat.is_fresh(6.0)) for beat in beats] == [(ONE, False), (TWO, True)]
     assert beats[0].age_s >= 9.0
 
 

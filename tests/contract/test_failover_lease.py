@@ -118,8 +118,8 @@ def test_the_fence_lets_only_the_leader_through(stores: Stores) -> None:
     with stores.leases.fenced(ONE, 1):  # type: ignore[attr-defined]
         entered.append(1)
     assert entered
-    for who, epoch in ((TWO, 1), (ONE, 2), (ONE, 0)):
-        with pytest.raises(NotLeading), stores.leases.fenced(who, epoch):  # type: ignore[attr-defined]
+    for identity, epoch in ((TWO, 1), (ONE, 2), (ONE, 0)):
+        with pytest.raises(NotLeading), stores.leases.fenced(identity, epoch):  # type: ignore[attr-defined]
             raise AssertionError("the fence was open")
     stores.pass_time(6.5)
     with pytest.raises(NotLeading), stores.leases.fenced(ONE, 1):  # type: ignore[attr-defined]

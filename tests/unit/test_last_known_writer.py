@@ -33,7 +33,7 @@ class Counted:
 def status(**fields: Any) -> Status:
     beats = tuple(
         Beat(
-            who=Identity.new(node, rank),
+            identity=Identity.new(node, rank),
             age_s=age,
             beat_at=0.0,
             started_at=0.0,

@@ -22,7 +22,7 @@ class Now:
 
 def beat(url: str | None, age_s: float = 0.5) -> Beat:
     report = Report(role="standby", state="STANDBY", url=url)
-    return Beat(who=Identity.new("node", 1), age_s=age_s, beat_at=0.0, started_at=0.0, report=report)
+    return Beat(identity=Identity.new("node", 1), age_s=age_s, beat_at=0.0, started_at=0.0, report=report)
 
 
 def peers(*urls: str) -> Peers:

@@ -114,10 +114,10 @@ class Database:
 
     # -- the licenses ---------------------------------------------------------------------------------------------
 
-    def look_up(self, asks: Sequence[str]) -> list[LicenseRecord]:
+    def look_up(self, queries: Sequence[str]) -> list[LicenseRecord]:
         """What is known of these keys."""
         self._refuse(NoRight)
-        return [self.books.known(key) for key in asks]
+        return [self.books.known(key) for key in queries]
 
     def append(self, owner: Owner, batch: Batch) -> int:
         """One message that commits."""
@@ -127,18 +127,18 @@ class Database:
         return head
 
     def begin(
-        self, owner: Owner, asks: Sequence[tuple[str, str | None]], *, skip_locked: bool = False
+        self, owner: Owner, queries: Sequence[tuple[str, str | None]], *, skip_locked: bool = False
     ) -> tuple[Transaction, list[LicenseRecord]]:
         """Locks the licenses of these keys and reads what the asks (key hash, event id) want."""
         self._refuse(NoRight)
-        ids = dict.fromkeys(self.books.by_key[key] for key, _ in asks if key in self.books.by_key)
+        ids = dict.fromkeys(self.books.by_key[key] for key, _ in queries if key in self.books.by_key)
         held = {id for one in self.open for id in one.licenses if id in ids}
         if held and not skip_locked:
             raise Blocked
         transaction = self._begin(Transaction(owner, tuple(id for id in ids if id not in held)))
         return transaction, [
             LicenseRecord(None, busy=True) if self.books.by_key.get(key) in held else self.books.known(key, event_id)
-            for key, event_id in asks
+            for key, event_id in queries
         ]
 
     def commit(self, transaction: Transaction, batch: Batch) -> int:

@@ -280,7 +280,7 @@ class Process(Owner):
         ahead = said - now
         beats = [
             ProcessBeat(
-                node=beat.who.node,
+                node=beat.identity.node,
                 started_at=beat.started_at - ahead,
                 beat_at=beat.beat_at - ahead,
                 state=beat.report.state,

@@ -33,9 +33,9 @@ class Remote:
     def __init__(self, database: Database, owner: Owner, link: Link) -> None:
         self.database, self._owner, self._link = database, owner, link
 
-    def look_up(self, asks: Sequence[LicenseQuery]) -> list[LicenseRecord]:
+    def look_up(self, queries: Sequence[LicenseQuery]) -> list[LicenseRecord]:
         """At one moment."""
-        return self.ask(lambda: self.database.look_up([ask.key_hash for ask in asks]), RECORD)
+        return self.ask(lambda: self.database.look_up([query.key_hash for query in queries]), RECORD)
 
     def has_event(self, event_id: str) -> bool:
         """Whether the log has it."""
@@ -47,10 +47,10 @@ class Remote:
 
     @contextlib.contextmanager
     def transaction(
-        self, asks: Sequence[LicenseQuery], kind: Kind = RECORD, *, skip_locked: bool = False
+        self, queries: Sequence[LicenseQuery], kind: Kind = RECORD, *, skip_locked: bool = False
     ) -> Iterator[OpenTransaction]:
         """Locks and reads in one message, writes and commits in another."""
-        wanted = [(ask.key_hash, ask.event_id) for ask in asks]
+        wanted = [(query.key_hash, query.event_id) for query in queries]
         started: list[Transaction] = []
 
         def begin() -> list[LicenseRecord]:
@@ -144,24 +144,24 @@ class CopyReader:
     def __init__(self, disk: Disk, changes: ChangeMarks, monotonic: Callable[[], float], longest_s: float) -> None:
         self._disk, self._changes, self._monotonic, self._longest_s = disk, changes, monotonic, longest_s
 
-    def look_up(self, asks: Sequence[LicenseQuery]) -> list[SnapshotRecord | None]:
+    def look_up(self, queries: Sequence[LicenseQuery]) -> list[SnapshotRecord | None]:
         """For checks, where the copy is fresh."""
         position, now = self._position(), self._monotonic()
         if position is None or not 0.0 <= now - position.polled_at < MAX_AGE_S:
-            return [None] * len(asks)
+            return [None] * len(queries)
         return [
-            SnapshotRecord(self._known(ask), position.as_of)
-            if self._changes.changed_at(ask.key_hash) < position.polled_at
+            SnapshotRecord(self._known(query), position.as_of)
+            if self._changes.changed_at(query.key_hash) < position.polled_at
             else None
-            for ask in asks
+            for query in queries
         ]
 
     def look_up_isolated(
-        self, asks: Sequence[LicenseQuery], now: float, *, fully: bool = True
+        self, queries: Sequence[LicenseQuery], now: float, *, fully: bool = True
     ) -> list[SnapshotRecord] | None:
         """For a node that is cut off."""
         position = self.usable(now)
-        return None if position is None else [SnapshotRecord(self._known(ask), position.as_of) for ask in asks]
+        return None if position is None else [SnapshotRecord(self._known(query), position.as_of) for query in queries]
 
     def usable(self, now: float) -> Position | None:
         """Where the copy stands, if it is young enough to answer from alone."""
@@ -186,10 +186,10 @@ class CopyReader:
             return None
         return Position(copy.ledger_id, copy.generation, copy.seq, copy.event_id, copy.as_of, copy.polled_at, True)
 
-    def _known(self, ask: LicenseQuery) -> LicenseRecord:
+    def _known(self, query: LicenseQuery) -> LicenseRecord:
         copy = self._disk.snapshot
         assert copy is not None
-        row = copy.rows.get(copy.by_key.get(ask.key_hash, ""))
+        row = copy.rows.get(copy.by_key.get(query.key_hash, ""))
         return LicenseRecord(None) if row is None else LicenseRecord(row.holding, seq=row.seq)
 
 

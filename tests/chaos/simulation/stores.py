@@ -150,9 +150,9 @@ class RemoteHeartbeats:
     def __init__(self, database: Any, owner: Owner, link: Link) -> None:
         self._database, self._owner, self._link = database, owner, link
 
-    def write(self, who: Identity, report: Report) -> None:
+    def write(self, identity: Identity, report: Report) -> None:
         """Beats there."""
-        self._call(lambda store: store.write(who, report))
+        self._call(lambda store: store.write(identity, report))
 
     def read(self) -> Sequence[Beat]:
         """Reads there."""

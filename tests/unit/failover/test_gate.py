@@ -33,8 +33,8 @@ class Backup:
         """The next beat, with the log's head there and these others beating just before; gives what is pending."""
         self.clock.move(CONFIG.heartbeat_interval)
         self.head = head
-        for who, report in others:
-            self.beats.write(who, report)
+        for identity, report in others:
+            self.beats.write(identity, report)
         self.supervisor.beat()
         return self.supervisor.status().pending
 

@@ -37,7 +37,7 @@ class Scene:
         return self.lease_watch.free(self.here()) is not None
 
     def ages(self) -> dict[str, float]:
-        return {beat.who.node: beat.age_s for beat in self.look()}
+        return {beat.identity.node: beat.age_s for beat in self.look()}
 
     def look(self) -> tuple[Beat, ...]:
         return self.beat_watch.observe(self.beats.read(), self.here())
@@ -169,8 +169,8 @@ def test_where_nobody_ever_led_nothing_is_free_and_nothing_is_held(scene: Scene)
 def test_a_process_that_beats_is_alive_and_one_that_does_not_is_dead_whatever_the_clock_says(
     scene: Scene, jump: float
 ) -> None:
-    for who in (ONE, TWO):
-        scene.beats.write(who, REPORT)
+    for identity in (ONE, TWO):
+        scene.beats.write(identity, REPORT)
     scene.look()
     for second in range(20):
         if second == 3:
@@ -299,8 +299,8 @@ def test_two_processes_of_one_node_are_twins_once_they_have_beaten_side_by_side_
     old, new, other = Identity.new("n1", 1), Identity.new("n1", 1), Identity.new("n2", 2)
     said: list[dict[str, int]] = []
     for second in range(100):
-        for who in (old, other) if second < 10 else (old, new, other):
-            scene.beats.write(who, REPORT)
+        for identity in (old, other) if second < 10 else (old, new, other):
+            scene.beats.write(identity, REPORT)
         said.append(scene.beat_watch.twins(scene.look(), scene.here(), 66.0))
         scene.move(1.0)
     assert said[76] == {}
@@ -319,15 +319,15 @@ def test_an_old_process_that_ends_is_no_twin(scene: Scene, state: str) -> None:
 
 
 def long_gone(scene: Scene) -> list[str]:
-    return [beat.who.node for beat in scene.beat_watch.long_gone(scene.look(), scene.here(), 7 * 86_400.0, 3600.0)]
+    return [beat.identity.node for beat in scene.beat_watch.long_gone(scene.look(), scene.here(), 7 * 86_400.0, 3600.0)]
 
 
 @pytest.mark.parametrize("jump", JUMPS)
 def test_who_was_watched_for_too_short_a_time_has_not_long_gone_whatever_the_clock_says(
     scene: Scene, jump: float
 ) -> None:
-    for who in (ONE, TWO):
-        scene.beats.write(who, REPORT)
+    for identity in (ONE, TWO):
+        scene.beats.write(identity, REPORT)
     scene.look()
     scene.database.move(jump)
     for _ in range(10):
