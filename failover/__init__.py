@@ -2,7 +2,7 @@
 
 What it promises
 ================
-One process at a time holds the *lease*, with an *epoch* that only ever rises. Whoever holds it runs what must run
+One process at a time holds the *lease*, with an *epoch* that only ever rises. Its holder runs what must run
 once. Serving needs no lease, and losing it never stops a process. Nothing here knows what is served.
 
 The states of one process
@@ -32,9 +32,9 @@ and is never kept as a flag: a process that was frozen wakes up and does not lea
 
 Others watch the lease, and judge it by their own monotonic clocks (`failover.liveness`): a row that has stayed the same
 for a time-out, as its watcher saw it, is free, whatever is stored in it, and one that was seen to change within a
-time-out is somebody's. What is stored, by the *database's* clock at the statement, says that it is over where that
+time-out is held. What is stored, by the *database's* clock at the statement, says that it is over where that
 clock has kept pace with the watcher's own since the row changed: so a lease that ended before a process started is
-free to it at once. Whoever takes a lease takes the row that it found to be over, by compare-and-set; one that was
+free to it at once. A process takes the lease's row as it found it to be over, by compare-and-set; one that was
 renewed meanwhile is not taken. Heartbeats are judged in the same way: a process is alive while its row changes. Of a
 row that is seen for the first time, the stored age is all there is to go by: within the time-out it is fresh until a
 time-out has passed without a change, and below zero it is not fresh before it changes.
@@ -53,7 +53,7 @@ When things fail
 - A renewal changes no row: the lease is another's, and trust ends at once.
 - Rank 1 returns: when it has been healthy for `failback_delay`, and the backup has led for as long, nothing is pending
   and the last failback is as long ago, the backup moves the lease to it in one transaction. To rank 1 only.
-- The database comes back older: the epochs seen are remembered, and none is used again.
+- The database comes back older: the epochs seen are kept, and none is used again.
 - The database's clock is set, forward or back, by seconds or years: a leader that lives goes on (its fence is closed
   until its next renewal where the clock went forward), one that died is succeeded within the time-out, and the dead do
   not come to life. A process that starts just then has seen nothing: it may take a lease that is over by that clock,
@@ -63,10 +63,10 @@ When things fail
 - An event is not taken: its batch is halved until it is found; it waits, with what comes behind it under its key, and
   the others go on. A try counts only where the event itself is at fault (`failover.proof`); after five it is set aside.
 - The queue is full: `QueueFull`, and nothing is dropped in silence.
-- The heartbeat table is emptied: every process writes its row again at its next beat; meanwhile nobody fails back.
+- The heartbeat table is emptied: every process writes its row again at its next beat; meanwhile there is no failback.
 - A transaction pooler stands in between: nothing here lives in a session. A standby listens for word of a lease that
   was resigned or handed over, and that is only a hint: without it, the next beat brings the lease along.
-- Nobody asks a node anything (`Hooks.is_busy`): it looks at the lease where its beat does not bring it, and in the
+- No client calls a node (`Hooks.is_busy`): it looks at the lease where its beat does not bring it, and in the
   moment in which the lease ends; a busy one looks at every poll, and so finds a database that falls silent before a
   call does.
 

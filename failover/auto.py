@@ -146,7 +146,7 @@ class AutoFailover:
     def send_primary_heartbeat(self) -> bool:
         """The primary is alive. True: it is in charge; False: a backup still is, and hands over at its next check.
 
-        Raises `StoreUnavailable` where nobody can be told.
+        Raises `StoreUnavailable` where the heartbeat cannot be written.
         """
         self._beat()
         if self._is_new:
@@ -228,13 +228,13 @@ class AutoFailover:
         return True
 
     def _succeed_myself(self) -> None:
-        """A primary that was started again takes the lease from its own last process, and waits for nothing."""
+        """A primary that was started again takes the lease from its own last process, without waiting for its end."""
         lease = self._leases.watch()
         if lease is not None and (lease.holder.node, lease.holder.rank) == (self.me.node, 1):
             self._leases.hand_over(lease, self.me, self._lease_s, Kind.TAKEOVER)
 
     def _read_lease(self) -> Lease | None:
-        """At the lease: whether it is over hangs on how long it was seen unchanged."""
+        """Reads the lease: whether it is over depends on how long it was seen unchanged."""
         asked = self._monotonic()
         lease = self._leases.watch()
         lasts = self._lasts(lease.holder.rank) if lease else 0.0

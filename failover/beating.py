@@ -54,7 +54,7 @@ class Heartbeat:
         """Writes this node's beat and reads the others'. Raises what the store raises.
 
         A node that leaves writes nothing until `write_last`: that it stops with an empty queue is to be its last word.
-        `on_answer`: takes what an exchange says of the lease.
+        `on_answer`: is given the answer of an exchange, which has the lease in it.
         """
         answer = self._write(unless=leaving)
         if leaving.is_set():
@@ -69,7 +69,7 @@ class Heartbeat:
             self._take(answer.beats, head)
 
     def write_last(self) -> None:
-        """A last beat, which says that this process ends, and with what in its queue: nobody has to wait for it."""
+        """Writes a last beat, which says that this process ends, and with what in its queue: others wait no longer."""
         try:
             self._write()
         except Exception as error:

@@ -27,7 +27,7 @@ def connecting_within(seconds: float | None) -> Iterator[None]:
 def patiently(connect: Callable[[], Any]) -> Any:
     """What `connect` gives, or `psycopg2.OperationalError` once the limit of `connecting_within` is over.
 
-    A connection that comes about later is closed at once: nobody waits for it any more.
+    A connection that comes about later is closed at once: no caller waits for it any more.
     """
     seconds = _patience.get()
     if seconds is None:

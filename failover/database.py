@@ -104,7 +104,7 @@ class Database:
             connection.exec_driver_sql("COMMIT")
 
     def create_tables(self) -> None:
-        """Makes failover's tables where they are missing, and a SQLite file, for a database that nobody migrates."""
+        """Makes failover's tables where they are missing, and a SQLite file, for a database without migrations."""
         if self._file is not None:
             self._file.touch()
         for last in (False, True):

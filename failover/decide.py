@@ -41,7 +41,7 @@ def leads(o: Observation) -> bool:
 
 
 def turn_at(o: Observation, c: Config) -> float:
-    """When a free lease is this node's to try for. Rank 1 waits for nobody; the others give it time after an outage."""
+    """When a free lease is this node's to try for. Rank 1 does not wait; the others leave it time after an outage."""
     since = o.ledger_since if o.ledger_since is not None else o.now
     free_at = o.lease_expires_at if o.lease_expires_at is not None else since
     if o.me.rank == 1:
@@ -72,7 +72,7 @@ def _stopping_with_the_lease(o: Observation, c: Config) -> bool:
 
 
 def _has_the_lease(o: Observation, c: Config) -> bool:
-    # One that was handed over a moment ago counts: nobody else would lead until it has run out.
+    # One that was handed over a moment ago counts: no other process could lead until it has run out.
     return o.trusted_until is not None or (_is_mine(o, c) and not _is_free(o, c))
 
 
@@ -118,9 +118,9 @@ def _may_fail_back_now(o: Observation, c: Config) -> bool:
 
 
 def _is_mine(o: Observation, c: Config) -> bool:
-    """Handed over to this process, or left over from before an outage in which nobody else took it.
+    """Handed over to this process, or left over from before an outage in which no other process took it.
 
-    One that a restore brought back is nobody's: its epoch has been used since.
+    One that a restore brought back is no process's: its epoch has been used since.
     """
     return o.lease is not None and o.lease.holder.instance == o.me.instance and o.lease.epoch >= o.epoch_seen
 

@@ -53,7 +53,7 @@ class Elector:
         epoch_seen: int = 0,
         is_close: Callable[[], bool] = _closely,
     ) -> None:
-        """`is_close`: whether the lease is to be looked at at every poll; else where there may be news of it."""
+        """`is_close`: whether to read the lease at every poll, rather than only where there may be news of it."""
         self.me = me
         self.config = config
         self.state = State.STARTING
@@ -89,7 +89,7 @@ class Elector:
         return role_of(self.state, self.me.rank, self.is_leader())
 
     def receive(self, answer: BeatAnswer) -> None:
-        """The lease came along with something else: the next round need not ask for it. For any thread."""
+        """Takes the lease from the answer to a beat, so that the next round need not read it. For any thread."""
         self._piggybacked = answer
 
     def rest_s(self) -> float:
@@ -100,7 +100,7 @@ class Elector:
         if self.state is State.LEADING and renewed_at is not None:
             until = renewed_at + config.heartbeat_interval
         elif self.state is State.STANDBY and self._lease_expires_at is not None:
-            # Where the beats do not tell of it any more, this thread asks by itself.
+            # Where beats bring the lease no more, this thread reads it by itself.
             until = min(self._lease_expires_at, self._seen_at + config.heartbeat_interval + config.poll)
         else:
             return config.poll
@@ -109,7 +109,7 @@ class Elector:
     def tick(self, *, has_news: bool = False) -> Decision:
         """One round. Gives what was decided; `Action.REPLAY` in it is for the caller to do.
 
-        `has_news`: somebody said that the lease has changed.
+        `has_news`: a notification, or a beat, says that the lease has changed.
         """
         self._read_lease(has_news)
         decision = self._decide()
@@ -167,7 +167,7 @@ class Elector:
             self.ledger_since = self._monotonic()
 
     def _read_lease(self, has_news: bool) -> None:
-        """At the lease; as it was overheard where that is as good."""
+        """Reads the lease, or takes it from the last beat's answer where that is fresh enough."""
         piggybacked, self._piggybacked = self._piggybacked, None
         if not has_news and not self._is_close():
             if piggybacked is not None and piggybacked.asked > self._acted_at:

@@ -90,7 +90,7 @@ def postgres_engine(
         pool_recycle=1800,
         pool_use_lifo=True,
         use_native_hstore=False,
-        # For good: switched per use, each connection that comes back is a round trip (SET) that nobody guards.
+        # For good: switched per use, each connection that comes back is an unguarded round trip (SET).
         isolation_level="AUTOCOMMIT",
         hide_parameters=True,
     )
@@ -126,7 +126,7 @@ def _listen(engine: Engine, preamble: str, pools: Pools) -> None:
 
     @event.listens_for(engine, "checkout")
     def is_alive(connection: Any, record: Any, _proxy: object) -> None:
-        # A server that ends says so on its idle connections: seen here, its restart costs nobody a statement. Of a new
+        # A server that ends says so on its idle connections: seen here, its restart fails no statement. Of a new
         # connection the first statement fails with it: the pool does not make a third, and raises an error of its own.
         if not record.info.pop("new", False) and _has_ended(connection):
             raise DisconnectionError("its server has ended it")
@@ -145,9 +145,9 @@ def _listen(engine: Engine, preamble: str, pools: Pools) -> None:
 
 
 def sqlite_engine(path: Path, *, pool_size: int, max_overflow: int) -> Engine:
-    """Connections to a file, made at first use, on which nobody begins a transaction but who says so.
+    """Connections to a file, made at first use, on which a transaction begins only by an explicit BEGIN.
 
-    The file must be there: one that was moved away is not to be founded anew by whoever looks at it next.
+    The file must be there: one that was moved away is not to be made anew by the next connection.
     """
     engine = create_engine(
         f"sqlite:///file:{quote(str(path))}?mode=rw&uri=true",

@@ -5,7 +5,7 @@ FailoverError
 ├── StoreUnavailable    the database cannot be reached, did not answer in time or cannot work: later
 │   └── StoreReadOnly   it takes reads only: its connections lead to a server that is not, or no more, the primary
 ├── StoreBusy           it answered that others hold the rows: the same again, a moment later
-├── NotLeading          the fence is closed: another leads, or nobody; nothing of the transaction may commit
+├── NotLeading          the fence is closed: another process leads, or none; nothing of the transaction may commit
 ├── Refused             raised by a replay's handler: it will never take this event, however often it is sent
 │   └── Unreadable      the same, since what was queued cannot be read: no database has a part in that
 ├── NotTaken            raised by a replay's handler: it did not take this batch now; less of it, or later, it may

@@ -1,6 +1,6 @@
 """One message a beat: a process reports its state, and gets the state of the others and of the lease.
 
-A database that is paid by what it sends is told what is known already, and sends no more than what differs. Postgres
+A database may be paid by what it sends: the process says what it knows already, and gets only what differs. Postgres
 only: what stands in a file of this machine may be read as often as one likes.
 """
 
@@ -29,7 +29,7 @@ _UNKNOWN = ""
 
 @dataclass(frozen=True, slots=True)
 class BeatAnswer:
-    """What came back between two monotonic moments: everybody's last beat, and the lease; None: nobody ever led."""
+    """What came back between two monotonic moments: all last beats, and the lease; None: no process ever led."""
 
     beats: Sequence[Beat]
     lease: Lease | None
@@ -51,7 +51,7 @@ class PiggybackQuery(Protocol):
         """A scalar expression in SQL that gives JSON, and its parameters."""
 
     def receive(self, answer: Any, now: float, asked: float, answered: float) -> None:
-        """The answer, decoded, to the question sent at `asked` (monotonic); `now`: the database's time."""
+        """Takes the decoded answer to the question sent at `asked` (monotonic); `now`: the database's time."""
 
 
 class SqlExchange:
@@ -125,7 +125,7 @@ class SqlExchange:
 
 
 def _was_answered(error: BaseException | None) -> bool:
-    """Whether it is the database's own word, and not that of a connection that broke."""
+    """Whether the database itself answered with this error, rather than the connection broke."""
     while error is not None:
         if getattr(getattr(error, "orig", error), "pgcode", None) is not None:
             return True
@@ -159,7 +159,7 @@ class _Known:
         self.silent_until = silent
 
     def beats(self, now: float) -> list[Beat]:
-        """Everybody's last beat at `now` (the database's time), by rank, the freshest first."""
+        """Every process's last beat at `now` (the database's time), by rank, the freshest first."""
         beats = [_beat(row, now) for row in self._rows]
         return sorted(beats, key=lambda beat: (beat.identity.rank, -beat.beat_at))
 

@@ -63,7 +63,7 @@ class OpenFileLock:
 
 
 class _File:
-    """One that is open until `close`, or until nobody has it any more."""
+    """A descriptor that is open until `close`, or until the object is collected."""
 
     def __init__(self, path: Path) -> None:
         flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)

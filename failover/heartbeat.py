@@ -1,4 +1,4 @@
-"""Heartbeats: each process writes its own row and reads everybody's, with ages by the database's clock."""
+"""Heartbeats: each process writes its own row and reads all the others, with ages by the database's clock."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class HeartbeatStore(Protocol):
         """Records a beat of `identity` at this moment."""
 
     def read(self) -> Sequence[Beat]:
-        """Everybody's last beat, by rank, the freshest first."""
+        """Every process's last beat, by rank, the freshest first."""
 
     def forget(self, beats: Sequence[Beat]) -> None:
         """Removes the rows of processes that have long gone, but for those that have beaten since these beats."""
@@ -67,7 +67,7 @@ class SqlHeartbeatStore:
         self._storage = storage
 
     def write(self, identity: Identity, report: Report) -> None:
-        """Inserts or updates this process's row; a table that someone emptied is filled again."""
+        """Inserts or updates this process's row; a table that was emptied is filled again."""
         reported = {name: getattr(report, name) for name in Report.__dataclass_fields__}
         with self._storage.writing() as connection:
             statement = sql.statement(sql.BEAT, self._storage.is_sqlite)
@@ -99,7 +99,7 @@ class SqlHeartbeatStore:
 
 
 class PrimaryHealth:
-    """Since when rank 1 has been beating without a gap, as this node saw it. A new process starts anew.
+    """Since when rank 1 has been beating without a gap, as this node observed it. A new process starts anew.
 
     One that may not lead is not healthy.
     """

@@ -19,7 +19,7 @@ _CLOCK_LOOK_S, _CLOCK_WAS_SET_S = 1.0, 0.5
 
 
 def _until_the_end(_record: logging.LogRecord) -> bool:
-    """A process that ends has ended its pools before its schedulers: what these then log helps nobody."""
+    """A process that ends has ended its pools before its schedulers: what these then log is of no use."""
     return threading.main_thread().is_alive()
 
 

@@ -24,7 +24,7 @@ class LeaseStore(Protocol):
     """Where the lease is kept. All durations in seconds. Every method may raise `StoreUnavailable` or `StoreBusy`."""
 
     def watch(self) -> Lease | None:
-        """The lease as it is, without locking anything; None where nobody ever led."""
+        """The lease as it is, without locking anything; None where no process ever led."""
 
     def acquire(self, me: Identity, timeout: float, epoch_seen: int = 0, free: Free | None = None) -> int | None:
         """Takes a lease that has ended; gives its new epoch, above `epoch_seen` too, or None: lost to another.
@@ -54,7 +54,7 @@ class SqlLeaseStore:
         self._name = name
 
     def watch(self) -> Lease | None:
-        """The lease as it is, read without a lock; None where nobody ever led."""
+        """The lease as it is, read without a lock; None where no process ever led."""
         with self._storage.reading() as connection:
             return self._read(connection)
 

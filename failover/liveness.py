@@ -1,8 +1,8 @@
-"""Whether a lease is over and who is alive, as one process saw it: by its own monotonic clock, which nobody can set.
+"""Whether a lease is over and which processes live, as one observed it by its monotonic clock, which cannot be set.
 
 The database's clock can be set, and what is stored by it then lies in the future, or long ago. So a stored time is
 evidence at the first sight of a row, and later only while that clock has kept pace with this process's own. What counts
-above it: a row that changes is somebody's who is alive, and one that stayed the same for a time-out is nobody's.
+above it: a row that changes is of a live process, and one that stayed the same for a time-out is of a dead one.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class LeaseWatch:
 
     @property
     def free_at(self) -> float | None:
-        """The monotonic moment from which on the lease is anybody's; None: nobody has ever led."""
+        """The monotonic moment from which on the lease is free; None: no process has ever led."""
         return self._free_at
 
     def free(self, now: float) -> Free | None:
@@ -120,7 +120,7 @@ class BeatWatch:
         return self._records[instance].since
 
     def long_gone(self, beats: Sequence[Beat], now: float, age_s: float, watched_s: float) -> list[Beat]:
-        """Those that nobody need keep: over `age_s` old or of a moment to come as stored, and the same for `watched_s`.
+        """The beats to be removed: over `age_s` old or of a moment to come as stored, and the same for `watched_s`.
 
         A clock that is set years ahead for a moment makes all of them old, and none the same for long that is alive.
         """
@@ -149,7 +149,7 @@ class BeatWatch:
             at = now - beat.age_s if beat.age_s >= 0.0 else float("-inf")
             return _BeatRecord(beat.beat_at, at, now, now, beat.age_s)
         if beat.beat_at <= before.beat_at:
-            # The same, or an older one: the clock was set back, or the table restored. That shows nobody alive.
+            # The same, or an older one: the clock was set back, or the table restored. That shows no sign of life.
             return replace(before, beat_at=beat.beat_at)
         # It came after the last look; when, only a clock that was not set back since then can tell.
         at = max(now - beat.age_s, self._looked_at) if beat.age_s >= 0.0 else self._looked_at

@@ -43,7 +43,7 @@ class MemoryLeaseStore:
         self.failovers: list[Failover] = []
 
     def watch(self) -> Lease | None:
-        """The lease as it is; None where nobody ever led."""
+        """The lease as it is; None where no process ever led."""
         row = self._row
         if row is None:
             return None

@@ -82,13 +82,13 @@ class Lease:
         return self.expires_at - self.expires_in
 
     def silent_s(self, timeout: float) -> float:
-        """How long nobody has led, once it is over: since it was resigned, or since its last renewal."""
+        """How long no process has led, once the lease is over: since it was resigned, or since its last renewal."""
         return self.read_at - self.acquired_at if self.resigned else timeout - self.expires_in
 
 
 @dataclass(frozen=True, slots=True)
 class Free:
-    """A lease that is over, as its watcher read it, and for how many seconds nobody has led."""
+    """A lease that is over, as its watcher read it, and for how many seconds no process has led."""
 
     lease: Lease
     silent_s: float
@@ -106,7 +106,7 @@ class Observation:
     stop_requested: bool = False
     #: Since when the database has answered without fail; None while it does not.
     ledger_since: float | None = None
-    #: The lease as last read, and when it ends. No lease, though the database answers: nobody ever led.
+    #: The lease as last read, and when it ends. No lease, though the database answers: no process ever led.
     lease: Lease | None = None
     lease_expires_at: float | None = None
     #: The highest epoch this node ever saw: a lease below it came back with an older copy of the database.

@@ -6,7 +6,7 @@ the event was sent by itself, and
 - it could not be read (`Unreadable`): a checksum or a text that no database has touched proves itself; or
 - the handler said that it will never take it (`Refused`), unless the handler refused several events of this run and
   took none: then it is the handler that takes nothing; or
-- it was refused and nobody can say why (`Doubted`), while the same run brought another event of the same kind through.
+- it was refused for an unknown reason (`Doubted`), while the same run brought another event of the same kind through.
 
 What was only not taken (`NotTaken`: rows that others hold, a statement that took too long, a table or a right that is
 missing) never counts, nor does an outage.

@@ -37,7 +37,7 @@ def _ignore_dead(queued: Queued, reason: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Replayed:
-    """What one run did: events taken; refused by proof; set aside for good; not taken, which counts against nobody."""
+    """What one run did: events taken; refused by proof; set aside for good; not taken, which counts as no try."""
 
     synced: int = 0
     refused: int = 0
@@ -117,7 +117,7 @@ class Replay:
 
     @property
     def held(self) -> Held | None:
-        """What keeps events in the queue as of the last run; None where nothing does, or nobody could be asked."""
+        """What keeps events in the queue as of the last run; None where nothing does, or the ledger is away."""
         waiting = [one for one in tuple(self._waiting.values()) if one.answered]
         if not waiting:
             return None
@@ -227,7 +227,7 @@ class Replay:
             _log.warning("an event was not taken", extra={"reason": reason})
 
     def _is_already_logged(self, reason: str) -> bool:
-        """One log line, however many keys wait for the same reason."""
+        """Whether the reason has been logged: one line, however many keys wait for it."""
         return any(one.reason == reason for one in self._waiting.values())
 
     def _judge(self, run: _Run) -> None:
@@ -256,5 +256,5 @@ class Replay:
 
 
 def _key(queued: Queued) -> str:
-    """Whose order it is in; an event without a key is in nobody's way."""
+    """The key whose order the event is in; an event without a key holds up no other."""
     return queued.event.key or f"#{queued.position}"

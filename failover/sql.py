@@ -37,11 +37,11 @@ ACQUIRE_FOUND = _ACQUIRE.replace("@over", "= :expires_at_read")
 
 RENEW = "UPDATE lease SET expires_at = @now + :timeout WHERE name = :name AND holder = :holder AND epoch = :epoch"
 
-#: Word of a change that others wait for: a hint, since a transaction pooler lets nobody listen.
+#: Word of a change that others wait for: a hint, since a transaction pooler lets no client listen.
 CHANNEL = "protecao_lease"
 _SAY = {True: "", False: f"NOTIFY {CHANNEL}; "}
 
-#: The row stays, or the epoch would start again. An end that no clock ever said is the sign: a renewal after the
+#: The row stays, or the epoch would start again. An end that no clock can have given is the sign: a renewal after the
 #: database's clock was set back ends before the lease was acquired as well.
 RESIGNED = 0.0
 RESIGN = """

@@ -171,7 +171,7 @@ class Supervisor:
             self._heartbeat.write_last()
 
     def _receive(self, answer: BeatAnswer) -> None:
-        """The lease, where that came with a beat, is news for its thread."""
+        """Hands the lease that came with a beat to the lease's thread, and wakes that."""
         self.elector.receive(answer)
         self._wakeup.ring()
 

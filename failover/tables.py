@@ -57,7 +57,7 @@ def lease(metadata: MetaData) -> Table:
 
 
 def failovers(metadata: MetaData) -> Table:
-    """One row for each change of the leader. `kind`: takeover, switchover or failback; `gap_s`: nobody led."""
+    """One row for each change of the leader. `kind`: takeover, switchover or failback; `gap_s`: how long no one led."""
     return Table(
         "failovers",
         metadata,

@@ -53,7 +53,7 @@ class Watchdog:
     def end_overdue(self, now: float) -> float:
         """Shuts down what is overdue at `now` (monotonic). Gives for how many seconds there is no need to look again.
 
-        That is a tenth at most: nobody who comes meanwhile has less patience.
+        That is a tenth at most: no guard that is added meanwhile has a shorter limit.
         """
         with self._lock:
             for ticket in [t for t, (deadline, _) in self._watched.items() if now >= deadline]:

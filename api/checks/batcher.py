@@ -32,7 +32,7 @@ Done = Callable[[Final | BaseException], None]
 #: The lane that carries a call next, and the call as that lane takes it; None: the outcome is the caller's.
 NextLane = Callable[[Item, Result | BaseException], "tuple[Batcher[Item, Result], Item] | None"]
 
-#: So often within its patience the line is looked at for those who have waited too long.
+#: How often, within the patience of one call, the backlog is checked for calls that have waited too long.
 _LOOKS = 10
 
 
@@ -68,7 +68,7 @@ def forward_errors(begin: Callable[[Done[Final]], None], done: Done[Final]) -> N
 
 
 class BacklogFull(Exception):
-    """More callers wait than the line may hold."""
+    """The backlog is full: as many calls wait as it may hold."""
 
 
 class FlushTimeout(Exception):
@@ -90,7 +90,7 @@ class _Waiter(Generic[Item]):
         return not self._done
 
     def complete(self, outcome: object) -> None:
-        """Tells the caller, if nobody has done so yet."""
+        """Gives the caller its outcome, unless it already has one."""
         try:
             done = self._done.pop()  # one step for the interpreter: of two threads one has it
         except IndexError:
@@ -101,7 +101,7 @@ class _Waiter(Generic[Item]):
             _log.exception("a caller could not be told what became of its call")
 
     def finished(self) -> object:
-        """What to tell: what is made of a result, or what went wrong."""
+        """What the caller gets: `finish`'s result, or the exception that ended the call."""
         if self.is_completed or isinstance(self.outcome, BaseException):
             return self.outcome
         try:
@@ -131,9 +131,9 @@ def last_lane(_item: object, _outcome: object) -> None:
 
 
 class Batcher(Generic[Item, Result]):
-    """Runs `flush` for callers in batches of at most `max_batch`; at most `max_waiting` may stand in line.
+    """Runs `flush` for callers in batches of at most `max_batch`; at most `max_waiting` calls may wait in the backlog.
 
-    A flush that raises `fails_backlog` fails for those still in line as well: they would only meet the same.
+    A flush that raises `fails_backlog` fails the calls in the backlog as well: they would meet the same error.
     """
 
     def __init__(
@@ -168,7 +168,7 @@ class Batcher(Generic[Item, Result]):
         return wait_for_result(begin)
 
     def begin(self, item: Item, finish: Callable[[Result], Final], done: Done[Final]) -> None:
-        """Puts `item` in line. Waits for nothing; raises `BacklogFull` at once where too many wait.
+        """Adds `item` to the backlog without blocking; raises `BacklogFull` at once where too many calls wait.
 
         `done` is called once, on another thread: with what `finish` made of the result, after the flush that carried
         it; with what the flush raised or gave for `item`, or `finish` raised; or, `patience_s` after this, with
@@ -177,7 +177,7 @@ class Batcher(Generic[Item, Result]):
         self.enqueue(_Waiter(item, finish, done))
 
     def enqueue(self, waiter: _Waiter[Item]) -> None:
-        """Puts a call in line that another lane has handed on, or a new one. Raises `BacklogFull`."""
+        """Adds a new call to the backlog, or one that another lane has handed on. Raises `BacklogFull`."""
         with self._lock:
             if len(self._backlog) >= self._max_waiting:
                 raise BacklogFull
@@ -187,7 +187,7 @@ class Batcher(Generic[Item, Result]):
             if not self._watched:
                 self._watched = self._threads.run(self._watch)
             if not (self._flushing or self._watched):
-                # The system gives no thread: nobody would ever tell this caller anything.
+                # The system gives no thread, so this caller would never be completed.
                 self._backlog.pop()
                 raise BacklogFull
 
@@ -197,7 +197,7 @@ class Batcher(Generic[Item, Result]):
         return 0.0 if batch is None else now - batch.since
 
     def give_up(self, now: float) -> None:
-        """Tells those who at `now` (monotonic) have waited too long, in line or for a flush."""
+        """Completes with `FlushTimeout` the calls that at `now` (monotonic) have waited too long."""
         until = now - self._patience_s
         overdue = []
         with self._lock:
@@ -209,7 +209,7 @@ class Batcher(Generic[Item, Result]):
             waiter.complete(FlushTimeout())
 
     def _lead(self) -> None:
-        """Flushes until nobody waits."""
+        """Flushes batch after batch until the backlog is empty."""
         while (batch := self._next()) is not None:
             self._carry(batch)
             batch.waiters = [waiter for waiter in batch.waiters if not self._hand_on(waiter)]
@@ -250,7 +250,7 @@ class Batcher(Generic[Item, Result]):
                 waiter.outcome = error
 
     def _watch(self) -> None:
-        """Runs in a thread while anybody waits."""
+        """Watches for calls that have waited too long; runs in a thread while any call waits."""
         watched = True
         while watched:
             time.sleep(self._patience_s / _LOOKS)

@@ -1,8 +1,8 @@
-"""A batch that others keep from the ledger: whose trouble that is, and what becomes of the rest.
+"""Finds the license whose lock or slow statement blocks a batch, and carries the rest of the batch on.
 
 Isolation is a property of the ledger, not of a call. So a batch that is blocked or too slow is first held against the
 tables: where those are locked for every call, the ledger is away for all. Otherwise the batch is taken apart until the
-license is found whose lock or slow statement it was. That one is told `LedgerBusy`, and its calls go alone for a while.
+license is found whose lock or slow statement it was. Its calls end with `LedgerBusy`, and go alone for a while.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _TRIES, _PAUSE_S = 5, 0.01
 
 
 class Contention:
-    """What one process knows of licenses that are in others' way. `budget_s`: how long a call may wait for them."""
+    """What one process knows of licenses whose locks hold up others. `budget_s`: how long a call may wait for them."""
 
     def __init__(self, clock: Clock, budget_s: float, is_blocked: Callable[[], bool]) -> None:
         """`is_blocked`: asks the ledger whether others keep every call from being recorded."""
@@ -62,7 +62,7 @@ class Contention:
             return _each(work, operations, error)
 
     def carried_alone(self, work: Work, operations: Sequence[Operation]) -> Outcomes:
-        """The same for licenses that were in the way: each for itself, tried in turn until the budget is over."""
+        """As `carried`, for licenses that were in the way: each on its own, in turn, until the budget is over."""
         until = self._monotonic() + self._budget_s
         found: dict[int, Outcome | BaseException] = {}
         waiting = _by_license(operations)

@@ -94,7 +94,7 @@ class Isolated:
         seen = self._reader.look_up_isolated([_ask(operation)], self._clock.now(), fully=False)
         try:
             if seen is None:
-                # While the copy is made anew nobody can say whose they are: all wait until they are replayed.
+                # While the copy is made anew, whose events these are is not known: every call goes behind them.
                 return self._open().stats().pending > 0
             holding = seen[0].known.holding
             return holding is not None and self._open().holds(holding.license.id)
@@ -154,7 +154,7 @@ class Isolated:
         return _Decided(position.ledger_id, outcomes, unit.batch(), seqs)
 
     def _kept(self, decided: _Decided) -> Outcomes:
-        """What was decided, once its events are in the queue and what they change in the snapshot."""
+        """Puts the events into the queue and their changes into the snapshot, then gives the outcomes."""
         batch = decided.batch
         if batch.events:
             self._breaker.will_queue()

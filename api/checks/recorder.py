@@ -92,7 +92,7 @@ class Recorder:
         self._isolated = isolated
 
     def open_queue(self) -> None:
-        """To be called before the first call: no answer is to wait until the queue's file has been looked over."""
+        """Opens the queue before the first call, so that no answer waits for the check of the queue's file."""
         if self._isolated is not None:
             self._isolated.open()
 
@@ -226,7 +226,7 @@ class Recorder:
         return [answers[i] if outcome is None else outcome for i, outcome in enumerate(local)]
 
     def _contradicted(self, queries: list[LicenseQuery], known: list[LicenseRecord]) -> dict[int, LedgerContradicts]:
-        """By their places: the queries to which the ledger showed less than this node's copy holds, without a reason."""
+        """The queries, by place, to which the ledger showed less than this node's copy holds, without a reason."""
         if self._evidence is None:
             return {}
         suspects = self._evidence.suspects(queries, known)
@@ -286,7 +286,7 @@ class Recorder:
         return self._written(operations, hurried, skip_locked=True)
 
     def _write_waiting(self, operations: Sequence[Operation], hurried: bool) -> Outcomes:
-        """For a lane in which nobody waits behind: the licenses' locks are waited for."""
+        """As `_write_batch`, for a lane in which no other call waits behind: waits for the licenses' locks."""
         return self._written(operations, hurried, skip_locked=False)
 
     def _written(self, operations: Sequence[Operation], hurried: bool, *, skip_locked: bool) -> Outcomes:
@@ -323,7 +323,7 @@ class Recorder:
     def _write(
         self, operations: Sequence[Operation], ledger: Ledger, *, skip_locked: bool, believed: bool = False
     ) -> Outcomes:
-        """`believed`: what the ledger does not show is known to be the truth."""
+        """`believed`: whatever the ledger does not show has been examined and is really absent."""
         queries = [
             LicenseQuery(operation.key_hash, operation.call.fingerprint, operation.event_id) for operation in operations
         ]
@@ -353,7 +353,7 @@ class Recorder:
 
     @staticmethod
     def _undecided(answer: LicenseRecord, is_suspect: bool) -> Exception | None:
-        """Why a call cannot be decided by this answer."""
+        """The error that keeps a call from being decided by this record; None where nothing does."""
         if answer.busy:
             return LicenseHeld()
         return _SUSPECT if is_suspect else None
@@ -364,12 +364,12 @@ class Recorder:
         return {i for i in self._evidence.suspects(queries, known) if not known[i].busy}
 
     def _examined(self, query: LicenseQuery, known: LicenseRecord) -> LedgerContradicts | None:
-        """Outside the transaction, whose connection may be this process's only one."""
+        """Examines outside the transaction, whose connection may be this process's only one."""
         assert self._evidence is not None
         return self._evidence.examine(query, known)
 
     def _put_into_the_snapshot(self, batch: Batch, known: list[LicenseRecord]) -> None:
-        """What this node has just answered is in its own copy before the answer: the ledger may be gone by the next."""
+        """Writes the change into this node's copy before it is answered: the ledger may be away for the next call."""
         if self._reader is not None and batch.changes:
             seqs = {answer.holding.license.id: answer.seq for answer in known if answer.holding is not None}
             self._reader.put_own([(change, seqs[change.after.license.id]) for change in batch.changes])

@@ -46,7 +46,7 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """A decided and recorded call. `as_of`: how fresh the knowledge was that decided it, ledger time.
 
-    `uses`: as counted by this call; `first` is false for a retry, which is told what the first one was. `durability`:
+    `uses`: as counted by this call; `first` is false for a retry, which gets the first try's outcome. `durability`:
     whether its event is in the ledger, or in this node's queue.
     """
 
@@ -121,7 +121,7 @@ class UnitOfWork:
         return self._written(operation, holding, verdict)
 
     def write_isolated(self, operation: Operation, answer: LicenseRecord, as_of: float) -> Outcome | BaseException:
-        """The same by what was known at `as_of`, where nobody can be asked. `LedgerUnavailable`: not ours to say."""
+        """As `write`, by what was known at `as_of`; gives `LedgerUnavailable` where only the ledger can decide."""
         if answer.holding is None:
             return LedgerUnavailable("a key that this node does not know")
         holding = self._holdings[answer.holding.license.id]
@@ -181,7 +181,7 @@ class UnitOfWork:
     def _record(self, operation: Operation, verdict: Verdict, more: dict[str, Any] | None = None) -> None:
         self._tallies[(verdict.code, verdict.valid)] += 1
         if verdict.holding is None:
-            return  # nobody's key: counted, but no event, or anyone could fill the log
+            return  # an unknown key is counted but makes no event, or anyone could fill the log
         license = verdict.holding.license
         machine = verdict.holding.machines.get(operation.call.fingerprint or "")
         self._events[operation.event_id] = Event(

@@ -1,8 +1,8 @@
-"""Keeps keys that nobody knows from costing the ledger: remembered for 5 s, and at most 20 look-ups a second a node.
+"""Keeps unknown keys from costing the ledger: a negative cache of 5 s, and at most 20 look-ups a second a node.
 
 A key that this process or its node's snapshot knows never waits. Any other takes a place first and gives it back when
 it turns out to be known, so only unknown keys use places up. While the snapshot is being made it cannot tell, and
-most who ask are customers: then any number may wait for a place.
+most callers are customers: then any number may wait for a place.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _WAITING_MAX = 4
 
 
 class TooManyUnknown(Exception):
-    """No place came free in time, or too many wait: this node is being asked for many keys that nobody knows."""
+    """No place came free in time, or too many wait: this node is being asked for many unknown keys."""
 
 
 def _no_snapshot(_key_hash: str) -> bool | None:
@@ -32,7 +32,7 @@ def _no_snapshot(_key_hash: str) -> bool | None:
 
 
 def _no_limit() -> None:
-    """For callers whose failures nobody counts."""
+    """For callers whose failures are not counted."""
 
 
 class UnknownKeys:
@@ -110,7 +110,7 @@ class UnknownKeys:
                 self._freed.notify()
 
     def missed(self, key_hash: str, at: float, changes: int) -> None:
-        """Nobody knows the key as of `at` (ledger time); `changes` is `key_changes` as read before the look-up."""
+        """The key is unknown as of `at` (ledger time); `changes` is `key_changes` as read before the look-up."""
         with self._freed:
             self._known.pop(key_hash, None)
             self._unknown[key_hash] = (at, self._monotonic() + _NEGATIVE_CACHE_S, changes)

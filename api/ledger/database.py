@@ -241,7 +241,7 @@ class Database:
     def _require_the_same(self, file: Path) -> None:
         """Lets go of connections to a file that another has taken the place of. Raises `LedgerUnavailable`.
 
-        What is written to a file that was moved away or deleted is answered for, and nobody may ever find it again.
+        What is written to a file that was moved away or deleted is answered for, and may never be found again.
         """
         try:
             inode = file.stat().st_ino

@@ -25,7 +25,7 @@ from failover.causes import Cause, cause_of, is_answer, reason_of, sqlstate_of
 class LedgerError(Exception):
     """Something the ledger did or did not do. `sqlstate`: the server's code, None where there is none.
 
-    `answered`: whether the database itself said it, and not the way there.
+    `answered`: whether the database itself answered so, rather than the connection failed.
     """
 
     sqlstate: str | None = None

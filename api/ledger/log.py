@@ -1,7 +1,7 @@
 """The log as admins' changes write it: one transaction each, ended by the one message that moves the log's head.
 
 On Postgres the head is never locked over a round trip: the event, the `seq` of the changed rows and COMMIT travel
-together. Whoever changes licenses locks their rows first, in id order, as the client calls do.
+together. A change of licenses locks their rows first, in id order, as the client calls do.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A database that is not ours alone: which tables in it are ours, and what is in their way.
 
-The schema's revision is kept in a table of a name that nobody else has. An earlier release kept it in Alembic's own
+The schema's revision is kept in a table whose name no other program uses. An earlier release kept it in Alembic's own
 `alembic_version`, as many programs do: that one counts only beside our own tables, and is never written.
 """
 
@@ -108,7 +108,7 @@ def _indexes(table: Any) -> Iterator[str]:
 
 @contextlib.contextmanager
 def named(database: Database) -> Iterator[None]:
-    """Says what a refusal within the block means, and the way out. Raises `LedgerUnsuitable`."""
+    """Turns a refusal within the block into `LedgerUnsuitable`, which says what it means and what to do."""
     try:
         yield
     except DBAPIError as error:

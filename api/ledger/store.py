@@ -50,7 +50,7 @@ class Ledger(Protocol):
         """Whether others keep every call from being recorded: a lock on a whole table, or on the log's head."""
 
 
-#: How long one message may take where nobody waits for its answer.
+#: How long one message may take where no client waits for its answer.
 PATIENT_S = 2.5
 
 

@@ -151,7 +151,7 @@ events = Table(
 )
 
 #: Checks per minute, kept with the events they count. `writer` keeps two processes off one row; the leader rolls old
-#: rows up into those of an hour, then of a day, named after its first minute, whose writer is nobody ("").
+#: rows up into those of an hour, then of a day, named after its first minute, whose writer is empty ("").
 check_minutes = Table(
     "check_minutes",
     metadata,
@@ -204,7 +204,7 @@ replay_findings = Table(
     Column("noticed", Boolean, nullable=False, server_default=text("false")),
 )
 
-#: One row, the leader's: silence before `since` and after `until` counts against nobody; `looked_at`: its last look.
+#: One row, the leader's: silence before `since` and after `until` does not count; `looked_at`: its last look.
 watch = Table(
     "watch",
     metadata,

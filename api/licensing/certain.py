@@ -22,7 +22,7 @@ def is_certain(call: Call, before: Holding, verdict: Verdict, as_of: float, *, m
     """Whether `verdict`, decided on `before` as it was known at `as_of`, may be signed without the ledger.
 
     `may_grant`: whether a machine that holds no seat may get one, and uses that have a limit may be counted. Seats,
-    uses, and the clocks of machines and check-ins are denied by nobody who does not know of all of them.
+    uses, and the clocks of machines and check-ins are never denied by a node that may not know of all of them.
     """
     if verdict.valid:
         if call.act is Act.USAGE:

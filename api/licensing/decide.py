@@ -286,8 +286,8 @@ def free_seat(holding: Holding, machine: Machine, at: float) -> Holding:
 def leave_seat(call: Call, holding: Holding, at: float) -> Holding:
     """The holding without the caller's machine in a seat, as of `at`.
 
-    That it left is kept of a machine that holds no seat, and of one never heard of: an earlier activation, still in
-    another node's queue, must not bring it back. Of those never heard of only so many are kept.
+    That it left is kept of a machine that holds no seat, and of an unknown one: an earlier activation, still in
+    another node's queue, must not bring it back. Of the unknown only so many are kept.
     """
     if call.fingerprint is None:
         return holding

@@ -3,7 +3,7 @@
 Each kind of effect merges in a way of its own, so that the order in which nodes replay their queues changes nothing:
 a ping and a check-in take the later time, usage adds, activations and deactivations are last-writer-wins for each
 machine by ledger time, and an expiry that has started is never shortened. What was granted is kept: a seat or a use
-too many is a conflict for the vendor to look at, and nobody is thrown out.
+too many is a conflict for the vendor to look at, and no machine loses its seat.
 """
 
 from __future__ import annotations

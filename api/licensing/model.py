@@ -122,7 +122,7 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Watch(msgspec.Struct, frozen=True):
-    """The span of ledger time in which pings and check-ins were being taken; silence outside it counts against nobody.
+    """The span of ledger time in which pings and check-ins were being taken; silence outside it does not count.
 
     `since`: when the cluster had last been in trouble; `until`: up to when a node that is cut off knows of them.
     """
@@ -133,7 +133,7 @@ class Watch(msgspec.Struct, frozen=True):
 
 #: There was no trouble, and nothing is unknown.
 ALWAYS = Watch()
-#: Nobody knows yet whether there was trouble: no silence counts.
+#: Whether there was trouble is not known yet: no silence counts.
 UNWATCHED = Watch(until=0.0)
 
 
@@ -185,7 +185,7 @@ class Call(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     """The outcome of one decision, and what the license and its machines are after it.
 
-    `holding` is the very object that went in where nothing changed; `None` for a key nobody knows.
+    `holding` is the very object that went in where nothing changed; `None` for an unknown key.
     """
 
     code: Code

@@ -24,7 +24,7 @@ _INFINITE = float("inf")
 
 
 class Dispute(NamedTuple):
-    """Clocks that do not agree, as they were when that began, in Unix seconds. `ledger` None: nobody but this machine
+    """Clocks that do not agree, as they were when that began, in Unix seconds. `ledger` None: only this machine
 
     has a clock, and it is behind `own`, the newest moment that was signed or recorded.
     """
@@ -46,7 +46,7 @@ class Clock:
         self._sampled_at = monotonic()
         self._sampled = False
         self._lock = threading.Lock()
-        #: What the wall clock was last known to be ahead by, None where nobody measured it, and when the ledger was
+        #: What the wall clock was last known to be ahead by, None where it was never measured, and when the ledger was
         #: known before this process began.
         self._skew: float | None = None
         self._witnesses: tuple[float, ...] = ()

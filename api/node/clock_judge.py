@@ -1,7 +1,7 @@
 """Which of three clocks was set: the ledger's, this machine's, or the one that carries ledger time on between samples.
 
 Two that kept their pace to each other outvote the third. What is carried on stands still while a virtual machine is
-suspended, a server's clock is set by whoever runs its host, and a machine's by anybody. Pure: readings in, belief out.
+suspended, a server's clock can be set by its operator, and a machine's by any user. Pure: readings in, belief out.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def judge_start(start: Start, error: float = 0.0) -> ClockSource:
     floor = max(start.witnesses, default=float("-inf")) - near
     if start.ledger >= floor > start.expected:
         return ClockSource.LEDGER
-    # That the ledger's clock is wrong makes no other right: one that nobody has measured may be hours ahead.
+    # That the ledger's clock is wrong makes no other right: one that was never measured may be hours ahead.
     return ClockSource.CARRIED if start.measured and start.expected >= floor > start.ledger else ClockSource.UNKNOWN
 
 

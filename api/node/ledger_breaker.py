@@ -35,18 +35,18 @@ class LedgerBreaker:
 
     @property
     def last_isolated(self) -> float:
-        """When that began the last time, over or not."""
+        """When the breaker opened the last time, closed again or not."""
         return self._file.moment(LAST_ISOLATED_AT)
 
     def isolate(self) -> None:
-        """The ledger did not answer: nobody on this node waits for it until `reconnected`."""
+        """Opens the breaker: no call on this node waits for the ledger until `reconnected`."""
         with self._file.exclusive():
             if self.isolated_since is None:
                 self._file.mark(ISOLATED_AT)
                 self._file.mark(LAST_ISOLATED_AT)
 
     def reconnected(self) -> None:
-        """The ledger answers, and nothing waits for it."""
+        """Closes the breaker: the ledger answers."""
         with self._file.exclusive():
             self._file.clear(ISOLATED_AT)
 
@@ -98,7 +98,7 @@ class LedgerBreaker:
 
     @property
     def clock_trusted_at(self) -> float:
-        """When an operator last said that the ledger's clock is right."""
+        """When an operator last confirmed that the ledger's clock is right."""
         return self._file.moment(CLOCK_TRUSTED_AT)
 
     def trust_clock(self) -> None:

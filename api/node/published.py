@@ -68,7 +68,7 @@ class LedgerState(msgspec.Struct, frozen=True, kw_only=True):
 class NodeState(msgspec.Struct, frozen=True, kw_only=True):
     """The node's part at one moment. `at`: that moment on this machine's monotonic clock, which its processes share.
 
-    `lease_rank`: the rank that holds a valid lease, as last read; None for nobody's.
+    `lease_rank`: the rank that holds a valid lease, as last read; None where no rank does.
     """
 
     at: float

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from ipaddress import IPv6Address, IPv6Network, ip_address
 
-#: What is no address at all: nobody is to count anew by writing another one each time.
+#: Stands for all that is no address, so that a caller cannot count anew by writing another text each time.
 UNKNOWN = "unknown"
 #: What a provider gives to one customer at least, who has all its addresses.
 _PREFIX = 64

@@ -38,7 +38,7 @@ class _Worker:
 
 
 class Pulse:
-    """When each worker was last heard. Times are monotonic seconds, passed in."""
+    """When each worker last beat. Times are monotonic seconds, passed in."""
 
     def __init__(self, timeout: float) -> None:
         self._timeout = timeout

@@ -71,7 +71,7 @@ class _Body:
         self._next(protocol)
 
     def end(self) -> None:
-        """Waits no longer: what is awaited is told so, and the connection with it. Too early between two parts."""
+        """Cancels what is awaited, and the connection with it. Too early between two parts."""
         awaited = self._awaited
         if awaited is not None:
             awaited.cancel()

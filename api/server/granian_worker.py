@@ -62,7 +62,7 @@ class Server(MPServer):
         self._listener = listener
 
     def run(self, load: Callable[[], OnRequest]) -> None:
-        """Serves until it is told to end; `load` is called in each worker, and what it gives with each request."""
+        """Serves until `LEAVE`; `load` is called in each worker, and what it gives with each request."""
         self.serve(spawn_target=_work, target_loader=load, wrap_loader=False)
 
     def _spawn_worker(self, idx: int, target: Any, callback_loader: Any) -> WorkerProcess:  # type: ignore[override]

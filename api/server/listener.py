@@ -1,6 +1,6 @@
 """The listening socket, made by the master and shared by all workers through the fork.
 
-The first worker that can answer opens the port: until then whoever knocks is refused, and asks the next server at once.
+The first worker that can answer opens the port: until then a client is refused, and asks the next server at once.
 From then on it stays open while a worker, or all of Granian, is started again: connections wait in the queue.
 """
 

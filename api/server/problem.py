@@ -31,7 +31,7 @@ def overloaded(sent_id: str) -> Reply:
 
 
 def broken(sent_id: str) -> Reply:
-    """Something raised what nobody expected."""
+    """An unexpected exception."""
     return problem(HTTPStatus.INTERNAL_SERVER_ERROR, "INTERNAL", "something broke here", sent_id)
 
 

@@ -65,7 +65,7 @@ def _be_worker(granian: int) -> None:
 def _let_the_running_finish() -> None:
     """Threads of this process wait for a free core when they wake, instead of preempting a running one (Linux).
 
-    A batch's answers are told one after the other, and each wakes the thread that sends it: one at a time, with a
+    A batch's calls are completed one after the other, and each wakes the thread that sends it: one at a time, with a
     change of thread and back for each, or all of them at the end.
     """
     if hasattr(os, "SCHED_BATCH"):

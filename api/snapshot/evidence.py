@@ -39,7 +39,7 @@ class Evidence:
         self._breaker = breaker
 
     def suspects(self, queries: Sequence[LicenseQuery], known: Sequence[LicenseRecord]) -> set[int]:
-        """The places of the queries to which the ledger showed less than the copy holds. Asks nobody."""
+        """The places of the queries to which the ledger showed less than the copy holds. Sends nothing."""
         held = self._reader.held(queries) or [LicenseRecord(None)] * len(queries)
         return {
             i
@@ -72,7 +72,7 @@ class Evidence:
     def hides_machines(self, key_hash: str, shown: set[str]) -> bool:
         """Whether `shown`, the ids of all machines that the ledger shows of a license, lack active ones of the copy.
 
-        Asks nobody. What this node queued is in its copy before it is in the ledger: that contradicts nothing.
+        Sends nothing. What this node queued is in its copy before it is in the ledger: that contradicts nothing.
         """
         if self._reader.held([]) is None:
             return False
@@ -122,7 +122,7 @@ class Evidence:
             deleted = select(_events.data).where(_events.type == "policy.deleted", _events.data.contains(id))
             return connection.execute(deleted.limit(1)).first() is not None
         license_id = id if table is tables.licenses else self._reader.license_of_machine(id)
-        # None: the copy has heard of its end since it was asked whether it has the machine.
+        # None: the copy has followed its deletion since it was asked whether it has the machine.
         return license_id is None or _license_was_deleted(connection, license_id)
 
     def _contradiction(self, reason: str) -> LedgerContradicts:

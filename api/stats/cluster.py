@@ -59,7 +59,7 @@ def observed_from_outside(database: Database) -> NodeState:
 def sync(connection: Connection, node: str, now: float) -> dict[str, Any]:
     """The events that came in while rank 1 did not lead, and how far rank 1 has taken them in; as in `/stats`.
 
-    What waits in other nodes' queues counts as they last said; `node`'s own is for `with_queue` to add. `now` is ledger
+    What waits in other nodes' queues counts as last reported; `node`'s own is for `with_queue` to add. `now` is ledger
     time: a beat of a moment to come is of a clock that was ahead, and older than any other.
     """
     events, beats, findings = tables.events.c, tables.heartbeats.c, tables.replay_findings.c

@@ -94,7 +94,7 @@ def _count_licenses(connection: Connection, now: float) -> tuple[dict[str, int],
 
 
 def _count_silent(connection: Connection, now: float) -> int:
-    """Machines that hold a seat and have not been heard of for longer than their policy's heartbeat."""
+    """Machines that hold a seat and have been silent for longer than their policy's heartbeat."""
     policies_of = defaultdict(list)
     for id, rules in connection.execute(select(_policies.id, _policies.rules_json)):
         interval = msgspec.json.decode(rules).get("machine_heartbeat_s")

@@ -24,7 +24,7 @@ _HOUR_S = 3600.0
 
 
 class Counts(msgspec.Struct, frozen=True, kw_only=True):
-    """What the ledger said `at` one moment of its own time, in the shapes of `/stats`; `at` None: it never did.
+    """What the ledger counted `at` one moment of its own time, in the shapes of `/stats`; `at` None: it never did.
 
     `seq` is the log's head.
     """
@@ -65,7 +65,7 @@ def last_known_counts(folder: Path) -> Counts:
 
 
 def aged(counts: Counts, now: float) -> Counts:
-    """What `counts` come to at `now` (ledger time), when nobody has been heard of since."""
+    """What `counts` come to at `now` (ledger time), when no beat has come since."""
     if counts.at is None:
         return counts
     passed = max(0.0, now - counts.at)

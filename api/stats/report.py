@@ -90,7 +90,7 @@ class Stats:
         }
 
     def _snapshot(self) -> dict[str, Any]:
-        """This node's copy of the ledger, as its supervisor last said it is."""
+        """This node's copy of the ledger, as its supervisor last published it."""
         published = self._runtime.node_state.read()
         if published is None or published.snapshot is None:
             return {"seq": None, "lag_s": None, "licenses": None}

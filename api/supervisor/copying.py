@@ -81,7 +81,7 @@ class Copy:
     # -- looking ------------------------------------------------------------------------------------------------------
 
     def poll(self) -> bool:
-        """At what the ledger alone says, whatever becomes of the copy; gives whether there is nothing to copy.
+        """Polls the ledger, whatever becomes of the copy; gives whether there is nothing to copy.
 
         Raises `LedgerError`, and what a copy raises that cannot be written.
         """
@@ -95,7 +95,7 @@ class Copy:
         return self._stays(position, result, sent)
 
     def ask(self) -> tuple[str, dict[str, Any]]:
-        """`failover.exchange.PiggybackQuery`: the same look, in the message of a beat."""
+        """`failover.exchange.PiggybackQuery`: the same poll, in the message of a beat."""
         self._timekeeping.heed()
         self._asked_from = self._follower.standing()
         return self._ledger_poll.ask(self._asked_from)
@@ -125,7 +125,7 @@ class Copy:
 
     def _stays(self, position: Position | None, result: PollResult, sent: float) -> bool:
         """Whether there is nothing to copy; then what was copied is all that there was at `sent`."""
-        # A copy that bears a time which nobody vouches for would vouch for it at the next look.
+        # A copy that bears a time which is not trusted would make it trusted at the next poll.
         if position is None or not result.stands or not self._clock.is_trusted:
             return False
         if not result.has_licenses and self._licenses:
@@ -137,7 +137,7 @@ class Copy:
 
     @property
     def is_due(self) -> bool:
-        """Whether it is time to look at the ledger, or something is known to be missing."""
+        """Whether it is time to poll the ledger, or the copy is known to lack something."""
         return self._is_behind or self.pace.is_due(None if self.ledger is None else self.ledger.sent)
 
     def follow(self) -> None:

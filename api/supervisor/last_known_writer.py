@@ -1,4 +1,4 @@
-"""Puts by what `/stats` says, for the time in which the ledger cannot be asked.
+"""Saves the counts of `/stats`, for the time in which the ledger cannot be asked.
 
 Counting costs the ledger a dozen statements, and gives the same again while nothing is added to its log. What goes on
 meanwhile, who beats and who leads, the supervisor knows anyway.
@@ -40,7 +40,7 @@ class LastKnownWriter:
         self._counted: tuple[Counts, int, float] | None = None
 
     def write(self) -> None:
-        """Writes it down. Raises `LedgerError` and OSError."""
+        """Writes the counts. Raises `LedgerError` and OSError."""
         head, now = self._head(), self._monotonic()
         counted = self._counted
         if counted is None or counted[1] != head or now - counted[2] >= _COUNT_EVERY_S:

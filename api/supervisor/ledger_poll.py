@@ -45,7 +45,7 @@ _SQLITE = f"SELECT h.seq, {_STANDS}, {_SHOWN}, w.since, w.until, w.looked_at, k.
 
 
 class PollResult(msgspec.Struct, frozen=True):
-    """What one look found. `at`: ledger time, None for a ledger without a clock; `head`: the log's last place.
+    """What one poll found. `at`: ledger time, None for a ledger without a clock; `head`: the log's last place.
 
     `stands`: whether the node's copy is where the log is; `last`: the leader's last look, None before there was one;
     `has_licenses`: whether it shows any;
@@ -86,13 +86,13 @@ class LedgerPoll:
         return _POSTGRES, parameters | known
 
     def parse(self, answer: Sequence[Any], now: float) -> PollResult:
-        """What the answer to that says, decoded, at `now` (ledger time)."""
+        """The result that a decoded answer to `ask` stands for, at `now` (ledger time)."""
         head, stands, has_licenses, _, _, watch, keys, ledger_id = answer
         last = self._last if watch is None else _last(*watch)
         return PollResult(now, head or 0, bool(stands), bool(has_licenses), last, keys, ledger_id)
 
     def poll(self, connection: Connection, position: Position | None) -> PollResult | None:
-        """Asks by itself; None from a server that takes no writes, which may be of the time before its successor.
+        """Sends the poll as a message of its own; None from a server that takes no writes, whose state may be old.
 
         Raises what the driver raises.
         """

@@ -1,6 +1,6 @@
 """Whether this node may give verdicts: whether it holds the signing key that the ledger says is current.
 
-A node that may not would lead, do the leader's duties and have the lease handed to it, and answer nobody.
+A node that may not would lead, do the leader's duties and have the lease handed to it, and answer no client.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from api.signing import KeyNotPermitted, Keyring, PermittedKeys, SigningKey
 
 
 class Permission:
-    """What was last learned of it. Until anything is known, a node may not."""
+    """The permission as last learned: none until the permitted keys are known."""
 
     def __init__(self, keys: Sequence[SigningKey]) -> None:
         self._keys = tuple(keys)

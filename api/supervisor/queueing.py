@@ -46,7 +46,7 @@ class Queueing:
         self._database = database
         self._budget_s = settings.ledger_budget
         self._silent_since: float | None = None
-        # Hurried: replay holds the log's head while it writes, and nobody waits for what waits in a queue.
+        # Hurried: replay holds the log's head while it writes, and no client waits for what is in a queue.
         self._ledger = ledger_on(database, new_id(), clock, hurried=True)
         #: Whether others keep this node from its ledger, which is there.
         self.blocked = False
@@ -145,7 +145,7 @@ class Queueing:
         return held if held is not None and self._monotonic() - held.since >= _HELD_FOR_S else None
 
     def look(self) -> QueueState:
-        """What waits in the queue."""
+        """The queue's counts, for the published state."""
         if self.queue is None:
             return QueueState()
         try:

@@ -28,7 +28,7 @@ from api.snapshot.evidence import Evidence
 from failover.errors import Doubted, NotTaken, Unreadable
 from failover.queue import Queued
 
-#: The kinds of findings besides the merge's own: the same call with another body, and an event that nobody takes.
+#: The kinds of findings besides the merge's own: the same call with another body, and an event that is set aside.
 REUSED, DEAD = "reused", "dead"
 _AT_ONCE = 500
 
@@ -52,7 +52,7 @@ class LedgerReplay:
         except LedgerError as error:
             raise _meaning(error) from error
         except Exception as error:
-            # The driver's, or ours: of one event's words, most likely. It must hold up nobody else's.
+            # The driver's, or ours: of one event's words, most likely. It must not hold up the others.
             raise Doubted(type(error).__name__) from error
 
     def ledger_id(self) -> str:

@@ -17,11 +17,11 @@ from failover.replay import Held
 
 _log = logs.get("supervision")
 
-#: By how much a machine's wall clock may be off before that is said, in seconds.
+#: By how much a machine's wall clock may be off before that is a trouble, in seconds.
 CLOCK_OFF_S = 60.0
 #: For how many seconds after the start of a supervisor its peers may be starting as well.
 _PEERS_START_S = 60.0
-#: How full a queue is when that is said: there is still time.
+#: How full a queue is when that becomes a trouble: there is still time to act.
 _NEARLY_FULL = 0.9
 
 
@@ -146,7 +146,7 @@ class WarningLog:
         self._now: tuple[str, ...] = ()
 
     def update(self, troubles: Iterable[str]) -> tuple[str, ...]:
-        """`troubles` as they are now, each begun or ended one logged."""
+        """Takes in the present `troubles` and gives them; logs each that began or ended since the last call."""
         before, self._now = self._now, tuple(troubles)
         for one in self._now:
             if one not in before:

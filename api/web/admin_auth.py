@@ -91,7 +91,7 @@ class AdminAuth:
         return self._known
 
     def _refresh(self, now: float, changes: int) -> None:
-        """Reads the tokens; where that fails, the node's copy has them, and the failure is remembered for as long."""
+        """Reads the tokens; where that fails, the node's copy has them, and the failure is cached for as long."""
         if not self._runtime.ledger_reachable:
             if self._known is None:
                 self._known = self._load_from_snapshot()
@@ -101,7 +101,7 @@ class AdminAuth:
         except LedgerError:
             # One that was revoked must not live on because the connection is in use by who holds it.
             self._known = self._load_from_snapshot() or self._known
-            # From its end on: it may have lasted longer than it is remembered, and others wait in line.
+            # From its end on: it may have lasted longer than it is cached, and others wait.
             self._read_at = self._runtime.clock.monotonic()
         self._changes = changes
 

@@ -1,4 +1,4 @@
-"""The short way in: client calls in their usual form are answered without Flask, which costs more than a verdict does.
+"""The fast path: client calls in their usual form are answered without Flask, which costs more than a verdict does.
 
 It knows no rules of its own. What is unusual in any way goes to Flask.
 """
@@ -64,7 +64,7 @@ class FastPath:
         try:
             return self._calls.begin(act, client_request_from(environ, path, raw), done)
         except Exception:
-            return False  # the long way finds it again, and says it
+            return False  # Flask finds the same problem again, and answers with it
 
     def longest(self, now: float) -> float:
         """`NonBlockingHandler.longest`."""

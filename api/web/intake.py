@@ -41,7 +41,7 @@ class Intake:
         return AdmittedCall(sent, _parsed(act, sent.raw))
 
     def unknown_key(self, taken: AdmittedCall) -> None:
-        """Counts a license key that nobody knows; where too many were tried from there, raises `RATE_LIMITED`."""
+        """Counts an unknown license key; where too many were tried from there, raises `RATE_LIMITED`."""
         self.refuse_limited(taken)
         self._limiter.failed(taken.sent.address, secret_hash(taken.body.key))
 

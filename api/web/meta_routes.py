@@ -36,7 +36,7 @@ def blueprint(runtime: Runtime) -> Blueprint:
 def readiness(runtime: Runtime, *, leaving: bool = False) -> dict[str, Any]:
     """Whether this node can give verdicts now, and what an operator looks at first when it cannot.
 
-    `leaving`: it has been told to end; what reaches it is still answered, and nothing more should be sent.
+    `leaving`: the server is about to end; what reaches it is still answered, and nothing more should be sent.
     """
     waiting_for = "its end" if leaving else runtime.waiting_for
     published = runtime.node_state.read()

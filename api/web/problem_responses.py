@@ -45,7 +45,7 @@ def _route() -> str:
 
 
 def problem_of(error: BaseException, path: str) -> Problem:
-    """What to say where a call of the route `path` ended with `error`. What nobody expected is logged."""
+    """What to say where a call of the route `path` ended with `error`. An unexpected error is logged."""
     if isinstance(error, Problem):
         return error
     if isinstance(error, LedgerError):

@@ -1,4 +1,4 @@
-"""Limits on failures: bad API keys, signatures and tokens, and license keys that nobody knows. Never on success."""
+"""Limits on failures: bad API keys, signatures and tokens, and unknown license keys. Never on success."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ class Connections:
         self.ledger = ledger_on(self.database, writer, clock, budget_s=budget_s, terms=policy)
         #: The same with less time for each statement.
         self.hurried = ledger_on(self.database, writer, clock, budget_s=budget_s, terms=policy, hurried=True)
-        #: For polls of an isolated node, for which nobody waits: it has the connections ready for when that is over.
+        #: For polls of an isolated node, which no client waits for: it has the connections ready for when that is over.
         self.probe = ledger_on(self.database, new_id(), clock, terms=AcquirePolicy(not_before=policy.not_before))
         #: For what admins ask: nothing that they do takes a connection from the customers.
         self.admins = (

@@ -26,7 +26,7 @@ from api.worker.signing_state import SigningState
 
 #: For how long the supervisor's answer stands for one of a worker's own; it asks at every beat, idle or not.
 _PUBLISHED_FOR_S = 3.0
-#: The ledger counts as out of reach when it has answered nobody for so many seconds.
+#: The ledger counts as out of reach when it has answered no process of this node for so many seconds.
 _REACHABLE_FOR_S = 5.0
 #: The same while polls only wait for a connection: longer than an admin's longest statement.
 _BUSY_FOR_S = 15.0
@@ -124,7 +124,7 @@ class LedgerPolling:
         self.supervisor_answered_at, self._failed = answer.received, False
         if answer.sent <= self._asked_at:
             return
-        self._timekeeping.look()  # asks nobody where the clock is decided
+        self._timekeeping.look()  # sends nothing where the clock is decided
         if answer.clock is not None:
             self._clock.sample(answer.clock, answer.sent, answer.received)
         self._signing.adopt(permitted, answer.ledger_id)

@@ -1,7 +1,7 @@
 """The proof of what is kept with a license: how many seats its machines hold, and how many of those are in excess.
 
 Decisions believe these counts, so that they cost the same whatever a license has behind it. All writers keep them in
-the commit that changes the machines; where they differ all the same, somebody else wrote, and that is said loudly.
+the commit that changes the machines; where they differ all the same, another program wrote, and that is a trouble.
 Machines that this node's copy holds and the ledger does not show may be hidden, or deleted behind the log's back: to
 count the others would give their seats away, so such a license is left as it is, and that is a contradiction.
 """
@@ -43,7 +43,7 @@ class Proof:
         return len(ids) == _CHUNK
 
     def again(self, writing: Writing) -> bool:
-        """Looks again at licenses whose machines were not shown: until that is over it is said. Gives False."""
+        """Looks again at licenses whose machines were not shown, and reports them until they are. Gives False."""
         if self._contradicted:
             self._mend(writing, sorted(self._contradicted)[:_CHUNK])
         return False

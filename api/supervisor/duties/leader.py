@@ -169,7 +169,7 @@ def run_on(
 ) -> Proof:
     """Lets `jobs` do the leader's duties on `database`, by `clock`, whenever `supervisor` leads.
 
-    Gives what proves the counts, held against `evidence`. `head`: where the log was when somebody last looked.
+    Gives what proves the counts, held against `evidence`. `head`: where the log was at the last poll.
     """
     me = supervisor.me
     journal = Journal(database, Node(me.node, me.rank, me.instance), clock)

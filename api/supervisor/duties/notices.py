@@ -1,11 +1,11 @@
-"""What time does to licenses, said in the log once per license and occurrence: expiring, expired, overdue.
+"""Events for licenses that expire soon, have expired or are overdue: in the log once per license and occurrence.
 
 - `license.expiring`: an active license expires within seven days, and had been sold for longer than that.
 - `license.expired`: an active license's expiry has passed, whether or not its policy maintains it for a while.
 - `license.overdue`: an active license that should have checked in did not. Only silence that counts is counted.
 
-A license that is renewed, or checks in, has its next occurrence to come. A suspended or banned one is told of by
-whoever suspended or banned it.
+A license that is renewed, or checks in, has its next occurrence to come. A suspended or banned license has no such
+event: the event of its suspension or ban says enough.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _checked_in_at = func.coalesce(_l.checked_in_at, _l.created_at)
 
 
 class Notice(msgspec.Struct, frozen=True):
-    """Of which licenses it is said, None: of none now; the moment that tells one occurrence from the next."""
+    """One kind of event. `of`: the licenses it is recorded for; `about`: the moment that tells occurrences apart."""
 
     kind: str
     about: ColumnElement[float]
@@ -43,12 +43,12 @@ class Notice(msgspec.Struct, frozen=True):
 
 
 def record_expiries(writing: Writing) -> bool:
-    """Says some of what has expired or soon will; gives whether there may be more."""
+    """Records some licenses that have expired or soon will; gives whether there may be more."""
     return any([_record(writing, _EXPIRED), _record(writing, _EXPIRING)])
 
 
 def record_overdue(writing: Writing) -> bool:
-    """Says some of which licenses are overdue for check-in; gives whether there may be more."""
+    """Records some licenses that are overdue for check-in; gives whether there may be more."""
     return _record(writing, _OVERDUE)
 
 

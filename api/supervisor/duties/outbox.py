@@ -1,6 +1,6 @@
 """The outbox: notices for people. The intent is committed under the fence; what sends it reads here.
 
-An effect outside the database cannot be fenced: whoever sends an entry names its `id`, which is the same at every try,
+An effect outside the database cannot be fenced: the sender of an entry names its `id`, which is the same at every try,
 and marks it as sent under the fence. Only the leader numbers entries, one transaction after the other, so a reader
 that pages by `number` misses none.
 """
@@ -28,7 +28,7 @@ _outbox, _failovers, _findings = tables.outbox.c, tables.failovers.c, tables.rep
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
-    """One thing to tell. `kind` is an event's type, `failover.<kind>` or `replay.<kind>`; `data` is JSON-ready."""
+    """One notice. `kind` is an event's type, `failover.<kind>` or `replay.<kind>`; `data` is JSON-ready."""
 
     id: str
     kind: str
@@ -64,14 +64,14 @@ def of(event: Event) -> Entry:
 
 
 def enqueue_cluster_notices(writing: Writing) -> bool:
-    """Tells of changes of hands and of what replay found, each once; gives whether there may be more."""
+    """Enqueues failovers and replay findings, each once; gives whether there may be more."""
     hands, found = _changes_of_hands(writing), _found_at_replay(writing)
     enqueue(writing, hands + found)
     return _CHUNK in (len(hands), len(found))
 
 
 def unsent(connection: Connection, after: int = 0, limit: int = 100) -> list[Entry]:
-    """The entries above `after` that nobody has sent, in their order: a page; its last `number` is the cursor."""
+    """The entries above `after` that have not been sent, in their order: a page; its last `number` is the cursor."""
     columns = (_outbox.id, _outbox.kind, _outbox.license_id, _outbox.data, _outbox.number, _outbox.created_at)
     query = select(*columns).where(_outbox.sent_at.is_(None), _outbox.number > after)
     rows = connection.execute(query.order_by(_outbox.number).limit(limit)).mappings()
@@ -79,7 +79,7 @@ def unsent(connection: Connection, after: int = 0, limit: int = 100) -> list[Ent
 
 
 def mark_sent(writing: Writing, ids: Sequence[str]) -> None:
-    """These have been sent, as far as they had not been before."""
+    """Marks entries as sent; those that are marked already keep their time."""
     chosen = _outbox.id.in_(ids) & _outbox.sent_at.is_(None)
     writing.connection.execute(update(tables.outbox).where(chosen).values(sent_at=writing.now))
 

@@ -1,7 +1,7 @@
-"""Whether the ledger's clock keeps pace with this process's own, which nobody can set.
+"""Whether the ledger's clock keeps pace with this process's own, which cannot be set.
 
-After somebody has set it, what is stored lies in the future or seems old. Nothing is removed, culled or said to have
-expired by such a clock for an hour, in which whoever set it can put it right.
+After the ledger's clock was set, what is stored lies in the future or seems old. Nothing is removed, culled or
+recorded as expired by such a clock for an hour, in which an operator can put it right.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ HOLD_S = 3600.0
 
 
 class Pace:
-    """The pace of the ledger's clock, as one process's duties saw it."""
+    """The pace of the ledger's clock, as one process's duties observed it."""
 
     def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._monotonic = monotonic

@@ -63,14 +63,14 @@ class Reader(msgspec.Struct, frozen=True):
 
 
 def needed_from(head: int, readers: Sequence[Reader], now: float, keep: RetentionPeriods) -> int:
-    """The first place of the log that must stay; all of it while nobody beats. Pure."""
+    """The first place of the log that must stay; all of it while no node beats. Pure."""
     fresh = [reader.applied_seq for reader in readers if 0.0 <= now - reader.beat_at <= keep.timeout]
     rank_1 = awaited(readers, now, keep)
     return min(head, *fresh, *([rank_1.applied_seq] if rank_1 else [])) if fresh else 0
 
 
 def awaited(readers: Sequence[Reader], now: float, keep: RetentionPeriods) -> Reader | None:
-    """The last of rank 1 that was heard of, None where that is too long ago. Pure."""
+    """The process of rank 1 that beat last, None where that is too long ago. Pure."""
     of_rank_1 = [reader for reader in readers if reader.rank == 1 and 0.0 <= now - reader.beat_at <= keep.gone]
     return max(of_rank_1, key=lambda reader: reader.beat_at, default=None)
 
@@ -101,7 +101,7 @@ def forget_events(writing: Writing, keep: RetentionPeriods) -> bool:
 
 
 def machines_end_at(now: float, gone: float) -> float:
-    """The moment before which a machine that left, or never came, is remembered by nobody any more.
+    """The moment before which a machine that left, or never came, is of no use to any node.
 
     No node answers from a copy older than `gone`, so no queue holds what came before; and who came is counted 30 days.
     """

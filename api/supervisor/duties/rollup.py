@@ -1,7 +1,7 @@
 """Roll-ups: the counted checks of minutes long gone become one row an hour, and then one a day, of each outcome.
 
-The totals stay what they are, and the minutes that `/stats` shows one by one are never touched. Whoever counts a
-check late, in an hour that was rolled up, makes a row that is rolled up in its turn.
+The totals stay what they are, and the minutes that `/stats` shows one by one are never touched. A check
+that is counted late, in an hour that was rolled up, makes a row that is rolled up in its turn.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from api.ledger.tables import check_minutes
 from api.supervisor.duties.rows import put
 from api.supervisor.duties.terms import Writing
 
-#: Who wrote what is rolled up: no process has this id.
+#: The writer of rows that are rolled up: no process has this id.
 NO_WRITER = ""
 
 _minute, _writer = check_minutes.c.minute, check_minutes.c.writer

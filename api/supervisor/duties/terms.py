@@ -1,7 +1,7 @@
 """A leader's transaction: it begins with the fence, and the message that ends it is the one that moves the log's head.
 
-Whoever lost the lease commits nothing. The lease cannot change hands while such a transaction is open; one that stands
-still for two seconds is ended by the database, so that a frozen leader holds up nobody for longer.
+A process that lost the lease commits nothing. The lease cannot change hands while such a transaction is open; one that
+stands still for two seconds is ended by the database, so that a frozen leader holds up others no longer.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Term:
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[Writing]:
-        """One fenced transaction, committed with what it said when the block ends well.
+        """One fenced transaction, committed with its events when the block ends well.
 
         Raises `NotLeading` where the fence is closed, and `LedgerError`; nothing is changed then.
         """

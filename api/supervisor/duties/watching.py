@@ -45,7 +45,7 @@ SELECT json_build_array(
 
 
 class ProcessBeat(msgspec.Struct, frozen=True, kw_only=True):
-    """What a process said at its last beat, and when it began and beat, and took the oldest row of its queue.
+    """What a process reported at its last beat, and when it began and beat, and took the oldest row of its queue.
 
     All in ledger time.
     """
@@ -80,7 +80,7 @@ class Limits(msgspec.Struct, frozen=True):
 def observe(
     before: WatchRecord | None, beats: Sequence[ProcessBeat], now: float, limits: Limits, *, was_set: bool = False
 ) -> WatchRecord:
-    """What this look makes of the one before; `was_set`: the ledger's clock, a moment ago. Pure."""
+    """The next record, made of the one `before` and the beats; `was_set`: whether the ledger's clock was. Pure."""
     fresh = [one for one in beats if 0.0 <= now - one.beat_at <= limits.timeout]
     unseen = before is not None and not 0.0 <= now - before.looked_at <= limits.timeout
     trouble = (
@@ -100,7 +100,7 @@ def observe(
 def _delivered_until(beats: Sequence[ProcessBeat], fresh: Sequence[ProcessBeat], now: float) -> float:
     """Up to when all have delivered. A node that is alone has: what it takes, it takes to this ledger.
 
-    One that is only alone for now is not: the others, when they return, read this before anybody has looked again.
+    One that is only alone for now is not: the others, when they return, read this before the next look.
     """
     queued = [one.queue_oldest_at for one in fresh if one.queue and one.queue_oldest_at is not None]
     if len({one.node for one in beats}) < 2:
@@ -134,7 +134,7 @@ def watched(connection: Connection) -> Watch:
 
 
 def counted(last: WatchRecord | None, now: float, timeout: float) -> Watch:
-    """The same at `now`, for a node that answers: what came after a look that is too old has been seen by nobody.
+    """The same at `now`, for a node that answers: silence after a look that is too old does not count.
 
     So it is after a night in which no node ran, until there is a leader who looks and finds that trouble. Pure.
     """
@@ -165,7 +165,7 @@ def _last(connection: Connection) -> WatchRecord | None:
 def _last_observation_and_beats(
     connection: Connection, database_ahead: float
 ) -> tuple[WatchRecord | None, list[ProcessBeat]]:
-    """The last look and, in ledger time, what every process said at its last beat: in one message."""
+    """The last look and, in ledger time, what every process reported at its last beat: in one message."""
     stored = tables.heartbeats.c
     columns = (stored.node, stored.started_at, stored.beat_at, stored.state, stored.queue, stored.queue_oldest_at)
     if connection.dialect.name == "sqlite":
