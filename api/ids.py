@@ -10,7 +10,7 @@ import uuid
 _62_BITS = (1 << 62) - 1
 # Ids are names and no secrets, so a generator that the kernel seeds will do: each call of the kernel itself would let
 # another thread take the interpreter. A process that is forked must not draw what its parent draws.
-_random = random.Random()  # noqa: S311
+_random = random.Random()  # noqa: S311 - ids are no secrets
 os.register_at_fork(after_in_child=_random.seed)
 _RETRIES = uuid.UUID("0d2c1a44-93b8-5c52-8e51-3a1f0a8f7a35")
 

@@ -48,7 +48,7 @@ When things fail
 - The leader dies: the lease ends after `heartbeat_timeout`; rank 2 tries at its next look, rank 3 `stagger` later,
   rank 1 without any wait. The epoch is one above the highest that was ever seen.
 - The leader stops: it resigns, which ends the lease and keeps its row, so the next look of another finds it free.
-- The database is away: trust runs out by itself; events go to the queue. When it answers again, whoever still has
+- The database is away: trust runs out by itself; events go to the queue. When it answers again, the holder of
   the lease's row goes on with it, and a lease that is free is left to rank 1 for `probe_interval`.
 - A renewal changes no row: the lease is another's, and trust ends at once.
 - Rank 1 returns: when it has been healthy for `failback_delay`, and the backup has led for as long, nothing is pending
@@ -59,7 +59,7 @@ When things fail
   not come to life. A process that starts just then has seen nothing: it may take a lease that is over by that clock,
   and until the leader's next look the epoch and the fence alone keep the two apart.
 - One node runs twice for longer than a deploy (`Config.deploy_overlap`): one of them leads, and `Status.twins` says so.
-- The queue's file is damaged: it is set aside, its sound rows are saved, and it is said at level ERROR.
+- The queue's file is damaged: it is set aside, its sound rows are saved, and that is logged at level ERROR.
 - An event is not taken: its batch is halved until it is found; it waits, with what comes behind it under its key, and
   the others go on. A try counts only where the event itself is at fault (`failover.proof`); after five it is set aside.
 - The queue is full: `QueueFull`, and nothing is dropped in silence.

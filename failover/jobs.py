@@ -29,8 +29,8 @@ class Jobs:
     def __init__(self, monotonic: Callable[[], float] = time.monotonic, wall: Callable[[], float] = time.time) -> None:
         self._monotonic, self._wall = monotonic, wall
         self._stopped = threading.Event()
-        # It warns of each tick whose work is still under way: in an outage four times a second. What hangs is told
-        # by the age of its last success, what fails by `_run`.
+        # It warns of each tick whose work is still under way: in an outage four times a second. A job that
+        # hangs shows by the age of its last success, one that fails is logged by `_run`.
         quiet = logging.getLogger(_SCHEDULERS_LOG)
         quiet.setLevel(logging.ERROR)
         quiet.addFilter(_until_the_end)

@@ -60,7 +60,7 @@ _SCHEMA = (
 #: `user_version` of a file that has all of it.
 _VERSION = 2
 COLUMNS = "event_id, kind, key, occurred_at, body, checksum, queued_at, state, tries, reason, settled_at"
-_SAVE = f"INSERT OR IGNORE INTO events ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608
+_SAVE = f"INSERT OR IGNORE INTO events ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608 - our own names
 #: Around a hole, rows are looked up one by one as far as this.
 _STRIDE = 2000
 _MAGIC = b"SQLite format 3\0"
@@ -225,7 +225,7 @@ def _sound_rows(path: Path) -> Iterator[Row]:
         while misses < _STRIDE:
             try:
                 found = source.execute(
-                    f"SELECT position, {COLUMNS} FROM events WHERE position > ? ORDER BY position LIMIT 1",  # noqa: S608
+                    f"SELECT position, {COLUMNS} FROM events WHERE position > ? ORDER BY position LIMIT 1",  # noqa: S608 - our own names
                     (position,),
                 ).fetchone()
             except sqlite3.Error:

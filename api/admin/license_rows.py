@@ -54,6 +54,7 @@ def with_policy() -> Select[Any]:
 
 
 def policy_in(row: Row) -> Policy:
+    """The policy in the joined columns of a row, as `with_policy` has them."""
     return policy_of(row["policy"], row["product"], row["policy_name"], row["rules_json"])
 
 

@@ -13,12 +13,12 @@ from sqlalchemy import Select, select
 from api.admin import pages
 from api.admin.idempotency import EVERY_TIME, Effect
 from api.admin.kinds import Kind
+from api.admin.license_rows import policy_in
 from api.admin.rows import found, missing
 from api.admin.schemas import MachineBody, require, sent
 from api.ledger.errors import LedgerBusy
 from api.ledger.log import Journal
 from api.ledger.records import Batch, Change, LicenseQuery
-from api.ledger.rows import policy_of
 from api.ledger.store import Ledger
 from api.ledger.tables import licenses, machines, policies
 from api.licensing import Act, Call, Holding, Policy, decide, machine_id
@@ -60,14 +60,14 @@ class Machines:
 
     def get(self, id: str) -> dict[str, Any]:
         row = self._row(id)
-        return _resource(row, _policy(row), self._journal.now())
+        return _resource(row, policy_in(row), self._journal.now())
 
     def page(self, filters: Mapping[str, str], limit: int, cursor: str | None) -> dict[str, Any]:
         query = _query().where(*pages.conditions(filters, _FILTERS))
         with self._journal.reading() as connection:
             rows, next = pages.fetch(connection, query, machines.c.id, Kind.MACHINE, limit, cursor)
         now = self._journal.now()
-        return {"items": [_resource(row, _policy(row), now) for row in rows], "next": next}
+        return {"items": [_resource(row, policy_in(row), now) for row in rows], "next": next}
 
     def update(self, id: str, body: MachineBody) -> dict[str, Any]:
         given = sent(body)
@@ -131,10 +131,6 @@ def _query() -> Select[Any]:
     policy = (policies.c.id.label("policy"), policies.c.product, policies.c.name.label("policy_name"))
     columns = (machines, licenses.c.key_hash, *policy, policies.c.rules_json)
     return select(*columns).select_from(joined).where(machines.c.active)
-
-
-def _policy(row: Mapping[str, Any]) -> Policy:
-    return policy_of(row["policy"], row["product"], row["policy_name"], row["rules_json"])
 
 
 def _resource(row: Mapping[str, Any], policy: Policy, now: float) -> dict[str, Any]:

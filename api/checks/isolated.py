@@ -1,4 +1,4 @@
-"""The lane of a node that is cut off from its ledger: decide from the snapshot, queue, answer.
+"""The lane of an isolated node: decide from the snapshot, queue, answer.
 
 What is decided here stands on the snapshot with this node's own queued effects put over it. The events of a batch go
 into the queue with one fsync before any of its answers leaves; `api.supervisor.replay` brings them to the ledger.

@@ -113,7 +113,7 @@ class Recorder:
         Or with `LedgerError`, `RequestIdReused`, `BacklogFull` or `FlushTimeout`, or what `finish` raises. Raises
         `BacklogFull` itself where that is so at once; waits for nothing where `is_non_blocking`.
 
-        The first call that the ledger leaves without an answer cuts the node off for all; its supervisor ends that.
+        The first call that the ledger leaves without an answer isolates the node for all; its supervisor ends that.
         """
         self._changes.called()
         lane, operation = self._first_lane(operation)

@@ -232,7 +232,7 @@ def _assembled(read: _Reader, places: _Places, host: hosting.Hosting, secrets: d
     developing = flask_env == "development"
     return Settings(
         port=read("PORT", values.whole(1, 65_535), 5000),
-        host=read("HOST", _HOST, "0.0.0.0"),  # noqa: S104
+        host=read("HOST", _HOST, "0.0.0.0"),  # noqa: S104 - the hosts' proxies reach us from outside
         database_url=places.database_url,
         ledger_schema=places.ledger_schema,
         db_path=places.db_path,

@@ -66,13 +66,13 @@ COLUMNS = """
 
 #: For `never_came`: no more of them are counted than are kept.
 NEVER_CAME = (
-    "(SELECT count(*) FROM (SELECT 1 FROM machines s WHERE s.license_id = l.id AND s.created_at = 0 "  # noqa: S608
+    "(SELECT count(*) FROM (SELECT 1 FROM machines s WHERE s.license_id = l.id AND s.created_at = 0 "  # noqa: S608 - our own names
     f"LIMIT {MOST_NEVER_CAME}) c)"
 )
 
 #: For `departed`, likewise: asked for a machine without a seat, the only one that such a count can keep from one.
 DEPARTED = (
-    "CASE WHEN m.active THEN 0 ELSE (SELECT count(*) FROM (SELECT 1 FROM machines s "  # noqa: S608
+    "CASE WHEN m.active THEN 0 ELSE (SELECT count(*) FROM (SELECT 1 FROM machines s "  # noqa: S608 - our own names
     f"WHERE s.license_id = l.id AND NOT s.active LIMIT {MOST_DEPARTED}) d) END"
 )
 

@@ -116,7 +116,7 @@ class SqliteLedger:
             self._write(connection, batch)
 
     @contextlib.contextmanager
-    def transaction(self, queries: Sequence[LicenseQuery], *, skip_locked: bool = False) -> Iterator[_Transaction]:  # noqa: ARG002
+    def transaction(self, queries: Sequence[LicenseQuery], *, skip_locked: bool = False) -> Iterator[_Transaction]:  # noqa: ARG002 - a file has no rows that others lock
         # A writer is alone with the whole file: there is nothing in it that others could hold.
         with self.database.writing() as connection:
             known = look_up(_cursor(connection), _LOOK_UP_LOCKED, queries, self._clock.now())

@@ -1,4 +1,4 @@
-"""What a node that is cut off from the ledger may sign: every yes, and what nobody else can have lifted. Pure."""
+"""What an isolated node may sign: every yes, and each denial that no other node can have lifted. Pure."""
 
 from __future__ import annotations
 

@@ -124,7 +124,7 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
 class Watch(msgspec.Struct, frozen=True):
     """The span of ledger time in which pings and check-ins were being taken; silence outside it does not count.
 
-    `since`: when the cluster had last been in trouble; `until`: up to when a node that is cut off knows of them.
+    `since`: when the cluster had last been in trouble; `until`: up to when an isolated node knows of them.
     """
 
     since: float = -math.inf

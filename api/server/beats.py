@@ -53,7 +53,7 @@ class Pulse:
     def hung(self, now: float) -> list[int]:
         """The workers to be killed: silent too long, or hung by their own account.
 
-        If nobody has asked for a second, it is the master (or the whole host) that stood still, and the silence
+        If this was not called for a second, it is the master (or the whole host) that stood still, and the silence
         proves nothing: every worker is given a new start.
         """
         stood_still = self._looked is not None and now - self._looked > max(1.0, self._timeout / 2)

@@ -23,7 +23,7 @@ _TAKEN_S, _LOOK_S, _LOOK_LONGEST_S = 20.0, 0.0005, 0.05
 
 
 class Exchange:
-    """`environ` is WSGI's; `since` when (monotonic) it was last at work, infinite while nobody is.
+    """`environ` is WSGI's; `since` when (monotonic) it was last at work, infinite while it waits for others.
 
     `ends`: no other request may come by this connection, whatever the answer is.
     """
@@ -113,7 +113,7 @@ class Exchange:
                 return
 
     def _written(self, pipe: int, part: bytes) -> bool:
-        """False where nobody reads any more. The clock stands while the client takes its time to read."""
+        """False where the client has gone. The clock stands while the client takes its time to read."""
         self.since = math.inf
         left = memoryview(part)
         try:

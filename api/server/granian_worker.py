@@ -81,7 +81,7 @@ class Server(MPServer):
 class _InlineLoop:
     """What Granian calls of an event loop."""
 
-    def call_soon(self, call: Callable[..., object], *given: object, context: object = None) -> None:  # noqa: ARG002
+    def call_soon(self, call: Callable[..., object], *given: object, context: object = None) -> None:  # noqa: ARG002 - asyncio's signature
         call(*given)
 
     call_soon_threadsafe = call_soon

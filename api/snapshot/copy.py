@@ -107,7 +107,7 @@ def source_of(url: str) -> str:
 def open_snapshot(path: Path) -> Snapshot:
     """The snapshot at `path`, for its one writer; one that is damaged, or of another format, is made anew.
 
-    Raises OSError and `sqlite3.Error`: a file that is only busy, or a disk that is full, is nobody's damage.
+    Raises OSError and `sqlite3.Error`: a file that is only busy, or a disk that is full, is not damaged.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -202,17 +202,17 @@ class Snapshot:
 
     def count(self, table: Table) -> int:
         with self._lock:
-            return int(self._connection.execute(f"SELECT count(*) FROM {table.name}").fetchone()[0])  # noqa: S608
+            return int(self._connection.execute(f"SELECT count(*) FROM {table.name}").fetchone()[0])  # noqa: S608 - our own names
 
     def has_any(self, table: Table) -> bool:
         with self._lock:
-            return self._connection.execute(f"SELECT 1 FROM {table.name} LIMIT 1").fetchone() is not None  # noqa: S608
+            return self._connection.execute(f"SELECT 1 FROM {table.name} LIMIT 1").fetchone() is not None  # noqa: S608 - our own names
 
     def rows(self, table: Table, columns: Sequence[Column[Any]]) -> list[tuple[Any, ...]]:
         """All rows of a small table: these columns of each."""
         names = ", ".join(column.name for column in columns)
         with self._lock:
-            return self._connection.execute(f"SELECT {names} FROM {table.name}").fetchall()  # noqa: S608
+            return self._connection.execute(f"SELECT {names} FROM {table.name}").fetchall()  # noqa: S608 - our own names
 
     def forget_machines(self, before: float) -> None:
         """Those without a seat that last moved before that moment: the ledger forgets them as well."""
@@ -274,7 +274,7 @@ class SnapshotWriter:
         key = _key(table)
         changes = ", ".join(f"{name} = excluded.{name}" for name in names if name != key)
         self._connection.executemany(
-            f"INSERT INTO {table.name} ({', '.join(names)}) VALUES ({', '.join('?' * len(names))}) "  # noqa: S608
+            f"INSERT INTO {table.name} ({', '.join(names)}) VALUES ({', '.join('?' * len(names))}) "  # noqa: S608 - our own names
             f"ON CONFLICT ({key}) DO UPDATE SET {changes} WHERE excluded.seq > {table.name}.seq",
             rows,
         )
@@ -306,14 +306,14 @@ class SnapshotWriter:
         return bool(done)
 
     def remove(self, table: Table, id: str) -> None:
-        self._connection.execute(f"DELETE FROM {table.name} WHERE {_key(table)} = ?", (id,))  # noqa: S608
+        self._connection.execute(f"DELETE FROM {table.name} WHERE {_key(table)} = ?", (id,))  # noqa: S608 - our own names
         if table is tables.licenses:
             self._connection.execute("DELETE FROM machines WHERE license_id = ?", (id,))
 
     def clear(self) -> None:
         """Forgets everything: the ledger is not the one that was copied."""
         for table in FOLLOWED:
-            self._connection.execute(f"DELETE FROM {table.name}")  # noqa: S608
+            self._connection.execute(f"DELETE FROM {table.name}")  # noqa: S608 - our own names
         self._connection.execute("DELETE FROM position")
         self._connection.execute("DELETE FROM own")
 

@@ -1,4 +1,4 @@
-"""A worker's view of its node's snapshot: fresh for a check, and as old as it may be where the node is cut off."""
+"""A worker's view of its node's snapshot: fresh for a check, and as old as it may be where the node is isolated."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ def failover_supervisor(
             ready=copy.may_lead,
             applied_seq=copy.seq,
             head_seq=copy.head,
-            # To look at a file of this machine costs nobody anything.
+            # Reading a file of this machine costs nothing.
             is_busy=lambda: rest.is_sqlite or copy.pace.is_asked,
         ),
         url=settings.node_url,

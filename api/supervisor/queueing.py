@@ -1,4 +1,4 @@
-"""The supervisor's part in a node that was cut off: its queue goes to the ledger, then the node goes back to it."""
+"""The supervisor's part in a node that was isolated: its queue goes to the ledger, then the node goes back to it."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from failover.replay import Held
 
 _log = logs.get("supervision")
 
-#: How long a node stays cut off at least: a ledger that comes and goes costs one slow answer each time it is believed.
-_CUT_OFF_FOR_S = 1.0
+#: How long a node stays isolated at least: a ledger that comes and goes costs one slow answer each time it is believed.
+_ISOLATED_FOR_S = 1.0
 #: For how long events are not taken before that is reported: rows that others hold for a moment are no trouble.
 _HELD_FOR_S = 2.0
 
@@ -73,7 +73,7 @@ class Queueing:
         return self._changes.called_at
 
     def listen(self, asking_since: float | None) -> None:
-        """Cuts the node off where its ledger has owed the supervisor an answer for longer than a call may wait.
+        """Isolates the node where its ledger has owed the supervisor an answer for longer than a call may wait.
 
         `asking_since`: since when. So a ledger that fell silent costs no client anything, if it is found here first.
         """
@@ -99,7 +99,7 @@ class Queueing:
             return
         if self.queue is None or not self.queue.stats().pending:
             self._breaker.drained(queued)
-        if since is not None and polled_at is not None and since + _CUT_OFF_FOR_S <= polled_at <= self._monotonic():
+        if since is not None and polled_at is not None and since + _ISOLATED_FOR_S <= polled_at <= self._monotonic():
             self._go_back_unless_blocked()
 
     def _go_back_unless_blocked(self) -> None:

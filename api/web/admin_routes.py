@@ -27,6 +27,7 @@ from api.stats import cluster
 from api.stats.nodes import nodes
 from api.web.admin_auth import AdminAuth, Authorized
 from api.web.intake import read_json_body
+from api.web.json_response import json_response
 
 _DEFAULT_LIMIT = 50
 _CSV_LIMIT = 1_000_000
@@ -76,8 +77,8 @@ class Written(msgspec.Struct, Generic[B], frozen=True):
         try:
             written = self._visible(write())
             if made_in is None:
-                return json(written)
-            return json(written, 201, {"Location": f"{made_in}/{written['id']}"})
+                return json_response(written)
+            return json_response(written, 201, {"Location": f"{made_in}/{written['id']}"})
         except Problem as problem:
             if "license" in problem.members:
                 problem.members["license"] = self._visible(problem.members["license"])
@@ -134,7 +135,7 @@ def _add_resource(admin: Blueprint, kind: Kind, guard: _AdminGuard, resources: R
         query = guard.read(lists=True)
         limit, cursor = _page(query)
         guard.started()
-        return json(resources.page(kind, query, limit, cursor))
+        return json_response(resources.page(kind, query, limit, cursor))
 
     def create() -> Response:
         call = guard.write(BODIES[kind])
@@ -143,7 +144,7 @@ def _add_resource(admin: Blueprint, kind: Kind, guard: _AdminGuard, resources: R
     def get(id: str) -> Response:
         guard.read()
         guard.started()
-        return json(resources.get(kind, id))
+        return json_response(resources.get(kind, id))
 
     def update(id: str) -> Response:
         call = guard.write(BODIES[kind])
@@ -200,7 +201,7 @@ def _add_events(admin: Blueprint, guard: _AdminGuard, resources: Resources, expo
                 return _csv(event_log.COLUMNS, islice(resources.events(query), count), held)
         limit, cursor = _page(query)
         guard.started()
-        return json(resources.events_page(query, limit, cursor))
+        return json_response(resources.events_page(query, limit, cursor))
 
     _route(admin, "/events", "GET", "events", events)
 
@@ -209,7 +210,7 @@ def _add_nodes(admin: Blueprint, guard: _AdminGuard, resources: Resources, runti
     def all() -> Response:
         guard.read(Scope.STATS_READ)
         guard.started()
-        return json({"items": nodes(runtime.admins, runtime.clock.now()), "next": None})
+        return json_response({"items": nodes(runtime.admins, runtime.clock.now()), "next": None})
 
     def act(action: str) -> Response:
         call = guard.write(NodeActionBody, Scope.NODES_WRITE)
@@ -220,19 +221,14 @@ def _add_nodes(admin: Blueprint, guard: _AdminGuard, resources: Resources, runti
             promote = action == "promote"
             return cluster.hand_to(runtime.admins, call.body.to, timeout, promote=promote, recorded=recorded)
 
-        return json(resources.once(call.effect, handed_over))
+        return json_response(resources.once(call.effect, handed_over))
 
     _route(admin, "/nodes", "GET", "nodes", all)
     _route(admin, "/nodes/actions/<any(switchover, promote):action>", "POST", "node-act", act)
 
 
-def json(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    """A resource, or a list of them."""
-    return Response(msgspec.json.encode(value), status, headers, content_type="application/json")
-
-
 def _csv(columns: tuple[str, ...], rows: Iterator[dict[str, Any]], held: contextlib.ExitStack) -> Response:
-    """What is `held` is let go when the answer has been sent, or nobody takes it any more."""
+    """An answer of CSV that releases what is `held` when it has been sent, or its client has gone."""
     # The first row is read before the answer begins, so that a ledger out of reach is still a 503.
     begun = list(zip(range(1), rows, strict=False))
     text = marked_if_broken(to_csv(columns, chain((row for _, row in begun), rows)))

@@ -9,6 +9,7 @@ from flask import Blueprint, Response, request
 
 from api.runtime import Runtime
 from api.server.phase import DRAINING
+from api.web.json_response import json_response
 from api.web.public_pages import Page
 
 
@@ -22,13 +23,13 @@ def blueprint(runtime: Runtime) -> Blueprint:
 
     @meta.get("/livez")
     def livez() -> Response:
-        return _json({"status": "alive"})
+        return json_response({"status": "alive"})
 
     @meta.get("/readyz")
     @meta.get("/health")
     def readyz() -> Response:
         report = readiness(runtime, leaving=bool(request.environ.get(DRAINING)))
-        return _json(report, 200 if report["ready"] else 503, {} if report["ready"] else {"Retry-After": "1"})
+        return json_response(report, 200 if report["ready"] else 503, {} if report["ready"] else {"Retry-After": "1"})
 
     return meta
 
@@ -54,7 +55,3 @@ def readiness(runtime: Runtime, *, leaving: bool = False) -> dict[str, Any]:
         "troubles": runtime.troubles,
         "jobs": {name: {"last_success_s": age} for name, age in jobs.items()},
     }
-
-
-def _json(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    return Response(msgspec.json.encode(value), status, headers, content_type="application/json")

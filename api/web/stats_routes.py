@@ -5,13 +5,13 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING
 
-import msgspec
 from flask import Blueprint, Response, request
 
 from api.admin.token_store import Scope
 from api.runtime import Runtime
 from api.stats.report import Stats
 from api.web.admin_auth import AdminAuth
+from api.web.json_response import json_response
 
 if TYPE_CHECKING:
     from api.stats.metrics import Metrics
@@ -31,7 +31,7 @@ def blueprint(runtime: Runtime, auth: AdminAuth) -> Blueprint:
     @stats.get("/stats")
     def show_stats() -> Response:
         auth.require(request, Scope.STATS_READ)
-        return Response(msgspec.json.encode(numbers.report()), content_type="application/json")
+        return json_response(numbers.report())
 
     @stats.get("/metrics")
     def show_metrics() -> Response:

@@ -1,10 +1,10 @@
 """Since when, and up to when, silence counts against machines and licenses, for the whole cluster.
 
-A node that is cut off may hold pings and check-ins that the ledger has not got yet. So silence counts only in the span
+An isolated node may hold pings and check-ins that the ledger has not got yet. So silence counts only in the span
 [since, until] of ledger time in which the leader has made sure that every process delivered what it took:
 
-- `since` moves to now at each look that finds trouble: a process that is silent and did not sign off, nobody who beats,
-  that nobody looked for longer than the time-out (no leader, or no ledger), or that the ledger's clock was set. A
+- `since` moves to now at each look that finds trouble: a process that is silent and did not sign off, no beat at all,
+  that no leader looked for longer than the time-out (no leader, or no ledger), or that the ledger's clock was set. A
   moment to come, which only such a clock can have written down, is not believed.
 - `until` is the oldest moment up to which all processes that beat have delivered: what waits in a queue was taken no
   earlier than its oldest row. So a row that cannot be replayed stops the counting there, and once it is replayed the
@@ -86,7 +86,7 @@ def observe(
     trouble = (
         unseen
         or was_set
-        # Before the first look of all, nobody has beaten yet.
+        # Before the first look of all, no process has beaten yet.
         or (before is not None and not fresh)
         or any(one.queue and one.queue_oldest_at is None for one in fresh)
         or any(_may_hold_pings(one, fresh, now, limits) for one in beats)
