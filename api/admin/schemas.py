@@ -15,9 +15,9 @@ from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
 from api.admin.kinds import Kind
 from api.checks.schemas import KEY_LENGTHS, Entitlements, FieldError, Fingerprint, ProductCode, Text200, field_error
-from api.licensing.license_key import canonical_key
 from api.licensing.model import MAX_USES, Cull, ExpiryBasis, ExpiryStrategy, Overage
 from api.problems import Malformed
+from api.signing.license_key import canonical_key
 
 #: No control characters, NUL among them.
 PRINTABLE = r"^[^\x00-\x1f\x7f-\x9f]*\Z"

@@ -13,8 +13,8 @@ from cryptography.hazmat.primitives import hashes, hmac
 from joserfc import jws as joserfc_jws
 from joserfc.jwk import KeySet
 
-from api.licensing.license_key import canonical_key
 from api.signing import Reason, TokenInvalid, Verifier, parse_signing_keys, token_claim
+from api.signing.license_key import canonical_key
 from tests.vectors import generate
 
 VECTORS = json.loads(generate.FILE.read_text(encoding="ascii"))
