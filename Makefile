@@ -27,6 +27,7 @@ $(NODE): requirements.txt
 	  echo "Making $(VENV) with $$($$found --version)"; \
 	  $$found -m venv --clear "$(VENV)" || exit 1; \
 	fi
+	@echo "Installing what a node needs: about a minute, once"
 	@"$(PY)" -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	@touch $@
 

@@ -101,7 +101,7 @@ def main() -> int:
     from api.supervisor import companion
 
     demo.announce(settings)
-    options = ServerOptions(host=settings.host, port=settings.port, workers=settings.workers)
+    options = ServerOptions(host=settings.host, port=settings.port, workers=settings.workers, body_limit=BODY_LIMIT)
     # One for the life of this server: a supervisor that is started again must find its own lease again.
     instance = new_id()
     supervisor = Companion("supervisor", lambda: companion.run(settings, instance))

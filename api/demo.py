@@ -60,7 +60,7 @@ def announce(settings: Settings) -> None:
 
     To be called before the server forks. Nothing that goes wrong here keeps the node from serving.
     """
-    lines = [f"This node serves on {settings.host}, port {settings.port}; {_places(settings)}"]
+    lines = [f"This node starts on {settings.host}, port {settings.port}; {_places(settings)}"]
     if settings.disk == "ephemeral":
         lines.append(
             f"WARNING: {settings.data_dir} does not outlive a restart of this host: what is kept there is lost."

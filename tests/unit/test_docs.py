@@ -23,7 +23,7 @@ from api.problems import PROBLEMS
 from api.version import VERSION
 from failover.model import State
 from license_client.codes import Local
-from tests.unit.test_settings_documented import AnswerBinding
+from tests.unit.test_settings_documented import RecordingEnviron
 
 ROOT = Path(__file__).resolve().parents[2]
 _FOLDERS = ("docs", "clients", "examples", "tests")
@@ -115,7 +115,7 @@ def test_every_citation_of_the_contract_has_its_section() -> None:
 
 def names_of_settings() -> set[str]:
     """What settings ask the environment for, the platforms' own names included."""
-    asked, hosts = AnswerBinding(generate_secrets().settings()), AnswerBinding({})
+    asked, hosts = RecordingEnviron(generate_secrets().settings()), RecordingEnviron({})
     Settings.from_env(asked)
     platforms.detect(hosts, ROOT)
     return asked.names | hosts.names

@@ -14,7 +14,7 @@ from api.config.settings import Settings
 ROOT = Path(__file__).resolve().parents[2]
 
 
-class AnswerBinding(Mapping[str, str]):
+class RecordingEnviron(Mapping[str, str]):
     """An environment that remembers which names it was asked for."""
 
     def __init__(self, values: dict[str, str]) -> None:
@@ -34,7 +34,7 @@ class AnswerBinding(Mapping[str, str]):
 
 def names_of_settings() -> set[str]:
     """The names that settings ask for, without the platforms' own and the general `NAME_FILE`."""
-    asked, platforms = AnswerBinding(generate_secrets().settings()), AnswerBinding({})
+    asked, platforms = RecordingEnviron(generate_secrets().settings()), RecordingEnviron({})
     Settings.from_env(asked)
     hosting.detect(platforms, ROOT)
     return {name for name in asked.names - platforms.names if not name.endswith("_FILE")}
