@@ -14,7 +14,7 @@ from tests.support.programs import PostgresUnavailable, find_programs
 
 #: Ten are promised; a takeover waits for nothing but the clock and the cores, and those are shared here.
 _TAKEOVER_S = 30.0
-_PAIRS = 8
+_PAIRS = 4
 
 
 @pytest.mark.slow
