@@ -121,13 +121,13 @@ def test_an_answer_does_not_grow_with_the_processes_of_former_days(place: Place)
     for _ in range(3):
         assert len(exchange.beat(ONE, REPORT).beats) == 51
     sent: list[int] = []
-    hear = exchange._known.hear
+    update = exchange._known.update
 
     def counted(told: list[Any], now: float) -> None:
         sent.append(len(told[1]))
-        hear(told, now)
+        update(told, now)
 
-    exchange._known.hear = counted  # type: ignore[method-assign]
+    exchange._known.update = counted  # type: ignore[method-assign]
     assert len(exchange.beat(ONE, REPORT).beats) == 51
     assert sent == [1], "one moment of the one process that beats"
 
