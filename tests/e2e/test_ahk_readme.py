@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.pages import AdminContext, blocks
+from tests.support.pages import Desk, blocks
 from tests.support.processes import ROOT, free_port
 from tests.support.wine import LOGS, Script, windows_path
 
@@ -30,10 +30,10 @@ def shown(kind: str) -> list[str]:
 class Program:
     """The page's script in a folder of its own, with the values pasted that the page says where to find."""
 
-    def __init__(self, ahk: Script, folder: Path, context: AdminContext, port: int) -> None:
+    def __init__(self, ahk: Script, folder: Path, desk: Desk, port: int) -> None:
         folder.mkdir()
         self._ahk, self._folder = ahk, folder
-        demo, public_keys = self._printed(context, port)
+        demo, public_keys = self._printed(desk, port)
         self.key = str(demo["key"])
         script = shown(KINDS[ahk.version])[0]
         for said, value in {
@@ -44,12 +44,12 @@ class Program:
             assert said in script
             script = script.replace(said, value)
         (folder / "Example.ahk").write_text(script, encoding="utf-8")
-        shutil.copy(context.root / "clients" / "ahk" / ahk.version / "License.ahk", folder)
+        shutil.copy(desk.root / "clients" / "ahk" / ahk.version / "License.ahk", folder)
 
     @staticmethod
-    def _printed(context: AdminContext, port: int) -> tuple[dict[str, str], str]:
+    def _printed(desk: Desk, port: int) -> tuple[dict[str, str], str]:
         """What the page's commands print: the demo's values, and on the last line the public keys."""
-        done = context.keep(shown("sh")[1].replace(":5000", f":{port}"))
+        done = desk.keep(shown("sh")[1].replace(":5000", f":{port}"))
         assert done.returncode == 0, done.stderr
         *demo, public_keys = done.stdout.strip().splitlines()
         return json.loads("".join(demo)), public_keys
@@ -82,10 +82,10 @@ def test_the_page_shows_the_examples_as_they_are(version: str) -> None:
 def test_the_page_does_what_it_says(ahk: Script, tmp_path: Path) -> None:
     assert shown("sh")[0] == "make run\n"
     unlocked, refused, offline = shown("")
-    context, port = AdminContext(tmp_path), free_port()
-    with context.make_run(port) as server:
+    desk, port = Desk(tmp_path), free_port()
+    with desk.make_run(port) as server:
         server.wait_until_answers("/readyz", 120)
-        program = Program(ahk, tmp_path / "program", context, port)
+        program = Program(ahk, tmp_path / "program", desk, port)
         assert program.says(program.key) == unlocked
         assert program.says() == unlocked
         program.forget_key()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from license_client import ConfigurationError, machine_fingerprint
-from tests.support.pages import AdminContext, Block, blocks
+from tests.support.pages import Block, Desk, blocks
 from tests.support.processes import ROOT, free_port
 
 README = (ROOT / "clients" / "python" / "README.md").read_text(encoding="utf-8")
@@ -47,9 +47,9 @@ def _has_an_id() -> bool:
         return False
 
 
-def installed(context: AdminContext, commands: str) -> None:
+def installed(desk: Desk, commands: str) -> None:
     """What the page has the reader install. pip builds and installs from its index: without one it is a loud skip."""
-    done = context.keep(commands)
+    done = desk.keep(commands)
     if done.returncode and "No matching distribution found" in done.stderr and not os.environ.get("CI"):
         pytest.skip(f"NO PACKAGE INDEX: pip needs one: {done.stderr}")
     assert done.returncode == 0, done.stderr
@@ -65,32 +65,32 @@ def for_a_system_without_an_id(text: str) -> str:
 @pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="the page is for a Posix shell")
 def test_the_page_does_what_it_says(tmp_path: Path) -> None:
-    port, context, as_here = free_port(), AdminContext(tmp_path), str if _has_an_id() else for_a_system_without_an_id
-    page, program = Page(port), context.root / "data" / "my-program" / "program.py"
+    port, desk, as_here = free_port(), Desk(tmp_path), str if _has_an_id() else for_a_system_without_an_id
+    page, program = Page(port), desk.root / "data" / "my-program" / "program.py"
     start, install, vendor, with_key, with_another, again, command_line = page.commands()
     assert (start, with_key) == ("make run\n", again)
 
-    with context.make_run(port) as server:
+    with desk.make_run(port) as server:
         server.wait_until_answers("/readyz", 120)
-        installed(context, install)
-        assert list(context.root.glob("data/my-program/.venv/lib/*/site-packages/license_client/py.typed"))
-        done = context.keep(vendor)
+        installed(desk, install)
+        assert list(desk.root.glob("data/my-program/.venv/lib/*/site-packages/license_client/py.typed"))
+        done = desk.keep(vendor)
         assert done.returncode == 0, done.stderr
         program.write_text(as_here(page.program()), encoding="utf-8")
         for _ in range(2):
-            assert context.run(with_key).stdout == page.shown_after(with_key)
-        refused = context.run(with_another)
+            assert desk.run(with_key).stdout == page.shown_after(with_key)
+        refused = desk.run(with_another)
         assert (refused.returncode, refused.stderr) == (1, page.shown_after(with_another))
 
         server.interrupt()
-        offline = context.run(again)
+        offline = desk.run(again)
         assert offline.stdout == page.shown_after(again, 1), offline.stderr
-        assert {path.name for path in context.temporary.iterdir()} >= LOGS
+        assert {path.name for path in desk.temporary.iterdir()} >= LOGS
 
-    with context.make_run(port) as server:
+    with desk.make_run(port) as server:
         server.wait_until_answers("/readyz", 120)
-        done = context.run(f"set -e\n{as_here(command_line)}")
+        done = desk.run(f"set -e\n{as_here(command_line)}")
         assert done.returncode == 0, done.stderr
         assert re.findall(r'"?code"?:?\s+"?(\w+)', done.stdout) == ["VALID", "VALID", "VALID", "OFFLINE_VALID", "VALID"]
         program.write_text(for_a_system_without_an_id(page.program()), encoding="utf-8")
-        assert context.run(with_key).stdout == page.shown_after(with_key)
+        assert desk.run(with_key).stdout == page.shown_after(with_key)
