@@ -71,17 +71,28 @@ def with_admin(server: PostgresServer, statement: str, url: str | None = None) -
     connection.close()
 
 
-@pytest.fixture(params=["direct", "pooler"])
-def reached(request: pytest.FixtureRequest, server: PostgresServer, tmp_path: Path) -> Iterator[Callable[[str], str]]:
-    """How a URL is reached: as it is, or through PgBouncer in transaction mode."""
-    if request.param == "direct":
-        yield lambda url: url
-        return
+@pytest.fixture
+def through_pooler(server: PostgresServer, tmp_path: Path) -> Iterator[Callable[[str], str]]:
+    """What makes a URL of the server one by way of PgBouncer in transaction mode."""
     if not PgBouncer.is_installed():
         pytest.skip("PGBOUNCER IS MISSING")
     pooler = PgBouncer(server, tmp_path / "pooler").start()
     yield lambda url: url.replace(f":{server.port}/", f":{pooler.port}/")
     pooler.kill()
+
+
+@pytest.fixture(params=["direct", "pooler"])
+def reached(request: pytest.FixtureRequest) -> Callable[[str], str]:
+    """How a URL is reached: as it is, or through the pooler."""
+    if request.param == "direct":
+        return lambda url: url
+    through: Callable[[str], str] = request.getfixturevalue("through_pooler")
+    return through
+
+
+@pytest.fixture
+def pooled(url: str, through_pooler: Callable[[str], str]) -> str:
+    return through_pooler(url)
 
 
 @pytest.mark.parametrize("default", _DEFAULTS)
@@ -176,53 +187,35 @@ def test_a_search_path_that_leads_to_empty_tables_of_the_same_names_denies_nobod
         assert read_of(url, f"SELECT count(*) FROM twin.{table}") == 0
 
 
-def test_temporary_tables_of_another_client_of_the_pooler_deny_nobody(
-    server: PostgresServer, url: str, tmp_path: Path
-) -> None:
+def test_temporary_tables_of_another_client_of_the_pooler_deny_nobody(url: str, pooled: str, tmp_path: Path) -> None:
     """They are found before any schema's, unless a search path names them last."""
-    if not PgBouncer.is_installed():
-        pytest.skip("PGBOUNCER IS MISSING")
-    pooler = PgBouncer(server, tmp_path / "pooler").start()
-    pooled = url.replace(f":{server.port}/", f":{pooler.port}/")
-    try:
-        with running_node(pooled, tmp_path / "node") as node:
-            copied, new = sell(node.database), sell(node.database)
-            temporary = twins_of(url, "TEMP TABLE IF NOT EXISTS ")
-            spoiler = psycopg2.connect(pooled)
-            spoiler.autocommit = True
-            with spoiler.cursor() as cursor:
-                for _ in range(20):  # whichever of the pooler's sessions it gets
-                    cursor.execute(temporary)
-                    is_served(node, copied, new)
-            spoiler.close()
-            assert node.http.get("/readyz").get_json()["troubles"] == []
-    finally:
-        pooler.kill()
+    with running_node(pooled, tmp_path / "node") as node:
+        copied, new = sell(node.database), sell(node.database)
+        temporary = twins_of(url, "TEMP TABLE IF NOT EXISTS ")
+        spoiler = psycopg2.connect(pooled)
+        spoiler.autocommit = True
+        with spoiler.cursor() as cursor:
+            for _ in range(20):  # whichever of the pooler's sessions it gets
+                cursor.execute(temporary)
+                is_served(node, copied, new)
+        spoiler.close()
+        assert node.http.get("/readyz").get_json()["troubles"] == []
 
 
-def test_what_another_client_of_the_pooler_has_set_does_not_reach_us(
-    server: PostgresServer, url: str, tmp_path: Path
-) -> None:
+def test_what_another_client_of_the_pooler_has_set_does_not_reach_us(pooled: str, tmp_path: Path) -> None:
     """A transaction pooler gives the next client the session as the one before left it."""
-    if not PgBouncer.is_installed():
-        pytest.skip("PGBOUNCER IS MISSING")
-    pooler = PgBouncer(server, tmp_path / "pooler").start()
-    pooled = url.replace(f":{server.port}/", f":{pooler.port}/")
-    try:
-        with running_node(pooled, tmp_path / "node") as node:
-            sold = sell(node.database)
-            spoiler = psycopg2.connect(pooled)
-            spoiler.autocommit = True
-            with spoiler.cursor() as cursor:
-                for _ in range(40):  # whichever of the pooler's sessions it gets
-                    cursor.execute("SET search_path = nowhere")
-                    with contextlib.suppress(psycopg2.errors.QueryCanceled):  # its session may have the limit already
-                        cursor.execute("SET statement_timeout = 5")
-                    assert node.call("validate", sold.key).code == "VALID"
-                    assert node.call("usage", sold.key).code == "VALID"
-            spoiler.close()
-    finally:
-        pooler.kill()
+    with running_node(pooled, tmp_path / "node") as node:
+        sold = sell(node.database)
+        spoiler = psycopg2.connect(pooled)
+        spoiler.autocommit = True
+        with spoiler.cursor() as cursor:
+            for _ in range(40):  # whichever of the pooler's sessions it gets
+                cursor.execute("SET search_path = nowhere")
+                with contextlib.suppress(psycopg2.errors.QueryCanceled):  # its session may have the limit already
+                    cursor.execute("SET statement_timeout = 5")
+                assert node.call("validate", sold.key).code == "VALID"
+                assert node.call("usage", sold.key).code == "VALID"
+        spoiler.close()
 
 
 @pytest.mark.parametrize("encoding", ["SQL_ASCII", "LATIN1"])
