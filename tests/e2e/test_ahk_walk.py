@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import socket
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -209,6 +210,22 @@ def test_a_wrong_clock_is_signed_again_once_with_the_servers_time(ahk: Script, t
     assert (outcome(right), reasons(right)) == (VALID, [])
     assert reasons(wrong) == ["status 401 TIMESTAMP_SKEWED"]
     assert len(set(nonces)) == 2
+
+
+def test_a_server_that_ends_its_connections_late_is_not_met_on_a_connection_that_is_ending(
+    ahk: Script, tmp_path: Path
+) -> None:
+    """The client signs again at once; on a kept connection that request would meet its end."""
+    skewed = http(401, json.dumps({"code": "TIMESTAMP_SKEWED", "ts": int(time.time())}).encode())
+
+    def ends_late(connection: socket.socket, *_: object) -> None:
+        connection.sendall(skewed)
+        time.sleep(0.2)  # nothing to wait for: this is the late end
+
+    with Nasty(later(1, ends_late, answers(grants()))) as server:
+        (told,) = results(ahk.run([new(tmp_path, server.url), call("Validate")]))
+        assert server.connections == 2
+    assert (outcome(told), reasons(told)) == (VALID, [])
 
 
 def test_a_time_that_no_verdict_came_with_is_for_that_server_only(ahk: Script, tmp_path: Path) -> None:

@@ -885,7 +885,8 @@ class LicenseExchange {
             return this._Over("broken")
         state := this.state
         DllCall("winhttp\WinHttpSetOption", "Ptr", this.request, "UInt", 45, "Ptr*", state, "UInt", A_PtrSize)
-        LicenseHttp.SetOption(this.request, 63, 3)      ; no cookies, no redirects
+        ; No cookies, no redirects, and no kept connection, which its server may be ending just now.
+        LicenseHttp.SetOption(this.request, 63, 11)
         left := this.deadline - LicenseTime.Ticks()
         left := (left < 1 ? 1 : left) + 50      ; so that our deadline comes first and the failure is "timeout"
         DllCall("winhttp\WinHttpSetTimeouts", "Ptr", this.request, "Int", left, "Int", left, "Int", left, "Int", left)
