@@ -171,7 +171,8 @@ class Replay:
 
     def _send(self, rows: Sequence[Queued], run: _Run, skipped: Container[str]) -> None:
         """In batches, which are halved where one is not taken and grow again behind the event in the way."""
-        rest, searched = list(rows), 0
+        # Of the first `suspects` in `rest`, one is in the way.
+        rest, suspects = list(rows), 0
         while rest and not run.stopped:
             size = self._size
             batch, rest = [queued for queued in rest[:size] if _key(queued) not in skipped], rest[size:]
@@ -179,12 +180,15 @@ class Replay:
                 continue
             error = self._take(batch, run)
             if error is None:
-                if batch[-1].position >= searched:
+                suspects = max(0, suspects - size)
+                if not suspects:
                     self._size = min(self._batch, 2 * self._size)
             elif len(batch) > 1:
-                self._size, searched, rest = (len(batch) + 1) // 2, batch[-1].position, batch + rest
+                first, second = _parted(batch)
+                self._size, rest = len(first), first + second + rest
+                suspects = len(batch) if len(first) > 1 else 0
             else:
-                searched = 0
+                suspects = 0
                 self._leave_waiting(batch[0], error, run)
             run.stopped = run.stopped or (error is not None and self._monotonic() - run.began > _PATIENCE_S)
 
@@ -258,3 +262,15 @@ class Replay:
 def _key(queued: Queued) -> str:
     """The key whose order the event is in; an event without a key holds up no other."""
     return queued.event.key or f"#{queued.position}"
+
+
+def _parted(batch: Sequence[Queued]) -> tuple[list[Queued], list[Queued]]:
+    """Half of the keys' events, and the others'; of one key's events the first, behind which the others may wait.
+
+    So the key in the way is found in as many steps as there are keys to halve, however many events each has.
+    """
+    keys = list(dict.fromkeys(map(_key, batch)))
+    if len(keys) == 1:
+        return list(batch[:1]), list(batch[1:])
+    chosen = set(keys[: (len(keys) + 1) // 2])
+    return [one for one in batch if _key(one) in chosen], [one for one in batch if _key(one) not in chosen]

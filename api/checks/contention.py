@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from itertools import chain, count
 
@@ -57,7 +58,7 @@ class Contention:
             if self._is_blocked():
                 raise LedgerUnavailable("its tables are locked by others") from error
             # What it waited for may be free by now: there is time for one more try, of all or part by part.
-            return self._part(work, operations, error, until)
+            return self._once_more(work, operations, until)
         except Exception as error:
             return _each(work, operations, error)
 
@@ -102,26 +103,32 @@ class Contention:
         found |= zip(places, outcomes, strict=True)
         return True
 
-    def _in_parts(self, work: Work, operations: Sequence[Operation], error: LedgerBusy, until: float) -> Outcomes:
-        licenses = _by_license(operations)
-        if len(licenses) == 1:
-            self._is_in_the_way(operations[0])
-            return [error] * len(operations)
-        found: dict[int, Outcome | BaseException] = {}
-        for places in _parts(licenses):
-            part = [operations[place] for place in places]
-            found |= zip(places, self._part(work, part, error, until), strict=True)
-        return [found[place] for place in range(len(operations))]
-
-    def _part(self, work: Work, part: Sequence[Operation], error: LedgerBusy, until: float) -> Outcomes:
-        if self._monotonic() >= until:
-            return [error] * len(part)
+    def _once_more(self, work: Work, operations: Sequence[Operation], until: float) -> Outcomes:
         try:
-            return work(part, True)
-        except LedgerBusy as busy:
-            return self._in_parts(work, part, busy, until)
+            return work(operations, True)
+        except LedgerBusy as error:
+            return self._in_parts(work, operations, error, until)
         except Exception as error:
-            return _each(work, part, error)
+            return _each(work, operations, error)
+
+    def _in_parts(self, work: Work, operations: Sequence[Operation], error: LedgerBusy, until: float) -> Outcomes:
+        """Each part is tried before any part of one, so that a slow machine has the time for all the good ones."""
+        found: dict[int, Outcome | BaseException] = {}
+        failed = deque([(_by_license(operations), error)])
+        while failed:
+            licenses, busy = failed.popleft()
+            is_found = len(licenses) == 1 or isinstance(busy, NoConnection)
+            if is_found and not isinstance(busy, NoConnection):
+                self._is_in_the_way(operations[licenses[0][0]])
+            if is_found or self._monotonic() >= until:
+                found |= dict.fromkeys(chain.from_iterable(licenses), busy)
+                continue
+            for part in _parts(licenses):
+                try:
+                    found |= _part(work, operations, part)
+                except LedgerBusy as still:
+                    failed.append((part, still))
+        return [found[place] for place in range(len(operations))]
 
     def _is_in_the_way(self, operation: Operation) -> None:
         if len(self._alone) >= _ALONE_MAX:
@@ -158,7 +165,20 @@ def _by_license(operations: Sequence[Operation]) -> list[list[int]]:
     return list(places.values())
 
 
-def _parts(licenses: list[list[int]]) -> list[list[int]]:
-    """The calls of all these licenses in a few parts, each license's in one."""
+def _parts(licenses: list[list[int]]) -> list[list[list[int]]]:
+    """All these licenses' calls in a few parts."""
     size = -(-len(licenses) // _PARTS)
-    return [[*chain.from_iterable(licenses[at : at + size])] for at in range(0, len(licenses), size)]
+    return [licenses[at : at + size] for at in range(0, len(licenses), size)]
+
+
+def _part(work: Work, operations: Sequence[Operation], licenses: list[list[int]]) -> dict[int, Outcome | BaseException]:
+    """The outcomes of these licenses' calls, by place. Raises `LedgerBusy` where one of them is in the way."""
+    places = [*chain.from_iterable(licenses)]
+    part = [operations[place] for place in places]
+    try:
+        outcomes = work(part, True)
+    except LedgerBusy:
+        raise
+    except Exception as error:
+        outcomes = _each(work, part, error)
+    return dict(zip(places, outcomes, strict=True))

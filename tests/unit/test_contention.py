@@ -78,6 +78,25 @@ def test_of_a_full_batch_one_license_is_found_and_no_other_is_told(
     assert not knows.goes_alone(batch[17])
 
 
+def test_on_a_slow_machine_the_good_ones_are_carried_out_all_the_same(
+    made: Callable[[bool], Contention], clock: FakeClock
+) -> None:
+    """The first try alone has taken longer than a batch may be taken apart."""
+    work = Work(clock, {"a": LedgerSlow("slow")}, takes_s=2 * _BUDGET_S)
+    assert told(made(False).carried(work, calls("a", "b", "c", "d"))) == ["LedgerSlow"] * 4
+    work = Work(clock, {"a": LedgerSlow("slow")}, takes_s=1.4 * _BUDGET_S)
+    assert told(made(False).carried(work, calls("a", "b", "c", "d"))) == ["LedgerSlow", "b-1", "c-2", "d-3"]
+
+
+def test_a_part_for_which_no_connection_is_free_blames_no_license(
+    made: Callable[[bool], Contention], clock: FakeClock
+) -> None:
+    work = Work(clock, {"a": LedgerSlow("slow"), "b": NoConnection("none")})
+    knows, batch = made(False), calls("a", "b", "c")
+    assert told(knows.carried(work, batch)) == ["LedgerSlow", "NoConnection", "c-2"]
+    assert [knows.goes_alone(one) for one in batch] == [True, False, False]
+
+
 def test_a_table_that_is_locked_is_a_ledger_that_is_away(made: Callable[[bool], Contention], clock: FakeClock) -> None:
     work = Work(clock, {"a": LedgerBusy("held")})
     with pytest.raises(LedgerUnavailable):
