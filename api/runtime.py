@@ -29,7 +29,8 @@ from api.worker.signing_state import SigningState
 from failover.config import deploy_overlap
 from failover.jobs import Jobs
 
-_POLL_EVERY_S = 1.0
+#: As often as the supervisor asks the ledger, whose answer stands for a worker's own.
+_POLL_EVERY_S = 1.5
 
 
 class Runtime:

@@ -25,7 +25,8 @@ from .worker import run_granian
 
 log = logging.getLogger(__name__)
 
-TICK_S = 0.25
+#: A child that ends, and a signal, wake the master at once.
+TICK_S = 0.5
 SPARE_S = 1.0
 DUMP_S = 0.1
 #: For handshakes that were under way when the port was shut, and the requests that follow them.

@@ -22,7 +22,7 @@ from .phase import Phase, SharedPhase
 
 log = logging.getLogger(__name__)
 
-BEAT_S = 0.25
+BEAT_S = 0.5
 STOOD_STILL_S = 2.0
 QUIET_S = 2.0
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 from api import logs
 from api.node.clock import Clock
@@ -19,6 +20,7 @@ _log = logs.get("supervision")
 
 #: How often the state is written where no client calls and nothing changes: only ages depend on it.
 _REPEAT_S = 3.0
+_LIST_EVERY_S = 5.0
 
 
 class StatePublisher:
@@ -39,6 +41,8 @@ class StatePublisher:
         self._copy, self._jobs, self._queueing = copy, jobs, queueing
         self._proof, self._peers = proof, peers
         self._troubles = troubles.WarningLog()
+        self._set_aside: list[Path] = []
+        self._listed_at = float("-inf")
         self._unwritten: str | None = None
         self._published_news: object = None
         self._published_at = float("-inf")
@@ -106,7 +110,14 @@ class StatePublisher:
         yield from troubles.of_the_queue(queueing.trouble or status.queue_trouble, filled)
         yield from troubles.of_the_replay(queueing.held(), status.queue)
         yield from troubles.of_others_locks(queueing.blocked)
-        yield from troubles.of_what_was_set_aside([] if queueing.queue is None else queueing.queue.kept_aside())
+        yield from troubles.of_what_was_set_aside(self._files_set_aside())
+
+    def _files_set_aside(self) -> list[Path]:
+        """Queues of other ledgers; the folder is listed less often than the state is written."""
+        queue, now = self._queueing.queue, time.monotonic()
+        if queue is not None and now - self._listed_at >= _LIST_EVERY_S:
+            self._set_aside, self._listed_at = queue.kept_aside(), now
+        return self._set_aside
 
 
 def _finite(moment: float) -> float | None:

@@ -145,8 +145,8 @@ class Queueing:
         return held if held is not None and self._monotonic() - held.since >= _HELD_FOR_S else None
 
     def look(self) -> QueueState:
-        """The queue's counts, for the published state."""
-        if self.queue is None:
+        """The queue's counts, for the published state; without opening the file where nothing was put into it."""
+        if self.queue is None or not self._breaker.may_hold_queued:
             return QueueState()
         try:
             stats = self.queue.stats()
