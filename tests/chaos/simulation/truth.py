@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from api.checks.unit_of_work import Operation, Outcome
 from api.ledger.records import Batch
-from api.licensing import ALWAYS, Act, Code, Holding, Watch, decide
+from api.licensing import ALWAYS, Act, Code, Holding, Verdict, Watch, decide, retried
 from tests.chaos.simulation.books import Books, Row
 from tests.chaos.simulation.disk import EPOCH, Snapshot
 from tests.chaos.simulation.kernel import Kernel, Violation
@@ -35,6 +35,8 @@ _CERTAIN = frozenset(
 )
 #: No silence counts: which of it does, is judged apart.
 _NOBODY_WATCHED = Watch(until=float("-inf"))
+#: What a retry was answered the first time.
+_GRANTED = Verdict(code=Code.VALID, valid=True, detail="")
 _CLOCKS = {Code.HEARTBEAT_DEAD: Act.PING, Code.OVERDUE: Act.CHECK_IN}
 
 
@@ -116,7 +118,7 @@ class Truth:
         if not verdict.valid:
             if outcome.durability == "queue" and verdict.code not in _CERTAIN:
                 raise Violation("nobody is denied who should not be", f"{shown} without the ledger")
-            if not self._justified(operation, verdict.code, window, since, now):
+            if not self._justified(operation, outcome, window, since, now):
                 raise Violation("nobody is denied who should not be", f"{shown}, and at no moment was so")
             self._clock_ran(verdict.code, verdict.holding, operation.call.fingerprint, now, shown)
             return
@@ -137,18 +139,22 @@ class Truth:
         ended = [next_one.since for next_one in versions[1:]] + [float("inf")]
         return [v for v, end in zip(versions, ended, strict=True) if v.since <= until and end >= since]
 
-    def _justified(self, operation: Operation, code: Code, window: list[Version], since: float, now: float) -> bool:
+    def _justified(
+        self, operation: Operation, outcome: Outcome, window: list[Version], since: float, now: float
+    ) -> bool:
         for version in window:
             for moment in (max(since, version.since), now + SKEW_S):
-                if any(self._denies(operation, code, version.holding, said) for said in self._clock.said(moment)):
+                if any(self._denies(operation, outcome, version.holding, said) for said in self._clock.said(moment)):
                     return True
         return False
 
     @staticmethod
-    def _denies(operation: Operation, code: Code, holding: Holding, moment: float) -> bool:
+    def _denies(operation: Operation, outcome: Outcome, holding: Holding, moment: float) -> bool:
         """Whether it is so at that moment of ledger time, with silences counted or not."""
         found = [decide(operation.call, holding, moment, watch=watch) for watch in (ALWAYS, _NOBODY_WATCHED)]
-        return any(not verdict.valid and verdict.code is code for verdict in found)
+        if not outcome.first:  # a machine that was activated may hold no seat any more
+            found.append(retried(operation.call, holding, _GRANTED, moment, moment)[0])
+        return any(not verdict.valid and verdict.code is outcome.verdict.code for verdict in found)
 
     def _clock_ran(self, code: Code, holding: Holding, fingerprint: str | None, now: float, shown: str) -> None:
         """A clock may deny only after so long a silence while everybody could have been heard."""
