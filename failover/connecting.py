@@ -5,18 +5,24 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from contextvars import ContextVar
 from typing import Any
 
 import psycopg2
+
+#: A connection is waited for in steps of so many seconds: by how much each takes longer this process was late itself.
+_STEP_S = 0.05
 
 _patience: ContextVar[float | None] = ContextVar("patience", default=None)
 
 
 @contextlib.contextmanager
 def connecting_within(seconds: float | None) -> Iterator[None]:
-    """What the block connects, on this thread, has come about after so many seconds or fails; None: no such limit."""
+    """What the block connects, on this thread, has come about after so many seconds or fails; None: no such limit.
+
+    Time in which this process did not get to run is not counted: its own slowness says nothing of the server.
+    """
     before = _patience.set(seconds)
     try:
         yield
@@ -34,11 +40,14 @@ def patiently(connect: Callable[[], Any]) -> Any:
         return connect()
     attempt: Future[Any] = Future()
     threading.Thread(target=_try, args=(attempt, connect), name="connecting", daemon=True).start()
-    with contextlib.suppress(TimeoutError):
-        return attempt.result(seconds)
+    left_s = seconds
+    while left_s > 0 and not attempt.done():
+        step_s = min(_STEP_S, left_s)
+        wait([attempt], step_s)
+        left_s -= step_s
     if attempt.cancel():
         raise psycopg2.OperationalError(f"no connection within {seconds} s")
-    return attempt.result()  # it came in that very moment
+    return attempt.result()
 
 
 def _try(attempt: Future[Any], connect: Callable[[], Any]) -> None:

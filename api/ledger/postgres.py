@@ -29,6 +29,9 @@ _LONGEST_STATEMENT_S, _LONGEST_LOCK_S = 2.0, 0.3
 _HURRIED_STATEMENT, _HURRIED_LOCK = 0.5, 0.2
 _LONGEST_HURRIED_STATEMENT_S = 0.3
 
+#: The server ends a transaction with which a process does not go on for so long.
+_IDLE_S = 2.0
+
 # Arrays, since the planner knows how long they are: of JSON it expects a hundred rows, and reads whole tables.
 _FROM = """
 FROM unnest(%(key_hashes)s::text[], %(fingerprints)s::text[], %(event_ids)s::text[]) WITH ORDINALITY
@@ -102,6 +105,24 @@ SELECT seq FROM log_head WHERE id = 1 FOR UPDATE;
 ROLLBACK
 """
 
+# Proves that it is others who hold that. No call takes, or asks for, one of these modes; and none keeps the log's head
+# over a round trip. A session that is at work under the name of this one is another node's, or this one's: on a machine
+# that is slow, they hold up each other. Behind a pooler that renames sessions they all have one name.
+_IS_LOCKED_BY_OTHERS = """
+SELECT EXISTS (
+    SELECT 1 FROM pg_locks k LEFT JOIN pg_stat_activity a ON a.pid = k.pid
+    WHERE k.locktype = 'relation' AND k.pid IS DISTINCT FROM pg_backend_pid()
+    AND k.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+    AND CASE
+        WHEN k.mode = 'AccessExclusiveLock' THEN k.relation = ANY(t.needed || 'policies'::regclass::oid)
+        WHEN k.mode IN ('ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock') THEN k.relation = ANY(t.needed)
+        WHEN k.mode IN ('RowShareLock', 'RowExclusiveLock') THEN k.granted AND k.relation = 'log_head'::regclass
+            AND (a.state = 'idle in transaction'
+                OR a.application_name IS DISTINCT FROM current_setting('application_name'))
+        ELSE false END)
+FROM (SELECT '{licenses,machines,events,check_minutes,log_head}'::regclass[]::oid[] AS needed) t
+"""
+
 _encode = msgspec.json.Encoder().encode
 
 
@@ -151,14 +172,16 @@ class PostgresLedger:
     def transaction(self, queries: Sequence[LicenseQuery], *, skip_locked: bool = False) -> Iterator[_Transaction]:
         lock = _LOCK_FREE_ONES if skip_locked else _LOCK
         with self.database.driver(self._terms) as connection:
+            began = self._clock.monotonic()
             try:
                 known = self._known(connection, self._begin + lock + _LOOK_UP_LOCKED, queries)
                 if not skip_locked and any(answer.busy for answer in known):
                     raise LedgerBusy("a license came while others were waited for")
-                transaction = _Transaction(self, connection, known)
+                transaction = _Transaction(self, connection, known, until=began + _IDLE_S)
                 yield transaction
             except BaseException:
-                self._roll_back(connection)
+                with contextlib.suppress(psycopg2.Error):  # what ended the block is to be told
+                    self._roll_back(connection)
                 raise
             if not transaction.committed:
                 self._roll_back(connection)
@@ -169,10 +192,19 @@ class PostgresLedger:
                 self._execute(connection, self._begin + _IS_BLOCKED, {})
             except psycopg2.Error as error:
                 self._roll_back(connection)
-                if isinstance(translate(error), LedgerBusy):
-                    return True
-                raise
+                if not isinstance(translate(error), LedgerBusy):
+                    raise
+                return self._is_locked_by_others(connection)
         return False
+
+    def _is_locked_by_others(self, connection: Any) -> bool:
+        """Whether that is proven; a server too slow to say proves nothing."""
+        try:
+            return bool(self._execute(connection, self._alone + _IS_LOCKED_BY_OTHERS, {}).fetchone()[0])
+        except psycopg2.Error as error:
+            if not isinstance(translate(error), LedgerBusy):
+                raise
+            return False
 
     def _known(self, connection: Any, sql: str, queries: Sequence[LicenseQuery]) -> list[LicenseRecord]:
         questions = {
@@ -226,13 +258,20 @@ class PostgresLedger:
 class _Transaction:
     """See `store.Transaction`."""
 
-    def __init__(self, ledger: PostgresLedger, connection: Any, known: list[LicenseRecord]) -> None:
+    def __init__(
+        self, ledger: PostgresLedger, connection: Any, known: list[LicenseRecord], *, until: float
+    ) -> None:
+        """`until`: the moment (monotonic) from which the server may have ended it."""
         self.known = known
         self.committed = False
+        self._until = until
         self._ledger = ledger
         self._connection = connection
 
     def commit(self, batch: Batch) -> None:
+        if self._ledger._clock.monotonic() >= self._until:
+            # The server may have closed the connection, which is no outage: it was not talked to in time.
+            raise LedgerBusy("this process did not go on with its transaction in time")
         self._ledger._record(self._connection, batch, ending="COMMIT")
         self.committed = True
 
@@ -243,7 +282,7 @@ def _limits(budget_s: float, hurried: bool) -> Limits:
     if hurried:
         statement_s = min(_HURRIED_STATEMENT * statement_s, _LONGEST_HURRIED_STATEMENT_S)
         lock_s = _HURRIED_LOCK * lock_s
-    return Limits(statement_ms=round(1000 * statement_s), lock_ms=round(1000 * lock_s), idle_ms=2_000)
+    return Limits(statement_ms=round(1000 * statement_s), lock_ms=round(1000 * lock_s), idle_ms=round(1000 * _IDLE_S))
 
 
 def _license_row(holding: Any) -> dict[str, Any]:

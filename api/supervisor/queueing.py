@@ -27,6 +27,8 @@ _log = logs.get("supervision")
 
 #: How long a node stays isolated at least: a ledger that comes and goes costs one slow answer each time it is believed.
 _ISOLATED_FOR_S = 1.0
+#: The supervisor looks five times a second.
+_LATE_S = 0.4
 #: For how long events are not taken before that is reported: rows that others hold for a moment are no trouble.
 _HELD_FOR_S = 2.0
 
@@ -46,6 +48,7 @@ class Queueing:
         self._database = database
         self._budget_s = settings.ledger_budget
         self._silent_since: float | None = None
+        self._looked_at: float | None = None
         # Hurried: replay holds the log's head while it writes, and no client waits for what is in a queue.
         self._ledger = ledger_on(database, new_id(), clock, hurried=True)
         #: Whether others keep this node from its ledger, which is there.
@@ -76,8 +79,12 @@ class Queueing:
         """Isolates the node where its ledger has owed the supervisor an answer for longer than a call may wait.
 
         `asking_since`: since when. So a ledger that fell silent costs no client anything, if it is found here first.
+        A look that comes late itself proves nothing: what reads the answer did not get to run either.
         """
-        silent = asking_since is not None and self._monotonic() - asking_since > self._budget_s
+        now, before = self._monotonic(), self._looked_at
+        self._looked_at = now
+        is_late = before is not None and now - before > _LATE_S
+        silent = asking_since is not None and not is_late and now - asking_since > self._budget_s
         if silent and asking_since != self._silent_since:  # one answer that never comes is reported once
             self._silent_since = asking_since
             if self._breaker.isolated_since is None:

@@ -172,6 +172,58 @@ def test_whether_every_call_is_blocked_or_some_are(postgres_url: str, statement:
         ledger.append(batch(event(sell(ledger.database))))  # the connection is as good as before
 
 
+#: Every record takes longer than anybody waits for a lock, and no longer than a statement may take.
+_SLOWLY_RECORDED = """
+CREATE FUNCTION take_time() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(1.5); RETURN NEW; END $$;
+CREATE TRIGGER take_time BEFORE INSERT ON events FOR EACH ROW WHEN (NEW.type = 'slow') EXECUTE FUNCTION take_time()
+"""
+_HOLDS_THE_HEAD = "SELECT count(*) FROM pg_locks WHERE granted AND relation = 'log_head'::regclass AND mode = 'RowExclusiveLock'"
+
+
+@pytest.mark.parametrize(("name", "blocked"), [("a node", False), ("psql", True)])
+def test_a_node_that_is_slow_itself_is_not_taken_for_others_who_hold_the_heads_row(
+    postgres_url: str, name: str, blocked: bool
+) -> None:
+    with opened_ledger(postgres_url) as ledger, opened_ledger(postgres_url) as other, ThreadPoolExecutor(1) as pool:
+        sold = sell(ledger.database)
+        with other.database.writing() as connection:
+            connection.exec_driver_sql(_SLOWLY_RECORDED)
+        if name == "psql":
+            with other.database.reading() as connection:
+                connection.exec_driver_sql("SET application_name = 'psql'")
+        holder = pool.submit(other.append, batch(event(sold, type="slow")))
+        with ledger.database.reading() as connection:
+            until(lambda: connection.exec_driver_sql(_HOLDS_THE_HEAD).scalar(), "the head is held", 30)
+        assert ledger.is_blocked() is blocked
+        holder.result(30)
+        assert not ledger.is_blocked()
+
+
+def test_a_table_that_others_only_wait_to_lock_is_blocked_as_well(postgres_url: str) -> None:
+    """A change of a table that waits behind a long read has every call wait behind itself."""
+    with opened_ledger(postgres_url) as ledger, opened_ledger(postgres_url) as other, ThreadPoolExecutor(1) as pool:
+        with other.database.writing() as reading, other.database.writing() as waiting:
+            reading.exec_driver_sql("SELECT 1 FROM machines")
+            alter = pool.submit(waiting.exec_driver_sql, "LOCK TABLE machines IN ACCESS EXCLUSIVE MODE")
+            with ledger.database.reading() as connection:
+                until(lambda: connection.exec_driver_sql(_WAITING).scalar(), "one who waits for the lock", 30)
+            assert ledger.is_blocked()
+            reading.exec_driver_sql("ROLLBACK")
+            alter.result(30)
+        assert not ledger.is_blocked()
+
+
+def test_a_transaction_that_this_process_was_too_slow_to_go_on_with_is_busy(postgres_url: str) -> None:
+    with opened_ledger(postgres_url) as ledger, opened_ledger(postgres_url) as other:
+        sold = sell(ledger.database)
+        with pytest.raises(LedgerBusy), ledger.transaction([LicenseQuery(sold.key_hash)]) as transaction:
+            with other.database.reading() as connection:
+                end = "SELECT count(*) FROM pg_stat_activity WHERE state = 'idle in transaction'"
+                until(lambda: not connection.exec_driver_sql(end).scalar(), "the server ended it", 30)
+            transaction.commit(batch(event(sold)))
+        ledger.append(batch(event(sold)))
+
+
 def test_an_embedded_ledger_is_blocked_while_another_writes(sqlite_url: str) -> None:
     with opened_ledger(sqlite_url) as ledger, opened_ledger(sqlite_url) as other:
         assert not ledger.is_blocked()

@@ -21,6 +21,12 @@ class Waiting:
     def fileno(self) -> int:
         return self._ours.fileno()
 
+    def answer(self) -> None:
+        self._theirs.send(b"x")
+
+    def read(self) -> None:
+        self._ours.recv(1)
+
     @property
     def is_shut(self) -> bool:
         try:
@@ -52,4 +58,25 @@ def test_it_is_looked_at_again_when_the_next_one_is_due_and_a_tenth_of_a_second_
         assert watchdog.end_overdue(due - 0.03) == pytest.approx(0.03)
         assert not connection.is_shut
         assert watchdog.end_overdue(due) == 0.1
+        assert connection.is_shut
+
+
+def test_an_answer_that_has_arrived_waits_for_its_thread_to_have_its_turn() -> None:
+    watchdog = Watchdog()
+    with contextlib.closing(Waiting()) as connection, watchdog.guard(connection, 1_000):
+        connection.answer()
+        assert watchdog.end_overdue(time.monotonic() + 2_000) == 0.1
+        connection.read()
+        assert not connection.is_shut
+        watchdog.end_overdue(time.monotonic() + 2_000)
+        assert connection.is_shut, "half an answer is none"
+
+
+def test_time_in_which_this_process_did_not_run_is_not_counted() -> None:
+    watchdog = Watchdog()
+    with contextlib.closing(Waiting()) as connection, watchdog.guard(connection, 1_000):
+        watchdog.forgive(500)
+        watchdog.end_overdue(time.monotonic() + 1_400)
+        assert not connection.is_shut
+        watchdog.end_overdue(time.monotonic() + 1_600)
         assert connection.is_shut

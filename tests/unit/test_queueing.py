@@ -49,6 +49,18 @@ def test_one_answer_that_never_comes_cuts_off_once(queueing: Queueing, state: Sh
     assert state.breaker.isolated_since == clock.time
 
 
+def test_a_look_that_comes_late_itself_proves_no_silence(
+    queueing: Queueing, state: SharedState, clock: FakeClock
+) -> None:
+    queueing.listen(None)
+    clock.time += 1
+    queueing.listen(1_000.2)
+    assert state.breaker.isolated_since is None
+    clock.time += 0.2
+    queueing.listen(1_000.2)
+    assert state.breaker.isolated_since == clock.time
+
+
 @pytest.mark.parametrize(
     ("polled_at", "goes_back"),
     [
