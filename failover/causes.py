@@ -32,6 +32,11 @@ class Cause(Enum):
     SURROUNDINGS = "surroundings"
 
 
+#: Raised by `require_kept` of migration 0006: a trigger or a rule kept rows out, or changed what is written.
+NOT_KEPT = "PR001"
+_NOT_KEPT = "rows that were written are not there: a trigger or a rule of this database keeps them out"
+#: What stands in place of words that somebody wrote into a function: they may be about anything.
+_RAISED = "a trigger or function of this database raised an error of its own, which stands in this node's log"
 _BUSY = {errorcodes.LOCK_NOT_AVAILABLE, errorcodes.DEADLOCK_DETECTED, errorcodes.SERIALIZATION_FAILURE}
 #: Data exceptions and integrity violations. 42, 25, 57, 53, 08, 28, 3D, 3F, 54, 58, XX and others name no value.
 _DATA_CLASSES = ("22", "23")
@@ -82,7 +87,8 @@ def cause_of(error: BaseException) -> Cause:
 def reason_of(error: BaseException) -> str:
     """Why a database refuses, in one line: SQLSTATE and its own words.
 
-    Without passwords, parameters of statements and what repeats the contents of rows.
+    Without passwords, parameters of statements and what repeats the contents of rows; for words that are not the
+    server's own, see `words_of_a_function`.
     """
     cause = _driver_error(error)
     state = sqlstate_of(cause)
@@ -93,8 +99,21 @@ def reason_of(error: BaseException) -> str:
     if state is None:
         message, name = _masked(str(cause)), type(cause).__name__
         return (f"{name}: {message}" if isinstance(cause, _DRIVERS) else message) if message else name
+    if state == NOT_KEPT:
+        return f"SQLSTATE {state}: {_NOT_KEPT}"
+    if words_of_a_function(cause) is not None:
+        return f"SQLSTATE {state}: {_RAISED}"
     words = type(cause).__name__ if state.startswith(_SILENT_CLASSES) else _masked(_message_of(cause))
     return f"SQLSTATE {state}: {words}".removesuffix(": ")
+
+
+def words_of_a_function(error: BaseException) -> str | None:
+    """What a function of the database, in whatever language, said of itself; None where the words are the server's."""
+    cause = _driver_error(error)
+    diag = getattr(cause, "diag", None)
+    # The file of the server's source that an error comes from: those of the languages begin so (pl_exec.c, plperl.c).
+    is_raised = str(getattr(diag, "source_file", None) or "").startswith("pl")
+    return _masked(_message_of(cause)) if is_raised or (sqlstate_of(cause) or "").startswith("P0") else None
 
 
 @contextlib.contextmanager

@@ -75,7 +75,7 @@ class Actions:
             answer = resource(row | changes, key)
             record = effect.record(answer, now)
             if any(row[name] != value for name, value in changes.items()):
-                change.connection.execute(update(licenses).where(licenses.c.id == id).values(changes))
+                change.update(update(licenses).where(licenses.c.id == id).values(changes))
                 change.commit(self._journal.event(action.event, license_id=id), {licenses: [id]}, record)
             else:
                 change.keep(record)

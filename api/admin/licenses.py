@@ -76,7 +76,7 @@ class Licenses:
             if "expires_at" in given and given["expires_at"] is None:
                 changes["expires_at"] = inherited_expiry(policy_in(row), row["created_at"])
             if changes:
-                change.connection.execute(update(licenses).where(licenses.c.id == id).values(changes))
+                change.update(update(licenses).where(licenses.c.id == id).values(changes))
                 event = self._journal.event("license.updated", license_id=id, fields=sorted(given))
                 change.commit(event, {licenses: [id]})
         return resource(row | changes)
@@ -84,7 +84,7 @@ class Licenses:
     def delete(self, id: str) -> None:
         with self._journal.change() as change:
             locked(change.connection, id)
-            change.connection.execute(delete(licenses).where(licenses.c.id == id))
+            change.update(delete(licenses).where(licenses.c.id == id))
             change.commit(self._journal.event("license.deleted", license_id=id))
 
     def _filters(self) -> dict[str, pages.Filter]:

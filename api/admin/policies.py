@@ -77,7 +77,7 @@ class Policies:
             if given:
                 if "product" in given:
                     _hold_product(change.connection, given["product"])
-                change.connection.execute(update(policies).where(policies.c.id == id).values(changes))
+                change.update(update(policies).where(policies.c.id == id).values(changes))
                 event = self._journal.event("policy.updated", id=id, fields=sorted(given))
                 change.commit(event, {policies: [id]})
         return _resource({**row, **changes})

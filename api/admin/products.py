@@ -62,7 +62,7 @@ class Products:
                 query = select(products).where(products.c.id == id).with_for_update()
                 row = found(Kind.PRODUCT, change.connection.execute(query).mappings().first())
                 if changes:
-                    change.connection.execute(update(products).where(products.c.id == id).values(changes))
+                    change.update(update(products).where(products.c.id == id).values(changes))
                     event = self._journal.event("product.updated", id=id, fields=sorted(changes))
                     change.commit(event, {products: [id]})
         except LedgerRefused as error:

@@ -14,7 +14,15 @@ from collections.abc import Callable, Sequence
 from itertools import chain, count
 
 from api.checks.unit_of_work import Operation, Outcome
-from api.ledger.errors import LedgerBusy, LedgerError, LedgerRefused, LedgerSlow, LedgerUnavailable, NoConnection
+from api.ledger.errors import (
+    LedgerBusy,
+    LedgerDropped,
+    LedgerError,
+    LedgerRefused,
+    LedgerSlow,
+    LedgerUnavailable,
+    NoConnection,
+)
 from api.node.clock import Clock
 
 Outcomes = list[Outcome | BaseException]
@@ -58,7 +66,7 @@ class Contention:
             if self._is_blocked():
                 raise LedgerUnavailable("its tables are locked by others") from error
             # What it waited for may be free by now: there is time for one more try, of all or part by part.
-            return self._once_more(work, operations, until)
+            return self._once_more(work, operations, error, until)
         except Exception as error:
             return _each(work, operations, error)
 
@@ -103,13 +111,15 @@ class Contention:
         found |= zip(places, outcomes, strict=True)
         return True
 
-    def _once_more(self, work: Work, operations: Sequence[Operation], until: float) -> Outcomes:
+    def _once_more(self, work: Work, operations: Sequence[Operation], error: LedgerBusy, until: float) -> Outcomes:
+        if self._monotonic() >= until:
+            return [error] * len(operations)
         try:
             return work(operations, True)
-        except LedgerBusy as error:
-            return self._in_parts(work, operations, error, until)
-        except Exception as error:
-            return _each(work, operations, error)
+        except LedgerBusy as still:
+            return self._in_parts(work, operations, still, until)
+        except Exception as refused:
+            return _each(work, operations, refused)
 
     def _in_parts(self, work: Work, operations: Sequence[Operation], error: LedgerBusy, until: float) -> Outcomes:
         """Each part is tried before any part of one, so that a slow machine has the time for all the good ones."""
@@ -137,11 +147,11 @@ class Contention:
 
 
 def _each(work: Work, operations: Sequence[Operation], error: Exception) -> Outcomes:
-    """One call that the ledger will never take, or its driver cannot send, costs no other of its batch its answer.
+    """One call that the ledger does not take or keep, or its driver cannot send, costs no other its answer.
 
     Raises `error` where it speaks of the ledger.
     """
-    if isinstance(error, LedgerError) and not isinstance(error, LedgerRefused):
+    if isinstance(error, LedgerError) and not isinstance(error, (LedgerRefused, LedgerDropped)):
         raise error
     return [error] if len(operations) == 1 else [_by_itself(work, operation) for operation in operations]
 

@@ -23,7 +23,7 @@ from api.checks.batcher import Batcher, Done, Flush, wait_for_result
 from api.checks.contention import Contention, Outcomes, Work
 from api.checks.isolated import Isolated
 from api.checks.unit_of_work import MustWrite, Operation, Outcome, UnitOfWork
-from api.ledger.errors import LedgerBusy, LedgerContradicts, LedgerRefused, LedgerUnavailable
+from api.ledger.errors import LedgerBusy, LedgerContradicts, LedgerDropped, LedgerRefused, LedgerUnavailable
 from api.ledger.records import Batch, LicenseQuery, LicenseRecord
 from api.ledger.store import Ledger
 from api.licensing import WRITING_ACTS, decide
@@ -39,6 +39,9 @@ _TOUCHED_MAX = 50_000
 
 #: Stands for a call that is not decided yet: whether the ledger shows all there is has to be asked first.
 _SUSPECT = LedgerContradicts("not examined yet")
+
+#: After these a call goes on without the ledger.
+_WITHOUT_THE_LEDGER = (LedgerUnavailable, LedgerBusy, LedgerRefused, LedgerDropped)
 
 T = TypeVar("T")
 Lane = Batcher[Operation, Outcome]
@@ -152,14 +155,14 @@ class Recorder:
     def _next_lane(self, operation: Operation, outcome: Outcome | BaseException) -> tuple[Lane, Operation] | None:
         """Where a call goes that its lane on the ledger did not record.
 
-        Without the ledger goes what the ledger was away for, was busy with for too long, or did not take: a constraint
-        that an operator added refuses everybody's calls, and none of them is at fault. Replay finds out.
+        Without the ledger goes what the ledger was away for, was busy with for too long, or did not take or keep: a
+        constraint that an operator added refuses everybody's calls, and none of them is at fault. Replay finds out.
         """
         if isinstance(outcome, MustWrite):
             return self._writes, operation
         if isinstance(outcome, LicenseHeld):
             return self._alone, operation
-        if self._isolated is None or not isinstance(outcome, (LedgerUnavailable, LedgerBusy, LedgerRefused)):
+        if self._isolated is None or not isinstance(outcome, _WITHOUT_THE_LEDGER):
             return None
         if isinstance(outcome, LedgerBusy) and self._breaker.isolated_since is None:
             self._breaker.license_busy(operation.key_hash)

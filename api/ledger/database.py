@@ -13,18 +13,30 @@ from typing import Any
 
 from filelock import FileLock
 from filelock import Timeout as LockTimeout
+from psycopg2 import errorcodes
 from psycopg2.extensions import TRANSACTION_STATUS_IDLE
-from sqlalchemy import Connection, PoolProxiedConnection
+from sqlalchemy import Connection, PoolProxiedConnection, text
 from sqlalchemy.event import listens_for
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from api.ledger.errors import LedgerBusy, LedgerReadOnly, LedgerUnavailable, NoConnection, translate
-from failover.causes import Cause, cause_of, translated
+from api import logs
+from api.ledger.errors import (
+    LedgerBusy,
+    LedgerError,
+    LedgerReadOnly,
+    LedgerUnavailable,
+    NoConnection,
+    no_usage,
+    translate,
+)
+from failover.causes import DRIVER_ERRORS, Cause, cause_of, translated, words_of_a_function
 from failover.connecting import connecting_within
 from failover.engines import FIRST, Pools, postgres_engine, sqlite_engine, write_lock
 from failover.session import DEFAULT_SCHEMA, Limits, Session, taken_apart
 from failover.watchdog import Watchdog
+
+_log = logs.get("ledger")
 
 #: For statements whose caller gives them no time of its own.
 _LIMITS = Limits(statement_ms=60_000, lock_ms=10_000, idle_ms=10_000)
@@ -40,6 +52,11 @@ _POOL_S, _ASK_EVERY_S = 2.0, 0.02
 _BUSY_TIMEOUT_MS = 5000
 #: What failed sooner says nothing to those who wait: a connection that the ledger ends breaks at once.
 _SILENT_S = 0.2
+
+
+#: What a table, and a function, that is not found is reported as.
+_NOT_FOUND = (errorcodes.UNDEFINED_TABLE, errorcodes.UNDEFINED_FUNCTION)
+_MAY_USE = text("SELECT has_schema_privilege(oid, 'USAGE') FROM pg_namespace WHERE nspname = :schema")
 
 
 def _never() -> bool:
@@ -103,6 +120,7 @@ class Database:
         self._shared = FileLock(shared, poll_interval=_ASK_EVERY_S, thread_local=False) if shared else None
         self._silent_at = float("-inf")
         self._watchdog = Watchdog()
+        self._words: str | None = None
         #: When (monotonic) it last did what was asked of it, None before it ever did.
         self.answered_at: float | None = None
 
@@ -119,7 +137,7 @@ class Database:
     @contextlib.contextmanager
     def reading(self, limits: Limits = _LIMITS) -> Iterator[Connection]:
         """A connection on which each statement stands alone. Raises `LedgerError`, never a driver's error."""
-        with self._turn(), translated(translate), self.engine.connect() as connection:
+        with self._turn(), self._translated(), self.engine.connect() as connection:
             yield connection.execution_options(**{FIRST: self.session.alone(limits)})
         self.answered_at = time.monotonic()
 
@@ -130,7 +148,7 @@ class Database:
         `LedgerReadOnly` from a server that takes no writes: what it shows may be of the time before its successor.
         """
         begin = "BEGIN" if self.is_sqlite else self.session.begin(_ONE_MOMENT, "REPEATABLE READ")
-        with self._turn(), translated(translate), self._transaction(begin) as connection:
+        with self._turn(), self._translated(), self._transaction(begin) as connection:
             yield connection
         self.answered_at = time.monotonic()
 
@@ -140,7 +158,7 @@ class Database:
         begin = "BEGIN IMMEDIATE" if self.is_sqlite else self.session.begin(limits)
         with (
             self._turn(),
-            translated(translate),
+            self._translated(),
             self._lock or contextlib.nullcontext(),
             self._transaction(begin) as connection,
         ):
@@ -178,7 +196,7 @@ class Database:
         One that breaks is dropped, and every idle one with it: what ended it (a restart, a failover) ended those too.
         So is one whose server turns out to be read-only, with all others of this process.
         """
-        with self._turn(terms), translated(translate):
+        with self._turn(terms), self._translated():
             with connecting_within(terms.connect_s):
                 pooled = self._taken(terms.not_before())
             connection: Any = pooled.driver_connection
@@ -201,6 +219,35 @@ class Database:
 
     def close(self) -> None:
         self.engine.dispose()
+
+    @contextlib.contextmanager
+    def _translated(self) -> Iterator[None]:
+        """Raises `LedgerError` in place of a driver's error in the block, which has given its connection back by then.
+
+        To a role that may not use their schema, tables and functions are not there: it is the right that is missing.
+        """
+        try:
+            with translated(translate):
+                yield
+        except LedgerError as error:
+            self._log_words_of_a_function(error.__cause__)
+            if error.sqlstate in _NOT_FOUND and self._may_not_use_its_schema():
+                raise no_usage(self.session.schema) from error
+            raise
+
+    def _log_words_of_a_function(self, error: BaseException | None) -> None:
+        """What a function of the database said of itself stands here only, and once until it says something else."""
+        words = None if error is None else words_of_a_function(error)
+        if words is not None and words != self._words:
+            self._words = words
+            _log.warning("a function of the database raised an error", extra={"reason": words})
+
+    def _may_not_use_its_schema(self) -> bool:
+        try:
+            with self.engine.connect() as connection, self.guarded(connection, _TRANSACTION_GUARD_S):
+                return connection.execute(_MAY_USE, {"schema": self.session.schema}).scalar() is False
+        except DRIVER_ERRORS:
+            return False
 
     @contextlib.contextmanager
     def _transaction(self, begin: str) -> Iterator[Connection]:

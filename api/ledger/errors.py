@@ -9,6 +9,7 @@ LedgerError
 ├── LedgerBusy          it answered that others hold the rows: the same again, a moment later
 │   ├── LedgerSlow      it answered that this statement took too long: the same again would, too
 │   └── NoConnection    it was not asked: all connections of this process are in use
+├── LedgerDropped       it answered, and a trigger or a rule of its own kept out what was written
 └── LedgerRefused       it does not take a value of what was sent, or the driver could not send it
 
 What speaks of the surroundings (a table or a right that is missing, a disk that is full, a server that stops) is
@@ -19,7 +20,7 @@ from __future__ import annotations
 
 from psycopg2 import errorcodes
 
-from failover.causes import Cause, cause_of, is_answer, reason_of, sqlstate_of
+from failover.causes import NOT_KEPT, Cause, cause_of, is_answer, reason_of, sqlstate_of
 
 
 class LedgerError(Exception):
@@ -64,6 +65,12 @@ class NoConnection(LedgerBusy):
     """All connections of this process were in use for too long. The ledger was not asked."""
 
 
+class LedgerDropped(LedgerError):
+    """Fewer rows are there than were written. Nothing was changed; no event and no call is at fault."""
+
+    answered = True
+
+
 class LedgerRefused(LedgerError):
     """The ledger does not take a value of this: its own fault where others of its kind are taken."""
 
@@ -76,11 +83,31 @@ _MEANING: dict[Cause, type[LedgerError]] = {
 }
 
 
+_OF_STATE: dict[str, type[LedgerError]] = {
+    # A server that says so answers others: one that is silent says nothing, and the watchdog ends the wait for it.
+    errorcodes.QUERY_CANCELED: LedgerSlow,
+    NOT_KEPT: LedgerDropped,
+}
+
+
+def require_kept(table: str, kept: int, meant: int) -> None:
+    """Raises `LedgerDropped` where not all rows that were written to `table` are there."""
+    if kept != meant:
+        raise LedgerDropped(f"{kept} of {meant} rows were written to {table}: a trigger keeps them out")
+
+
+def no_usage(schema: str | None) -> LedgerUnavailable:
+    """The error of a role that may not use the ledger's schema."""
+    state = errorcodes.INSUFFICIENT_PRIVILEGE
+    meant = LedgerUnavailable(f"SQLSTATE {state}: permission denied for schema {schema}: the role needs USAGE on it")
+    meant.sqlstate, meant.answered = state, True
+    return meant
+
+
 def translate(error: BaseException) -> LedgerError:
     """The `LedgerError` that a driver's error means, with `reason_of` as its words."""
     sqlstate = sqlstate_of(error)
-    # A server that says so answers others: one that is silent says nothing, and the watchdog ends the wait for it.
-    kind = LedgerSlow if sqlstate == errorcodes.QUERY_CANCELED else _MEANING[cause_of(error)]
+    kind = _OF_STATE.get(sqlstate or "", _MEANING[cause_of(error)])
     meant = kind(reason_of(error))
     meant.sqlstate, meant.answered = sqlstate, is_answer(error)
     return meant

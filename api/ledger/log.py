@@ -11,11 +11,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, Table, insert, select, update
+from sqlalchemy import Connection, Delete, Table, Update, func, insert, select, update
 
 from api.ids import new_id
 from api.ledger import tables
 from api.ledger.database import Database
+from api.ledger.errors import require_kept
 from api.ledger.records import Event, IdempotencyRecord
 from api.node.clock import Clock
 from api.node.identity import Node
@@ -37,8 +38,8 @@ SELECT head.seq - %(count)s + x.i, x.event_id, x.type, x.license_id, x.machine_i
     x.occurred_at, extract(epoch FROM clock_timestamp())::float8, x.data
 FROM head, ROWS FROM (json_to_recordset(%(events)s::json) AS (event_id text, type text, license_id text,
     machine_id text, node text, instance text, epoch bigint, mode text, occurred_at float8, data text))
-    WITH ORDINALITY AS x(event_id, type, license_id, machine_id, node, instance, epoch, mode, occurred_at, data, i);
-COMMIT
+    WITH ORDINALITY AS x(event_id, type, license_id, machine_id, node, instance, epoch, mode, occurred_at, data, i)
+RETURNING 1
 """
 
 Stamped = Mapping[Table, Sequence[str]]
@@ -108,14 +109,24 @@ class Change:
         self._journal = journal
 
     def commit(self, event: Event, stamped: Stamped | None = None, record: IdempotencyRecord | None = None) -> None:
-        """Appends `event`, gives the rows of `stamped` (ids by table) its `seq`, and ends the transaction."""
+        """Appends `event`, gives the rows of `stamped` (ids by table) its `seq`, and ends the transaction.
+
+        Raises `LedgerDropped` where one of these rows, which were inserted or changed just now, is not there.
+        """
         self.keep(record)
         self.commit_all([event], stamped)
+
+    def update(self, statement: Update | Delete) -> None:
+        """Executes what changes, or deletes, one row that is there. Raises `LedgerDropped` where it does not."""
+        require_kept(statement.table.description, self.connection.execute(statement).rowcount, 1)
 
     def keep(self, record: IdempotencyRecord | None) -> None:
         """Writes `record`, if there is one, and has it committed even where no event follows."""
         if record is not None:
-            self.connection.execute(insert(tables.idempotency_records), msgspec.structs.asdict(record))
+            table = tables.idempotency_records
+            self.connection.execute(insert(table), msgspec.structs.asdict(record))
+            kept = self.connection.execute(select(func.count()).where(table.c.id == record.id)).scalar_one()
+            require_kept(table.name, kept, 1)
             self.committed = True
 
     def commit_all(self, events: Sequence[Event], stamped: Stamped | None = None) -> None:
@@ -125,29 +136,40 @@ class Change:
         self.committed = True
 
     def _append_postgres(self, events: Sequence[Event], stamped: Stamped) -> None:
+        """Whether all is there is found out in the same message: what a trigger kept out is not committed around."""
         parts = ["WITH head AS (UPDATE log_head SET seq = seq + %(count)s WHERE id = 1 RETURNING seq)"]
         parts += [
-            f", stamped_{table.name} AS (UPDATE {table.name} SET seq = head.seq FROM head "  # noqa: S608 - our own names
-            f"WHERE {table.name}.{_key(table)} = ANY(%(ids_{table.name})s))"
+            f", kept_{table.name} AS (UPDATE {table.name} SET seq = head.seq FROM head "  # noqa: S608 - our own names
+            f"WHERE {table.name}.{_key(table)} = ANY(%(ids_{table.name})s) RETURNING 1)"
             for table in stamped
         ]
+        parts.append(f", kept_events AS ({_EVENTS}) SELECT ")
+        meant = {table.name: len(set(ids)) for table, ids in stamped.items()} | {"events": len(events)}
+        parts.append(
+            ", ".join(
+                f"require_kept('{name}', (SELECT count(*) FROM kept_{name}), {count})"  # noqa: S608 - our own names
+                for name, count in meant.items()
+            )
+        )
         ids = {f"ids_{table.name}": list(ids) for table, ids in stamped.items()}
         rows = msgspec.json.encode([_columns(event) for event in events]).decode()
-        self.connection.exec_driver_sql("".join(parts) + _EVENTS, ids | {"count": len(events), "events": rows})
+        self.connection.exec_driver_sql("".join(parts) + "; COMMIT", ids | {"count": len(events), "events": rows})
 
     def _append_sqlite(self, events: Sequence[Event], stamped: Stamped) -> None:
         head, count = tables.log_head, len(events)
-        self.connection.execute(update(head).values(seq=head.c.seq + count))
+        self.update(update(head).values(seq=head.c.seq + count))
         seq = self.connection.execute(select(head.c.seq)).scalar_one()
         now = self._journal.now()
         places = enumerate(events, start=seq - count + 1)
         rows_of_events = [_columns(event) | {"seq": at, "recorded_at": now} for at, event in places]
         self.connection.execute(insert(tables.events), rows_of_events)
+        last = select(func.count()).where(tables.events.c.seq > seq - count)
+        require_kept("events", self.connection.execute(last).scalar_one(), count)
         for table, ids in stamped.items():
             rows = [(seq, id) for id in ids]
             sql = f"UPDATE {table.name} SET seq = ? WHERE {_key(table)} = ?"  # noqa: S608 - our own names
             if rows:
-                self.connection.exec_driver_sql(sql, rows)
+                require_kept(table.name, self.connection.exec_driver_sql(sql, rows).rowcount, len(rows))
 
 
 def _key(table: Table) -> str:

@@ -17,7 +17,7 @@ from sqlalchemy.exc import DBAPIError
 
 from api.ledger import tables
 from api.ledger.database import Database
-from api.ledger.errors import LedgerUnsuitable
+from api.ledger.errors import LedgerUnsuitable, no_usage
 from failover.causes import reason_of
 from failover.session import DEFAULT_SCHEMA
 
@@ -38,6 +38,11 @@ JOIN pg_class c ON c.relnamespace = l.relnamespace AND c.relname = 'check_minute
 JOIN pg_namespace n ON n.oid = l.relnamespace
 WHERE l.relname = 'ledger' AND n.nspname <> :schema ORDER BY n.nspname LIMIT 1
 """
+#: A schema that the session would look into if its role might.
+_BARRED = """
+SELECT nspname FROM pg_namespace WHERE NOT has_schema_privilege(oid, 'USAGE')
+AND nspname = ANY(string_to_array(translate(current_setting('search_path'), '" ', ''), ','))
+"""
 _DUPLICATES = (errorcodes.DUPLICATE_TABLE, errorcodes.DUPLICATE_OBJECT, errorcodes.DUPLICATE_FUNCTION)
 
 
@@ -49,12 +54,19 @@ class Found(NamedTuple):
 
 
 def find_schema(connection: Connection) -> Found:
-    """What there is of a ledger. Raises `LedgerUnsuitable` for a revision that no release of ours has."""
+    """What there is of a ledger. Raises `LedgerUnsuitable` for a revision that no release of ours has.
+
+    And `LedgerUnavailable` where the role may not use the schema: what is there is not shown to it then, and what it
+    makes would be a temporary table.
+    """
     seen = inspect(connection)
     if seen.has_table(VERSION_TABLE):
         return Found(_read(connection, VERSION_TABLE))
     if seen.has_table(_OLD_VERSION_TABLE) and all(_has(seen, name, columns) for name, columns in _OURS.items()):
         return Found(_read(connection, _OLD_VERSION_TABLE), old_name=True)
+    barred = None if connection.dialect.name == "sqlite" else connection.execute(text(_BARRED)).scalar()
+    if barred is not None:
+        raise no_usage(barred)
     return Found(None)
 
 

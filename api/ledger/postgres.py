@@ -90,9 +90,11 @@ _LOCK_MACHINES = "SELECT 1 FROM machines WHERE id = ANY(%(machine_ids)s) ORDER B
 _IDEMPOTENCY = """
 INSERT INTO idempotency_records (id, request_hash, answer_json, kid, salt, created_at)
 VALUES (%(id)s, %(request_hash)s, %(answer_json)s, %(kid)s, %(salt)s, %(created_at)s);
+SELECT require_kept('idempotency_records', (SELECT count(*) FROM idempotency_records WHERE id = %(id)s), 1);
 """
 
-#: The function of migration 0001 that writes a batch; the log's head is locked in it, and nothing waits after it.
+#: The function of migration 0006: it writes a batch and counts what it wrote. The log's head is locked in it, and
+#: nothing waits after it.
 _RECORD = """
 SELECT record_batch(%(events)s, %(tallies)s, %(writer)s, %(touches)s, %(licenses)s, %(machines)s, %(findings)s);
 """
@@ -258,9 +260,7 @@ class PostgresLedger:
 class _Transaction:
     """See `store.Transaction`."""
 
-    def __init__(
-        self, ledger: PostgresLedger, connection: Any, known: list[LicenseRecord], *, until: float
-    ) -> None:
+    def __init__(self, ledger: PostgresLedger, connection: Any, known: list[LicenseRecord], *, until: float) -> None:
         """`until`: the moment (monotonic) from which the server may have ended it."""
         self.known = known
         self.committed = False

@@ -14,6 +14,7 @@ import msgspec
 from sqlalchemy import Connection, text
 
 from api.ledger.database import Database
+from api.ledger.errors import require_kept
 from api.ledger.records import Batch, Event, Finding, LicenseQuery, LicenseRecord, Tally
 from api.ledger.rows import CHECK_COLUMNS, COLUMNS, DEPARTED, NEVER_CAME, changed_machines, known_from
 from api.node.clock import Clock
@@ -127,24 +128,25 @@ class SqliteLedger:
 
     def _write(self, connection: Connection, batch: Batch) -> None:
         cursor = _cursor(connection)
-        cursor.executemany(_TALLY, [_tally_row(tally, self._writer) for tally in batch.tallies])
+        _write_all(cursor, "check_minutes", _TALLY, [_tally_row(tally, self._writer) for tally in batch.tallies])
         cursor.executemany(_FINDING, [_finding_row(finding) for finding in batch.findings])
         if batch.record is not None:
-            cursor.execute(_IDEMPOTENCY, msgspec.structs.astuple(batch.record))
+            _write_all(cursor, "idempotency_records", _IDEMPOTENCY, [msgspec.structs.astuple(batch.record)])
         if not batch.events:
             return
         count = len(batch.events)
-        cursor.execute("UPDATE log_head SET seq = seq + ? WHERE id = 1", (count,))
+        _write_all(cursor, "log_head", "UPDATE log_head SET seq = seq + ? WHERE id = 1", [(count,)])
         seq = cursor.execute("SELECT seq FROM log_head").fetchone()[0]
-        cursor.executemany(_LICENSE, [_license_row(change.after, seq) for change in batch.changes])
+        _write_all(cursor, "licenses", _LICENSE, [_license_row(change.after, seq) for change in batch.changes])
         for change in batch.changes:
             machines = changed_machines(change.before, change.after)
-            cursor.executemany(_MACHINE, [(*msgspec.structs.astuple(machine), seq) for machine in machines])
+            rows = [(*msgspec.structs.astuple(machine), seq) for machine in machines]
+            _write_all(cursor, "machines", _MACHINE, rows)
         cursor.executemany(*_touch("licenses", [(touch.at, touch.license_id) for touch in batch.touches]))
         cursor.executemany(*_touch("machines", [(touch.at, touch.machine_id) for touch in batch.touches]))
         now = self._clock.now()
         rows = [_event_row(event, seq - count + i, now) for i, event in enumerate(batch.events, start=1)]
-        cursor.executemany(_EVENT, rows)
+        _write_all(cursor, "events", _EVENT, rows)
 
 
 class _Transaction:
@@ -157,6 +159,12 @@ class _Transaction:
 
     def commit(self, batch: Batch) -> None:
         self._ledger._write(self._connection, batch)
+
+
+def _write_all(cursor: Any, table: str, sql: str, rows: list[tuple[Any, ...]]) -> None:
+    """Raises `LedgerDropped` where a trigger keeps rows out."""
+    if rows:
+        require_kept(table, cursor.executemany(sql, rows).rowcount, len(rows))
 
 
 def _cursor(connection: Connection) -> Any:

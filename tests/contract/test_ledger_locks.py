@@ -177,7 +177,9 @@ _SLOWLY_RECORDED = """
 CREATE FUNCTION take_time() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(1.5); RETURN NEW; END $$;
 CREATE TRIGGER take_time BEFORE INSERT ON events FOR EACH ROW WHEN (NEW.type = 'slow') EXECUTE FUNCTION take_time()
 """
-_HOLDS_THE_HEAD = "SELECT count(*) FROM pg_locks WHERE granted AND relation = 'log_head'::regclass AND mode = 'RowExclusiveLock'"
+_HOLDS_THE_HEAD = (
+    "SELECT count(*) FROM pg_locks WHERE granted AND relation = 'log_head'::regclass AND mode = 'RowExclusiveLock'"
+)
 
 
 @pytest.mark.parametrize(("name", "blocked"), [("a node", False), ("psql", True)])
@@ -216,11 +218,16 @@ def test_a_table_that_others_only_wait_to_lock_is_blocked_as_well(postgres_url: 
 def test_a_transaction_that_this_process_was_too_slow_to_go_on_with_is_busy(postgres_url: str) -> None:
     with opened_ledger(postgres_url) as ledger, opened_ledger(postgres_url) as other:
         sold = sell(ledger.database)
-        with pytest.raises(LedgerBusy), ledger.transaction([LicenseQuery(sold.key_hash)]) as transaction:
-            with other.database.reading() as connection:
-                end = "SELECT count(*) FROM pg_stat_activity WHERE state = 'idle in transaction'"
-                until(lambda: not connection.exec_driver_sql(end).scalar(), "the server ended it", 30)
-            transaction.commit(batch(event(sold)))
+
+        def commit_too_late() -> None:
+            with ledger.transaction([LicenseQuery(sold.key_hash)]) as transaction:
+                with other.database.reading() as connection:
+                    left = "SELECT count(*) FROM pg_stat_activity WHERE state = 'idle in transaction'"
+                    until(lambda: not connection.exec_driver_sql(left).scalar(), "the server ended it", 30)
+                transaction.commit(batch(event(sold)))
+
+        with pytest.raises(LedgerBusy):
+            commit_too_late()
         ledger.append(batch(event(sold)))
 
 

@@ -6,6 +6,7 @@ all of it is in the ledger once afterwards.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,13 +18,16 @@ from typing import Any
 import psycopg2
 import pytest
 
-from api.ledger import tables
+from api.ledger import migrate, tables
+from api.ledger.errors import LedgerError, LedgerUnavailable
+from api.ledger.records import LicenseQuery
 from api.signing import key_claim
 from failover import EventQueue
 from failover.queue import Event as Row
 from tests.support.admin import Admin
 from tests.support.cli import Cli
-from tests.support.nodes import ADMIN_TOKEN, Answer, Node, environment, rows, running_node
+from tests.support.ledger import batch, event
+from tests.support.nodes import ADMIN_TOKEN, Answer, Node, environment, opened_ledger, rows, running_node, sell
 from tests.support.postgres import PostgresServer
 from tests.support.processes import until
 
@@ -35,6 +39,25 @@ CREATE FUNCTION no_space() RETURNS trigger LANGUAGE plpgsql AS
 $$ BEGIN RAISE EXCEPTION 'could not extend file: No space left on device' USING ERRCODE = '53100'; END $$;
 CREATE TRIGGER no_space BEFORE INSERT ON events FOR EACH ROW EXECUTE FUNCTION no_space()
 """
+
+
+_RAISES = _DISK_FULL.replace("could not extend file: No space left on device", "secret of a vendor").replace(
+    "53100", "42501"
+)
+
+
+@pytest.fixture
+def capture() -> Iterator[list[str]]:
+    """The reasons in what the ledger logs."""
+    reasons: list[str] = []
+    logger, handler = logging.getLogger("protecao.ledger"), logging.Handler()
+    handler.emit = lambda record: reasons.append(getattr(record, "reason", ""))  # type: ignore[method-assign]
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.WARNING)  # nodes of this process may have said otherwise
+    yield reasons
+    logger.setLevel(level)
+    logger.removeHandler(handler)
 
 
 @dataclass(frozen=True)
@@ -158,6 +181,30 @@ def test_what_the_database_refuses_to_everybody_costs_no_answer_and_no_event(
         assert (with_queue.stats().dead, with_queue.stats().pending) == (0, 0)
         assert with_queue.stats().synced >= 11
         with_queue.close()
+
+
+def test_a_schema_that_may_not_be_used_is_named_and_a_triggers_own_words_are_logged_only(
+    url: str, capture: list[str]
+) -> None:
+    with opened_ledger(url) as ledger:
+        migrate.upgrade(ledger.database)
+        sold = sell(ledger.database)
+        as_superuser(url, "REVOKE USAGE ON SCHEMA public FROM seller, public")
+        for ask in (
+            lambda: ledger.look_up([LicenseQuery(sold.key_hash)]),
+            lambda: ledger.append(batch(event(sold))),
+            lambda: migrate.ledger_id(ledger.database),
+            lambda: migrate.upgrade(ledger.database),
+        ):
+            with pytest.raises(LedgerError, match="42501: permission denied for schema public"):
+                ask()
+        as_superuser(url, "GRANT USAGE ON SCHEMA public TO seller, public")
+        as_superuser(url, _RAISES)
+        for _ in range(2):
+            with pytest.raises(LedgerUnavailable, match="42501: a trigger or function") as raised:
+                ledger.append(batch(event(sold)))
+            assert "secret" not in str(raised.value)
+        assert [line for line in capture if "secret of a vendor" in line] == ["secret of a vendor"]
 
 
 def all_is_there(node: Node, told: list[tuple[str, Answer]], licenses: list[dict[str, Any]]) -> None:

@@ -13,7 +13,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from api.ledger import errors as ledger
 from failover import errors
-from failover.causes import Cause, cause_of, reason_of, sqlstate_of
+from failover.causes import Cause, cause_of, reason_of, sqlstate_of, words_of_a_function
 
 
 def said(state: str | None, words: str = "") -> psycopg2.Error:
@@ -182,3 +182,11 @@ def test_a_file_that_another_process_writes_is_busy_to_both_seams(tmp_path: Path
     assert type(errors.translate(error)) is errors.StoreBusy
     busy = ledger.translate(error)
     assert (type(busy), str(busy), busy.answered) == (ledger.LedgerBusy, "another process is writing", False)
+
+
+def test_words_that_somebody_wrote_into_a_function_are_not_shown() -> None:
+    told = said("P0001", "secret of a vendor")
+    assert "secret" not in reason_of(told)
+    assert "SQLSTATE P0001" in reason_of(told)
+    assert words_of_a_function(told) == "secret of a vendor"
+    assert words_of_a_function(said("53100", "disk full")) is None
