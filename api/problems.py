@@ -70,8 +70,8 @@ class Problem(Exception):
 class Malformed(Problem):
     """400: `field` names what is wrong, `$` meaning the body as a whole."""
 
-    def __init__(self, field: str, detail: str) -> None:
-        super().__init__("MALFORMED", f"{field}: {detail}", field=field)
+    def __init__(self, field: str, detail: str, **members: Any) -> None:
+        super().__init__("MALFORMED", f"{field}: {detail}", field=field, **members)
 
 
 def body_of(problem: Problem, request_id: str) -> bytes:

@@ -60,12 +60,12 @@ class Once:
     """A call with an `Idempotency-Key`. A new one for each request."""
 
     def __init__(self, key: str, caller: str, path: str, body: Body, held: Sequence[SigningKey], current: str) -> None:
-        """`caller`: the hash of the token that sent `body` to `path`.
+        """`caller`: the hash of the token that sent `body` to `path`; the keys of two tokens never meet.
 
         `held`: the signing keys of this node; `current`: the kid of the one that signs, which every node holds.
         """
-        self.id = _hash(key.encode())
-        self._request_hash = _hash(_encode([caller, path, body]))
+        self.id = _hash(_encode([caller, key]))
+        self._request_hash = _hash(_encode([path, body]))
         self._own_key: str | None = getattr(body, "key", None) or None
         self._held = {one.kid: one for one in held}
         self._kid = current

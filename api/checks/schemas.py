@@ -15,10 +15,16 @@ from api.licensing import Act, Call
 #: No control characters, NUL among them. Lone surrogates are no JSON text: the decoder refuses them.
 _PRINTABLE = r"^[^\x00-\x1f\x7f-\x9f]*\Z"
 
+#: Thirty letters and digits, whatever dashes between them: what may be a license key of our own is no id, since ids are
+#: answered, logged and kept.
+_NO_KEY = r"(?!(?:-*[0-9A-Za-z]){30}-*\Z)"
+
 #: The shortest and the longest license key, in characters.
 KEY_LENGTHS = (8, 128)
 Key = Annotated[str, msgspec.Meta(min_length=8, max_length=128, pattern=_PRINTABLE, description="The license key")]
-Nonce = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_-]{16,64}\Z", description="Made anew for each call")]
+Nonce = Annotated[
+    str, msgspec.Meta(pattern=rf"^{_NO_KEY}[A-Za-z0-9_-]{{16,64}}\Z", description="Made anew for each call")
+]
 Fingerprint = Annotated[str, msgspec.Meta(min_length=1, max_length=128, pattern=_PRINTABLE)]
 Text200 = Annotated[str, msgspec.Meta(max_length=200, pattern=_PRINTABLE)]
 ProductCode = Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=_PRINTABLE)]
@@ -30,7 +36,7 @@ Increment = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
 Ttl = Annotated[int, msgspec.Meta(ge=-(2**53), le=2**53, description="Seconds; clamped to 60 .. the policy's longest")]
 
 _CLIENT_LIMIT = 1024
-_REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{8,64}\Z")
+_REQUEST_ID = re.compile(rf"{_NO_KEY}[A-Za-z0-9_-]{{8,64}}\Z")
 #: What comes before the path at a message's end; the last one, since a value that is repeated may hold another.
 _AT = " - at `"
 _PATH = re.compile(r"(?:key in )?\$\.?(.*)`")
@@ -144,6 +150,7 @@ def is_version(text: str) -> bool:
 
 
 def is_request_id(text: str) -> bool:
+    """Whether `text` may be an `X-Request-Id` or an `Idempotency-Key`, and be repeated in answers and logs."""
     return _REQUEST_ID.match(text) is not None
 
 

@@ -20,7 +20,7 @@ from api.licensing import IDEMPOTENT_ACTS, Act, Code
 from api.node.clock import Clock
 from api.node.identity import Node
 from api.node.shared_state import SharedState
-from api.problems import Problem
+from api.problems import Malformed, Problem
 from api.signing import Signer, key_claim
 
 #: Members that differ from try to try of one call.
@@ -57,7 +57,7 @@ class Check:
     """One call: decided, recorded, answered. It ends with the verdict's JSON or what `problem_responses` renders."""
 
     def __init__(self, runtime: Worker, act: Act, call: AdmittedCall, failures: FailureCount) -> None:
-        """Raises the problem `STARTING`."""
+        """Raises the problems `STARTING` and `MALFORMED`."""
         self._runtime = runtime
         self._admitted, self._failures = call, failures
         self._issuer = Issuer(runtime.node, runtime.signer, runtime.ledger_id)
@@ -65,6 +65,9 @@ class Check:
         key_hash = key_claim(body.key)
         # An empty request id names nothing: it must not tie calls together.
         request_id = call.sent.request_id or None
+        for name, sent in (("X-Request-Id", request_id), ("nonce", body.nonce)):
+            if sent == body.key:  # of whatever form: it would be answered, logged and kept
+                raise Malformed(name, "must not be the license key", request_id=new_id())
         self._operation = _operation(act, body, key_hash, request_id)
         self._asked = AnswerBinding(
             call=self._operation.call, key_hash=key_hash, nonce=body.nonce, request_id=request_id, body=call.sent.raw

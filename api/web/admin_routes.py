@@ -251,7 +251,7 @@ def _idempotency_key() -> str | None:
     """The request's `Idempotency-Key`; None where a call may be repeated anyway, or has none. Raises `Malformed`."""
     sent = request.headers.get("Idempotency-Key") if request.method == "POST" else None
     if sent is not None and not is_request_id(sent):
-        raise Malformed("Idempotency-Key", "must be 8 to 64 of A-Z a-z 0-9 _ -")
+        raise Malformed("Idempotency-Key", "must be 8 to 64 of A-Z a-z 0-9 _ -, and not of a license key's form")
     return sent
 
 

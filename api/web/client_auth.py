@@ -45,7 +45,7 @@ class ClientAuth:
         if self._keyed is not None:
             _check_signature(self._keyed, sent, now)
         if sent.request_id and not is_request_id(sent.request_id):
-            raise Malformed("X-Request-Id", "must be 8 to 64 of A-Z a-z 0-9 _ -")
+            raise Malformed("X-Request-Id", "must be 8 to 64 of A-Z a-z 0-9 _ -, and not of a license key's form")
 
 
 def _check_signature(secrets: Sequence[hmac.HMAC], sent: ClientRequest, now: float) -> None:

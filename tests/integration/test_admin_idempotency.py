@@ -178,12 +178,11 @@ def test_the_same_key_after_its_record_is_forgotten_gives_another_license(admin:
 # -- what is no retry -------------------------------------------------------------------------------------------------
 
 
-def test_another_body_route_or_token_under_the_same_key_is_refused(admin: Admin) -> None:
+def test_another_body_or_route_under_the_same_key_is_refused(admin: Admin) -> None:
     path, body = CALLS["renew"](admin)
     other_path, _ = CALLS["renew"](admin)
     key = {"Idempotency-Key": new()}
     admin.ok("POST", path, body, **key)
-    token = admin.resources.create_token("other", ["licenses:write", "licenses:read"])["token"]
     before = ledger_of_effects(admin)
     for tried in (
         (path, {"days": 4}, key),
@@ -191,15 +190,39 @@ def test_another_body_route_or_token_under_the_same_key_is_refused(admin: Admin)
         (other_path, body, key),
         (path.replace("renew", "suspend"), {}, key),
         ("/products", {"code": "x", "name": "x"}, key),
-        (path, body, key | {"Authorization": f"Bearer {token}"}),
     ):
         found = admin.problem("POST", tried[0], tried[1], **tried[2])
         assert (found["status"], found["code"]) == (422, "IDEMPOTENCY_KEY_REUSED"), tried
     assert ledger_of_effects(admin) == before
 
 
+#: Of a license key's form: it would be kept as something else than a key.
+KEY_FORM = "9QK4TD-PM07XW-2H5ZRA-V8N1CE-G3YJ6B"
+
+
+def test_a_key_is_its_tokens_and_no_other_can_use_it_up(admin: Admin) -> None:
+    other = Admin(admin.node, admin.resources.create_token("other", ["licenses:write", "licenses:read"])["token"])
+    key, mine, theirs = {"Idempotency-Key": new()}, {"policy": admin.policy()["id"]}, {"code": new(), "name": "n"}
+    other.ok("POST", "/products", theirs, **key)
+    first = admin.ok("POST", "/licenses", mine, **key)
+    assert admin.ok("POST", "/licenses", mine, **key) == first
+    assert other.problem("POST", "/licenses", mine, **key)["code"] == "IDEMPOTENCY_KEY_REUSED"
+    with_own = other.ok("POST", "/licenses", mine, **{"Idempotency-Key": new()})
+    assert with_own["key"] != first["key"]
+
+
 @pytest.mark.parametrize(
-    "sent", ["", "short", "x" * 65, "with a space", "ümlaut-key", "semi;colon", "one-key-1,one-key-2"]
+    "sent",
+    [
+        "",
+        KEY_FORM,
+        "short",
+        "x" * 65,
+        "with a space",
+        "ümlaut-key",
+        "semi;colon",
+        "one-key-1,one-key-2",
+    ],
 )
 def test_a_malformed_key_is_named_and_nothing_is_done(admin: Admin, sent: str) -> None:
     before = ledger_of_effects(admin)

@@ -129,6 +129,18 @@ def test_a_key_in_path_query_or_head_of_a_clients_call_is_not_said_again(admin: 
         refused(http.get(f"{path}?{there}={there}", headers={"If-None-Match": key, "Accept": key}), key, (200,))
 
 
+def test_a_key_in_the_place_of_an_id_is_refused_without_it(admin: Admin, key: str) -> None:
+    body = {"key": key, "nonce": "n" * 16}
+    refused(admin.node.send("validate", json.dumps(body).encode(), request_id=key).response, key)
+    refused(admin.node.send("validate", json.dumps(body | {"nonce": key}).encode()).response, key)
+    if key in KEYS[:2]:  # of our own form: wherever it stands, whatever else is wrong
+        for name in ("X-Request-Id", "Idempotency-Key"):
+            refused(admin.send("POST", "/products", {"code": "never", "name": 1}, **{name: key}), key)
+        refused(admin.node.http.post("/v1/validate", data=b"{}", headers={"X-Request-Id": key}), key)
+        bare = key.replace("-", "")
+        refused(admin.node.http.get("/nowhere", headers={"X-Request-Id": bare}), bare)
+
+
 @pytest.mark.parametrize("kind", Kind)
 def test_an_admin_that_sends_a_key_as_a_name_or_in_a_query_is_refused_without_it(
     admin: Admin, key: str, kind: Kind
