@@ -32,22 +32,28 @@ from api.web.fast_path import FastPath
 from api.web.intake import BODY_LIMIT
 from api.web.openapi import ADMIN_ROUTES, CLIENT_ROUTES
 from api.web.per_process import PerProcess
+from api.web.per_request import PerRequest
 from api.web.rate_limit import FailureLimiter
 
 #: Settings that are secret, or hold a password.
 SECRET_SETTINGS = (*SECRET_NAMES, "DATABASE_URL")
 
 
-def create_app(settings: Settings | None = None, instance: str | None = None) -> Flask:
+def create_app(settings: Settings | None = None, instance: str | None = None, *, background: bool = True) -> Flask:
     """A node's application for any WSGI server, before or after it forks. Raises `SettingsError`.
 
     `settings` default to the environment's; `instance` names the supervisor that runs beside this process, if one
     does. The `Runtime` is at `app.extensions["runtime"]`, started, or without `instance` just about to be; at
     `app.extensions["non_blocking"]` is what answers client calls without a thread for each, for a server that can.
+    Without `background` nothing runs between requests, and the node's supervisor is `flask node run-supervisor`.
     """
     settings = settings or Settings.from_env(os.environ)
-    app = _application(settings, instance)
-    if instance is None:
+    app = _application(settings, instance, background=background)
+    if not background:
+        app.wsgi_app = PerRequest(  # type: ignore[method-assign]
+            app, lambda: _application(settings, None, background=False)
+        )
+    elif instance is None:
         app.wsgi_app = each = PerProcess(app, lambda: _application(settings, None))  # type: ignore[method-assign]
         each.watch()
     else:
@@ -55,11 +61,11 @@ def create_app(settings: Settings | None = None, instance: str | None = None) ->
     return app
 
 
-def _application(settings: Settings, instance: str | None) -> Flask:
+def _application(settings: Settings, instance: str | None, *, background: bool = True) -> Flask:
     """All of it, its runtime not started yet."""
     secrets = (*settings.api_keys, *settings.shared_secrets, settings.admin_token)
     logs.configure(settings.log_level, settings.log_format, hide=secrets)
-    runtime = Runtime(settings, instance)
+    runtime = Runtime(settings, instance, background=background)
     app = Flask("api", static_folder=None)
     # A body without a stated length is cut at this, without a word: the one byte more tells that it was too long.
     app.config["MAX_CONTENT_LENGTH"] = BODY_LIMIT + 1

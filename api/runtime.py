@@ -11,6 +11,7 @@ from typing import Any
 from api.checks.recorder import Recorder
 from api.checks.unknown_keys import UnknownKeys
 from api.config.settings import Settings
+from api.ids import new_id
 from api.node.clock import Clock
 from api.node.identity import Node
 from api.node.published import Published
@@ -36,15 +37,22 @@ _POLL_EVERY_S = 1.5
 class Runtime:
     """Made once per process, after any fork: it owns the connections, the lanes and the background jobs."""
 
-    def __init__(self, settings: Settings, instance: str | None = None) -> None:
-        """`instance`: the node's, where a supervisor of that name runs beside the workers; else one is run here."""
+    def __init__(self, settings: Settings, instance: str | None = None, *, background: bool = True) -> None:
+        """`instance`: the node's, where a supervisor of that name runs beside the workers; else one is run here.
+
+        Without `background` this process has no threads between requests: `poll_when_due` is to be called with each,
+        and the supervisor is another process (`flask node run-supervisor`).
+        """
         self.settings = settings
+        self._background = background
+        self._poll_due = float("-inf")
         self.clock = Clock()
         self.started = self.clock.monotonic()
         self.node_state = Published(settings.data_dir)
         self._stop = threading.Event()
-        self._supervisor = InProcessSupervisor(settings, self._stop) if instance is None else None
-        own = self._supervisor.instance if self._supervisor else str(instance)
+        supervises = instance is None and background
+        self._supervisor = InProcessSupervisor(settings, self._stop) if supervises else None
+        own = self._supervisor.instance if self._supervisor else instance or new_id()
         self.node = Node(settings.node_id, settings.node_rank, own, self.node_state.read, instance is not None)
         self.state = open_shared_state(settings.data_dir)
         self._connections = connections = Connections(settings, self.clock, self.state.breaker)
@@ -58,7 +66,7 @@ class Runtime:
             longest_s=settings.isolated_max_age,
         )
         self.evidence = Evidence(self.reader, connections.database, self.state.breaker)
-        isolated_mode = IsolatedMode(settings, self.state, self.reader, self.node, self.clock)
+        isolated_mode = IsolatedMode(settings, self.state, self.reader, self.node, self.clock, background=background)
         self.recorder = self._recorder(isolated_mode)
         self.unknown_keys = UnknownKeys(
             self.state.changes, settings.workers, self.clock.monotonic, is_known=self.reader.has_key
@@ -80,6 +88,7 @@ class Runtime:
             evidence=self.evidence,
             hurried=self._connections.hurried,
             budget_s=self.settings.ledger_budget,
+            background=self._background,
         )
 
     def _polling(self, source: str, isolated_mode: IsolatedMode) -> LedgerPolling:
@@ -111,6 +120,7 @@ class Runtime:
             self.ledger_start,
             self.polling,
             deploy_overlap(self.settings.failback_delay, self.settings.heartbeat_timeout),
+            supervised_from_outside=not self._background,
         )
 
     # -- its life -----------------------------------------------------------------------------------------------------
@@ -119,14 +129,28 @@ class Runtime:
         """Starts the background jobs, unless it was stopped before; the first poll of the ledger runs at once."""
         if self._stop.is_set():
             return
+        self.jobs.every(_POLL_EVERY_S, "ledger", self.polling.poll)
+        if not self._background:
+            self.polling.first_poll(self.recorder.open_queue)
+            return
         first = threading.Thread(
             target=self.polling.first_poll, args=(self.recorder.open_queue,), name="first-poll", daemon=True
         )
         first.start()
-        self.jobs.every(_POLL_EVERY_S, "ledger", self.polling.poll)
         self.jobs.start()
         if self._supervisor is not None:
             self._supervisor.start()
+
+    def poll_when_due(self) -> None:
+        """For a process without threads: what the background job does, here, where a second has passed since the last.
+
+        A supervisor that runs finds the ledger again for an isolated node, whose requests need not look for it.
+        """
+        now = self.clock.monotonic()
+        is_watched = self.state.breaker.isolated_since is not None and self.node_state.read() is not None
+        if now >= self._poll_due and not is_watched:
+            self._poll_due = now + _POLL_EVERY_S
+            self.jobs.run("ledger", self.polling.poll)
 
     def settle(self) -> None:
         """`Readiness.settle`."""

@@ -30,7 +30,7 @@ class Jobs:
         self._monotonic, self._wall = monotonic, wall
         self._stopped = threading.Event()
         # It warns of each tick whose work is still under way: in an outage four times a second. A job that
-        # hangs shows by the age of its last success, one that fails is logged by `_run`.
+        # hangs shows by the age of its last success, one that fails is logged by `run`.
         quiet = logging.getLogger(_SCHEDULERS_LOG)
         quiet.setLevel(logging.ERROR)
         quiet.addFilter(_until_the_end)
@@ -49,7 +49,7 @@ class Jobs:
         """Runs `work` at the start and then every `seconds`. An exception is logged once and the job goes on."""
         now = datetime.now(UTC)
         self._scheduler.add_job(
-            self._run, "interval", args=(name, work), seconds=seconds, id=name, name=name, next_run_time=now
+            self.run, "interval", args=(name, work), seconds=seconds, id=name, name=name, next_run_time=now
         )
 
     def soon(self, name: str) -> None:
@@ -87,7 +87,8 @@ class Jobs:
                 for job in self._scheduler.get_jobs():
                     job.modify(next_run_time=datetime.now(UTC))
 
-    def _run(self, name: str, work: Callable[[], None]) -> None:
+    def run(self, name: str, work: Callable[[], None]) -> None:
+        """Runs `work` now, on this thread, as the job `name`. An exception is logged, once for each reason."""
         try:
             work()
         except Exception as error:

@@ -145,14 +145,19 @@ class Batcher(Generic[Item, Result]):
         patience_s: float,
         fails_backlog: type[Exception] | tuple[()] = (),
         next_lane: NextLane[Item, Result] = last_lane,
+        background: bool = True,
     ) -> None:
+        """Without `background` no thread is started: a caller that finds no flush under way flushes on its own thread.
+
+        `begin` then may block for as long as flushes take, and no call is given up before its flush has ended.
+        """
         self._flush = flush
         self._next_lane = next_lane
         self._fails_line = fails_backlog
         self._max_batch = max_batch
         self._max_waiting = max_waiting
         self._patience_s = patience_s
-        self._threads = Threads("batcher")
+        self._threads = Threads("batcher") if background else None
         self._lock = threading.Lock()
         self._backlog: deque[_Waiter[Item]] = deque()
         self._batch: _Batch[Item] | None = None
@@ -170,8 +175,8 @@ class Batcher(Generic[Item, Result]):
     def begin(self, item: Item, finish: Callable[[Result], Final], done: Done[Final]) -> None:
         """Adds `item` to the backlog without blocking; raises `BacklogFull` at once where too many calls wait.
 
-        `done` is called once, on another thread: with what `finish` made of the result, after the flush that carried
-        it; with what the flush raised or gave for `item`, or `finish` raised; or, `patience_s` after this, with
+        `done` is called once, on whichever thread flushes: with what `finish` made of the result, after the flush that
+        carried it; with what the flush raised or gave for `item`, or `finish` raised; or, `patience_s` after this, with
         `FlushTimeout`. It must not block, and what it raises is only logged.
         """
         self.enqueue(_Waiter(item, finish, done))
@@ -182,14 +187,13 @@ class Batcher(Generic[Item, Result]):
             if len(self._backlog) >= self._max_waiting:
                 raise BacklogFull
             self._backlog.append(waiter)
-            if not self._flushing:
-                self._flushing = self._threads.run(self._lead)
-            if not self._watched:
-                self._watched = self._threads.run(self._watch)
-            if not (self._flushing or self._watched):
-                # The system gives no thread, so this caller would never be completed.
-                self._backlog.pop()
-                raise BacklogFull
+            leads_itself = self._threads is None and not self._flushing
+            if self._threads is None:
+                self._flushing = True
+            else:
+                self._call_threads(self._threads)
+        if leads_itself:
+            self._lead()
 
     def longest(self, now: float) -> float:
         """For how many seconds at `now` (monotonic) the batch under way has been; 0 where none is."""
@@ -207,6 +211,17 @@ class Batcher(Generic[Item, Result]):
                 overdue += [waiter for waiter in self._batch.waiters if waiter.since <= until]
         for waiter in overdue:
             waiter.complete(FlushTimeout())
+
+    def _call_threads(self, threads: Threads) -> None:
+        """To be called under the lock, for a call that was just added."""
+        if not self._flushing:
+            self._flushing = threads.run(self._lead)
+        if not self._watched:
+            self._watched = threads.run(self._watch)
+        if not (self._flushing or self._watched):
+            # The system gives no thread, so this caller would never be completed.
+            self._backlog.pop()
+            raise BacklogFull
 
     def _lead(self) -> None:
         """Flushes batch after batch until the backlog is empty."""

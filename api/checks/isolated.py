@@ -64,7 +64,15 @@ class Isolated:
     """One process's lane into the node's queue at `path`."""
 
     def __init__(
-        self, path: Path, reader: Reader, breaker: LedgerBreaker, node: Node, clock: Clock, *, patience_s: float = 5.0
+        self,
+        path: Path,
+        reader: Reader,
+        breaker: LedgerBreaker,
+        node: Node,
+        clock: Clock,
+        *,
+        patience_s: float = 5.0,
+        background: bool = True,
     ) -> None:
         self._path = path
         self._reader = reader
@@ -81,7 +89,11 @@ class Isolated:
         #: Decides and queues. A call ends with `LedgerUnavailable` (or its own `busy`) where only the ledger could say,
         #: or no copy is young enough; with `QueueIsFull`, `RequestIdReused` or `FlushTimeout`.
         self.lane: Batcher[Operation, Outcome] = Batcher(
-            self._flush, max_batch=_MAX_BATCH, max_waiting=_MAX_WAITING, patience_s=patience_s
+            self._flush,
+            max_batch=_MAX_BATCH,
+            max_waiting=_MAX_WAITING,
+            patience_s=patience_s,
+            background=background,
         )
 
     def open(self) -> None:

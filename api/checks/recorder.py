@@ -67,11 +67,12 @@ class Recorder:
         hurried: Ledger | None = None,
         budget_s: float = 0.5,
         patience_s: float = 5.0,
+        background: bool = True,
     ) -> None:
         """`reader`: this node's snapshot, if it keeps one; `isolated`: the lane to take where the ledger is away.
 
         `evidence`: what that snapshot says against a ledger that shows less. `hurried`: the same ledger with less time
-        for each statement; `budget_s`: how long a call waits for others.
+        for each statement; `budget_s`: how long a call waits for others; `background`: as `Batcher` takes it.
         """
         self._evidence = evidence
         self._reader = reader
@@ -86,6 +87,7 @@ class Recorder:
         self._clock = clock
         self._uncounted = 0
         self._uncounted_lock = threading.Lock()
+        self._background = background
         self._checks = self._lane(self._flush_checks, patience_s)
         self._writes = self._lane(self._flush_writes, patience_s)
         self._alone = self._lane(self._flush_alone, patience_s)
@@ -108,6 +110,7 @@ class Recorder:
             # A ledger that is away costs the calls in the backlog one failed try together, not one after the other.
             fails_backlog=LedgerUnavailable,
             next_lane=self._next_lane,
+            background=self._background,
         )
 
     def begin(self, operation: Operation, finish: Callable[[Outcome], T], done: Done[T]) -> None:

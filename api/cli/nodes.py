@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import click
 import msgspec
 from msgspec.structs import replace
 
-from api.cli.context import AdminContext, open_context
+from api.cli.context import AdminContext, context_of, open_context, read_settings
 from api.cli.output import as_json, show, show_list
+from api.ledger.errors import LedgerError
 from api.node.clock import timestamp
 from api.node.shared_state import open_shared_state
 from api.snapshot.timekeeping import CLOCK_TRUSTED
 from api.stats import cluster
 from api.stats.counts import count, settle
 from api.stats.nodes import nodes
+from api.supervisor import companion
+from api.supervisor.start import SupervisorRuns
 
 _COLUMNS = ("id", "rank", "role", "url", "beat_age_s", "applied_seq", "queue", "version")
 #: The whole of the counted checks is read.
@@ -62,6 +66,24 @@ def stats(as_json: bool) -> None:
     show(found, as_json)
 
 
+@node.command("run-supervisor")
+def run_supervisor() -> None:
+    """Supervise this node until SIGTERM, for a host whose web processes load wsgi.py and may have no threads.
+
+    To be run as a task that the host keeps alive. Beside `python app.py`, and beside another of these, it refuses.
+    """
+    settings = read_settings()
+    stop = companion.set_when_stopped()
+    with contextlib.suppress(LedgerError, OSError), context_of(settings):
+        pass  # brings the schema up to date, which nothing else may do before the first call
+    try:
+        companion.run_alone(settings, stop)
+    except SupervisorRuns:
+        raise click.ClickException(
+            f"this node has a supervisor already: another process holds the lock in {settings.data_dir}"
+        ) from None
+
+
 @node.command("switchover")
 @click.argument("id")
 @as_json
@@ -105,6 +127,7 @@ def _own(context: AdminContext) -> dict[str, Any]:
         "id": settings.node_id,
         "rank": settings.node_rank,
         "url": settings.node_url,
+        "region": settings.node_region,
         "peers": settings.peer_urls,
         "ledger": str(settings.db_path) if settings.embedded else "shared",
         "data_dir": str(settings.data_dir),

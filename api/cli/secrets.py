@@ -6,6 +6,7 @@ It needs neither settings nor an app: it is what one runs when the settings are 
 from __future__ import annotations
 
 import json
+import secrets as random_secrets
 from pathlib import Path
 
 import click
@@ -17,9 +18,11 @@ from api.config.secret_files import GeneratedSecrets, generate_secrets, one_line
 @click.option(
     "--out", type=click.Path(path_type=Path), help="Write to this new file (mode 0600) instead of the terminal."
 )
-def secrets(out: Path | None) -> None:
+@click.option("--dotenv", is_flag=True, help="Write a .env for compose.yaml: settings alone, without a spare key.")
+def secrets(out: Path | None, dotenv: bool) -> None:
     """Make new secrets: for all nodes, for the clients, and a spare signing key to keep offline."""
-    text = render(generate_secrets())
+    made = generate_secrets()
+    text = render_dotenv(made) if dotenv else render(made)
     if out is None:
         click.echo(text, nl=False)
         return
@@ -29,7 +32,8 @@ def secrets(out: Path | None) -> None:
         raise click.ClickException(f"{out} exists already and is left as it is; name a new file") from None
     except OSError as error:
         raise click.ClickException(f"{out} cannot be written: {error.strerror}") from None
-    click.echo(f"Written to {out}, readable by you alone. The last block belongs offline: cut it out.")
+    offline = "" if dotenv else " The last block belongs offline: cut it out."
+    click.echo(f"Written to {out}, readable by you alone.{offline}")
 
 
 def render(made: GeneratedSecrets) -> str:
@@ -46,6 +50,20 @@ def render(made: GeneratedSecrets) -> str:
         ],
     ]
     return "\n".join("\n".join(block) + "\n" for block in blocks)
+
+
+def render_dotenv(made: GeneratedSecrets) -> str:
+    """The `.env` beside compose.yaml: the four settings and the database's password; the public key as a comment."""
+    password = random_secrets.token_urlsafe(24)
+    settings = [f"{name}={value}" for name, value in made.settings().items()]
+    public = json.dumps(made.signing_key.public_jwk, separators=(",", ":"))
+    lines = [
+        "# The secrets of the cluster in compose.yaml. Keep this file to yourself; git and the image leave it out.",
+        *settings,
+        f"POSTGRES_PASSWORD={password}",
+        f"# The public key to pin in your program: {public}",
+    ]
+    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":

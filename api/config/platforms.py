@@ -1,4 +1,4 @@
-"""Where this node runs: the platform, the replica's name, whether the disk lasts, how many CPUs it may use.
+"""Where this node runs: platform, replica's name, address and region, whether the disk lasts, how many CPUs it may use.
 
 Pure but for two small look-ups (the mount table, the CPU quota), and both can be replaced by the caller.
 """
@@ -30,11 +30,16 @@ class Mount:
 
 @dataclass(frozen=True, slots=True)
 class Hosting:
-    """What is known about the host. `platform` and `replica_id` are None where nothing says them."""
+    """What is known about the host. All but `disk` are None where nothing says them.
+
+    `url` is the https address that the platform gave this service; whether it is one is for the settings to say.
+    """
 
     platform: str | None
     replica_id: str | None
     disk: Disk
+    url: str | None = None
+    region: str | None = None
 
 
 MountLookup = Callable[[Path], Mount | None]
@@ -81,17 +86,46 @@ def detect(environ: Mapping[str, str], data_dir: Path, mount_of: MountLookup = m
     unknown in a container's own layer or where no mount is found.
     """
     if any(name.startswith("RAILWAY_") and not name.endswith("_TOKEN") for name in environ):
-        return Hosting("railway", environ.get("RAILWAY_REPLICA_ID") or None, _railway_disk(environ, data_dir))
+        return _railway(environ, data_dir)
     if environ.get("RENDER") or environ.get("RENDER_INSTANCE_ID"):
-        return Hosting("render", environ.get("RENDER_INSTANCE_ID") or None, _mounted_disk(mount_of(data_dir)))
+        return _render(environ, _mounted_disk(mount_of(data_dir)))
     if environ.get("FLY_APP_NAME") or environ.get("FLY_MACHINE_ID"):
-        return Hosting("fly", environ.get("FLY_MACHINE_ID") or None, _mounted_disk(mount_of(data_dir)))
+        return _fly(environ, _mounted_disk(mount_of(data_dir)))
     if environ.get("PYTHONANYWHERE_SITE") or environ.get("PYTHONANYWHERE_DOMAIN"):
-        # Only home folders are kept there.
-        return Hosting("pythonanywhere", None, "persistent" if data_dir.is_relative_to("/home") else "ephemeral")
+        return _pythonanywhere(environ, data_dir)
     if environ.get("DYNO"):
         return Hosting("heroku", environ["DYNO"], "ephemeral")
     return Hosting(None, None, _plain_disk(mount_of(data_dir)))
+
+
+def _railway(environ: Mapping[str, str], data_dir: Path) -> Hosting:
+    # The domain is there once the service was given one; a custom domain comes before Railway's own.
+    url, region = _https(environ.get("RAILWAY_PUBLIC_DOMAIN")), environ.get("RAILWAY_REPLICA_REGION")
+    disk = _railway_disk(environ, data_dir)
+    return Hosting("railway", environ.get("RAILWAY_REPLICA_ID") or None, disk, url, region or None)
+
+
+def _render(environ: Mapping[str, str], disk: Disk) -> Hosting:
+    replica = environ.get("RENDER_INSTANCE_ID") or environ.get("RENDER_SERVICE_ID")
+    return Hosting("render", replica or None, disk, environ.get("RENDER_EXTERNAL_URL") or None)
+
+
+def _fly(environ: Mapping[str, str], disk: Disk) -> Hosting:
+    app = environ.get("FLY_APP_NAME")
+    url, region = _https(f"{app}.fly.dev" if app else None), environ.get("FLY_REGION")
+    return Hosting("fly", environ.get("FLY_MACHINE_ID") or None, disk, url, region or None)
+
+
+def _pythonanywhere(environ: Mapping[str, str], data_dir: Path) -> Hosting:
+    """Web workers and always-on tasks may have different host names there: the site's name is the same in both."""
+    user, domain = environ.get("USER"), environ.get("PYTHONANYWHERE_DOMAIN")
+    site = f"{user}.{domain}" if user and domain else None
+    disk: Disk = "persistent" if data_dir.is_relative_to("/home") else "ephemeral"  # only home folders are kept
+    return Hosting("pythonanywhere", site, disk, _https(site))
+
+
+def _https(host: str | None) -> str | None:
+    return f"https://{host}" if host else None
 
 
 def cpu_limit(read: ReadText = read_text) -> int:

@@ -65,6 +65,7 @@ class Settings:
     node_id: str
     node_rank: int
     node_url: str | None
+    node_region: str | None
     peer_urls: tuple[str, ...]
     heartbeat_interval: float
     heartbeat_timeout: float
@@ -240,7 +241,8 @@ def _assembled(read: _Reader, places: _Places, host: hosting.Hosting, secrets: d
         queue_path=places.queue_path,
         node_id=read("NODE_ID", _NODE_ID, _own_name(host)),
         node_rank=read("NODE_RANK", values.whole(1, 99), 1),
-        node_url=read("NODE_URL", values.http_url, None),
+        node_url=read("NODE_URL", values.http_url, _own_url(host)),
+        node_region=read("NODE_REGION", _NODE_ID, _own_region(host)),
         peer_urls=read("PEER_URLS", values.several(values.http_url), ()),
         heartbeat_interval=read("HEARTBEAT_INTERVAL", values.duration(0.05, 60), 1.5),
         heartbeat_timeout=read("HEARTBEAT_TIMEOUT", values.duration(0.15, 3600), 6.0),
@@ -282,5 +284,20 @@ def _check_together(read: _Reader, settings: Settings, url_given: bool) -> None:
 
 
 def _own_name(host: hosting.Hosting) -> str:
-    name = host.replica_id or socket.gethostname() or "node"
-    return re.sub(r"[^0-9A-Za-z._:-]", "-", name)[:64]
+    return _as_name(host.replica_id or socket.gethostname() or "node")
+
+
+def _own_region(host: hosting.Hosting) -> str | None:
+    return None if host.region is None else _as_name(host.region)
+
+
+def _own_url(host: hosting.Hosting) -> str | None:
+    """The address that the platform says, where it is one: no setting of the operator's is at fault where it is not."""
+    try:
+        return None if host.url is None else values.http_url(host.url)
+    except ValueError:
+        return None
+
+
+def _as_name(text: str) -> str:
+    return re.sub(r"[^0-9A-Za-z._:-]", "-", text)[:64]

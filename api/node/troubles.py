@@ -15,6 +15,10 @@ class Trouble(Enum):
         "DATA_DIR takes nothing: without a copy of the ledger and a queue this node answers from the ledger alone, and "
         "has no part in who leads"
     )
+    SUPERVISOR_MISSING = (
+        "no supervisor of this node runs where its web processes do: this node answers from the ledger alone, and has "
+        "no part in who leads; start flask node run-supervisor on this machine, with the same settings"
+    )
     RANK_TWICE = (
         "{nodes} all say that they have rank {rank}: each node's NODE_RANK must be its own place in the clients' list"
     )

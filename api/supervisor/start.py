@@ -32,11 +32,16 @@ _LOCK_RETRY_S, _DISK_RETRY_S = 0.5, 1.0
 _SCHEMA_LOOK_S, _SCHEMA_RETRY_S = 0.03, 0.5
 
 
+class SupervisorRuns(Exception):
+    """Another process supervises the node of this folder already."""
+
+
 @contextlib.contextmanager
-def sole_supervisor(folder: Path, stop: threading.Event, patience_s: float) -> Iterator[bool]:
+def sole_supervisor(folder: Path, stop: threading.Event, patience_s: float, *, waits: bool = True) -> Iterator[bool]:
     """Holds the node's lock for a supervisor; gives False where `stop` was set before it came.
 
-    After `patience_s` of waiting it logs that the folder is shared. The system drops the lock with the process.
+    After `patience_s` of waiting it logs that the folder is shared; without `waits` it raises `SupervisorRuns` at once.
+    The system drops the lock with the process.
     """
     lock, logged, since = FileLock(folder / _LOCK_NAME), "", time.monotonic()
     while not stop.is_set():
@@ -44,6 +49,8 @@ def sole_supervisor(folder: Path, stop: threading.Event, patience_s: float) -> I
             folder.mkdir(parents=True, exist_ok=True)
             lock.acquire(blocking=False)
         except Timeout:
+            if not waits:
+                raise SupervisorRuns from None
             if time.monotonic() - since > patience_s:
                 other = Published(folder).read()
                 _log.error("trouble", extra={"what": Trouble.FOLDER_SHARED(node=other.node if other else "unknown")})

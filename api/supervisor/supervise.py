@@ -45,17 +45,19 @@ def supervise(
     workers_ended: threading.Event | None = None,
     begun: threading.Event | None = None,
     lease_left_to_sibling: threading.Event | None = None,
+    *,
+    waits: bool = True,
 ) -> None:
     """Waits to be the node's only supervisor, then leads or follows until `stop` is set, upon which it resigns.
 
     Then it waits for `workers_ended`, if that is given, takes what they left in the queue to the ledger, and ends.
     `begun` is set once it is the only one and about to look at the lease; one that ends before that resigns nothing.
     Where `lease_left_to_sibling` is set before `stop`, it does not resign: another process of this instance goes on
-    with the lease.
+    with the lease. Without `waits` it raises `SupervisorRuns` where another process is the node's supervisor.
     """
     # Under other servers, losing the lock to another worker is how it should be.
     patience_s = math.inf if workers_ended is None else config_of(settings).deploy_overlap
-    with sole_supervisor(settings.data_dir, stop, patience_s) as is_sole:
+    with sole_supervisor(settings.data_dir, stop, patience_s, waits=waits) as is_sole:
         if not is_sole:
             return
         pools, clock = Pools(), Clock()

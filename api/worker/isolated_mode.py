@@ -20,15 +20,32 @@ _log = logs.get("runtime")
 class IsolatedMode:
     """One worker's. It comes about at the start, or later, once the disk takes something."""
 
-    def __init__(self, settings: Settings, state: SharedState, reader: Reader, node: Node, clock: Clock) -> None:
-        self._settings, self._state = settings, state
+    def __init__(
+        self,
+        settings: Settings,
+        state: SharedState,
+        reader: Reader,
+        node: Node,
+        clock: Clock,
+        *,
+        background: bool = True,
+    ) -> None:
+        """`background`: whether this process may have threads of its own between requests."""
+        self._settings, self._state, self._background = settings, state, background
         self._reader, self._node, self._clock = reader, node, clock
 
     def lane(self) -> Isolated | None:
         """The lane into the queue, None while the disk takes nothing."""
         if not self._state.is_shared:
             return None
-        return Isolated(self._settings.queue_path, self._reader, self._state.breaker, self._node, self._clock)
+        return Isolated(
+            self._settings.queue_path,
+            self._reader,
+            self._state.breaker,
+            self._node,
+            self._clock,
+            background=self._background,
+        )
 
     def enable_when_possible(self, recorder: Recorder) -> None:
         """Gives `recorder` the lane as soon as the disk takes something, where it did not at the start."""

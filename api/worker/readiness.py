@@ -38,15 +38,19 @@ class Readiness:
         start: LedgerStart,
         polling: LedgerPolling,
         deploy_overlap_s: float,
+        *,
+        supervised_from_outside: bool = False,
     ) -> None:
         """`started`: when (monotonic) the worker did.
 
-        `deploy_overlap_s`: for how long two releases of a node may share its folder.
+        `deploy_overlap_s`: for how long two releases of a node may share its folder; `supervised_from_outside`: whether
+        an operator has to start the supervisor.
         """
         self._started = started
         self._clock, self._node, self._node_state, self._state = clock, node, node_state, state
         self._reader, self._signing, self._start, self._polling = reader, signing, start, polling
         self._deploy_overlap_s = deploy_overlap_s
+        self._supervised_from_outside = supervised_from_outside
         self._supervisor_known = False
 
     @property
@@ -86,6 +90,8 @@ class Readiness:
         """What an operator has to see to, each as a sentence."""
         published = self._node_state.read()
         own = [] if self._state.is_shared else [Trouble.DISK()]
+        if published is None and self._supervised_from_outside:
+            own.append(Trouble.SUPERVISOR_MISSING())
         if published is not None and not self._node.is_own(published) and self._outlasts_a_deploy():
             own.append(Trouble.FOLDER_SHARED(node=published.node))
         for reason in (self._start.objection, self.withheld_reason):

@@ -49,7 +49,39 @@ def at(point: str, fstype: str) -> Mount:
 def test_a_disk_is_ephemeral_on_a_platform_unless_proven_otherwise(
     environ: dict[str, str], folder: str, mount: Mount | None, expected: Hosting
 ) -> None:
-    assert detect(environ, Path(folder), lambda path: mount if path == Path(folder) else None) == expected
+    found = detect(environ, Path(folder), lambda path: mount if path == Path(folder) else None)
+    assert (found.platform, found.replica_id, found.disk) == (expected.platform, expected.replica_id, expected.disk)
+
+
+@pytest.mark.parametrize(
+    ("environ", "name", "url", "region"),
+    [
+        (
+            {"RAILWAY_REPLICA_ID": "r1", "RAILWAY_PUBLIC_DOMAIN": "a.up.railway.app", "RAILWAY_REPLICA_REGION": "us"},
+            *("r1", "https://a.up.railway.app", "us"),
+        ),
+        ({"RAILWAY_REPLICA_ID": "r1"}, "r1", None, None),
+        (
+            {"RENDER": "true", "RENDER_INSTANCE_ID": "srv-1-a", "RENDER_EXTERNAL_URL": "https://a.onrender.com"},
+            *("srv-1-a", "https://a.onrender.com", None),
+        ),
+        ({"RENDER": "true", "RENDER_SERVICE_ID": "srv-1", "RENDER_EXTERNAL_URL": ""}, "srv-1", None, None),
+        (
+            {"FLY_APP_NAME": "a", "FLY_MACHINE_ID": "m1", "FLY_REGION": "gru"},
+            *("m1", "https://a.fly.dev", "gru"),
+        ),
+        (
+            {"PYTHONANYWHERE_DOMAIN": "pythonanywhere.com", "USER": "me"},
+            *("me.pythonanywhere.com", "https://me.pythonanywhere.com", None),
+        ),
+        ({"PYTHONANYWHERE_DOMAIN": "pythonanywhere.com"}, None, None, None),
+    ],
+)  # fmt: skip
+def test_a_platform_says_its_own_name_address_and_region(
+    environ: dict[str, str], name: str | None, url: str | None, region: str | None
+) -> None:
+    found = detect(environ, Path("/app/data"), lambda _path: None)
+    assert (found.replica_id, found.url, found.region) == (name, url, region)
 
 
 @pytest.mark.parametrize(

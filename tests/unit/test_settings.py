@@ -41,7 +41,7 @@ def test_without_any_setting_a_node_has_the_contracts_defaults() -> None:
     assert got.queue_path == ROOT / "data" / "sync_queue.db"
     assert got.database_url == f"sqlite:///{ROOT}/data/protecao.db"
     assert got.embedded
-    assert (got.node_rank, got.node_url, got.peer_urls) == (1, None, ())
+    assert (got.node_rank, got.node_url, got.node_region, got.peer_urls) == (1, None, None, ())
     assert got.node_id
     assert (got.heartbeat_interval, got.heartbeat_timeout, got.failback_delay) == (1.5, 6.0, 30.0)
     assert (got.require_api_key, got.require_signature) == (True, True)
@@ -404,3 +404,15 @@ def test_importing_the_settings_reads_no_environment() -> None:
     environ = {"PATH": os.environ["PATH"], "PORT": "x", "DATABASE_URL": "nonsense", "API_KEY": ""}
     done = subprocess.run([sys.executable, "-c", "import api.config.settings"], cwd=ROOT, env=environ, timeout=60)
     assert done.returncode == 0
+
+
+def test_a_node_takes_its_address_and_region_from_the_platform_where_they_are_not_set() -> None:
+    fly = {"FLY_APP_NAME": "a", "FLY_MACHINE_ID": "m1", "FLY_REGION": "gru"}
+    got = settings(**fly)
+    assert (got.node_id, got.node_url, got.node_region) == ("m1", "https://a.fly.dev", "gru")
+    got = settings(**fly, NODE_ID="two", NODE_URL="https://own.example", NODE_REGION="br")
+    assert (got.node_id, got.node_url, got.node_region) == ("two", "https://own.example", "br")
+
+
+def test_an_address_of_the_platform_that_is_none_is_no_fault_of_the_operators() -> None:
+    assert settings(RAILWAY_PUBLIC_DOMAIN="a domain").node_url is None
