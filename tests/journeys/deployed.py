@@ -15,6 +15,8 @@ from tests.support.cluster import Json, Member
 from tests.support.nodes import Sold
 from tests.support.processes import ROOT, ServerProcess, free_port, until
 
+#: The programs of the virtual environment that runs the tests.
+OUR_BIN = Path(sys.executable).parent
 _READY_S = 90.0
 
 
@@ -39,7 +41,7 @@ class Deployed(Member):
         rank: int,
         environ: Mapping[str, str],
         *,
-        bin: Path = Path(sys.executable).parent,
+        bin: Path = OUR_BIN,
         supervisor: str | None = None,
     ) -> None:
         """`folder`: the checkout; `environ`: all that the host sets and that its operator has set there.
@@ -73,9 +75,7 @@ class Deployed(Member):
             self.task.kill_tree()
 
 
-def on(
-    host: Host, folder: Path, url: str, secrets: Json, rank: int, *, bin: Path = Path(sys.executable).parent
-) -> Deployed:
+def on(host: Host, folder: Path, url: str, secrets: Json, rank: int, *, bin: Path = OUR_BIN) -> Deployed:
     """A node of `rank` on `host`, whose operator pasted `DATABASE_URL` and the secrets there, or into a `.env`."""
     pasted = {"DATABASE_URL": url, **secrets, "NODE_RANK": str(rank)}
     environ = {**host.platform(rank), **host.settings}
@@ -90,9 +90,8 @@ def on(
 def sell(member: Member) -> Sold:
     """A license that an admin makes at `member`."""
     member.admin("products", {"code": "app", "name": "App"})
-    policy = member.admin(
-        "policies", {"product": "app", "name": "a policy", "floating": True, "require_fingerprint": False}
-    )
+    rules = {"floating": True, "require_fingerprint": False}
+    policy = member.admin("policies", {"product": "app", "name": "a policy", **rules})
     license = member.admin("licenses", {"policy": policy["id"]})
     return Sold(license["id"], license["key"])
 
