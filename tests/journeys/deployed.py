@@ -46,12 +46,15 @@ class Deployed(Member):
     ) -> None:
         """`folder`: the checkout; `environ`: all that the host sets and that its operator has set there.
 
+        Several may be started from one checkout: each has a disk of its own, unless `environ` says otherwise.
+
         `bin`: the programs of the virtual environment that the host has built.
         """
         port = free_port()
         own = {"PATH": f"{bin}{os.pathsep}{os.environ['PATH']}", "PORT": str(port), "FLASK_SKIP_DOTENV": ""}
         self.folder, self.rank, self._secrets = folder, rank, secrets
-        self.env = {"WEB_CONCURRENCY": "1", **environ, **own}
+        disk = {"DATA_DIR": str(folder / f"data-{rank}"), "PYTHONDONTWRITEBYTECODE": ""}
+        self.env = {"WEB_CONCURRENCY": "1", **disk, **environ, **own}
         command = [word.format(port=port) for word in start]
         if command[0] == "uwsgi":  # as a host's own uWSGI is told of the virtual environment
             command += ["--virtualenv", str(bin.parent)]

@@ -50,8 +50,10 @@ def beating(member: Deployed, count: int) -> Json:
 def test_the_guides_hosts_and_a_host_without_threads_are_one_cluster(empty_postgres_url: str, tmp_path: Path) -> None:
     secrets = generate_secrets().settings()
     with closing_all([]) as members:
+        clone = checkout(tmp_path / "clone")
         for rank, host in enumerate(HOSTS, 1):
-            members.append(on(host, checkout(tmp_path / host.name), empty_postgres_url, secrets, rank))
+            folder = checkout(tmp_path / host.name) if host.supervisor else clone  # its settings are in a .env
+            members.append(on(host, folder, empty_postgres_url, secrets, rank))
         for member in members:
             member.ready()
         stats = beating(members[0], len(HOSTS))
@@ -96,13 +98,13 @@ def test_the_cluster_of_compose_yaml_serves_with_the_environment_that_it_gives(
     empty_postgres_url: str, tmp_path: Path
 ) -> None:
     made = host_files.dotenv(render_dotenv(generate_secrets()))
-    names = ("one", "two", "three")
+    names, image = ("one", "two", "three"), checkout(tmp_path / "image")
     with closing_all([]) as members:
         for rank, name in enumerate(names, 1):
-            environ = {**host_files.image_env(), **host_files.compose_environment(name, made)}
+            environ = host_files.compose_environment(name, made)
             assert environ["DATABASE_URL"].endswith("@postgres:5432/protecao")
             environ["DATABASE_URL"] = empty_postgres_url  # the service `postgres` of the test
-            members.append(Deployed(host_files.image_command(), checkout(tmp_path / name), made, rank, environ))
+            members.append(Deployed(host_files.image_command(), image, made, rank, environ))
         for member in members:
             member.server.wait_until_answers("/readyz", 90)
         stats = beating(members[0], 3)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -81,12 +80,6 @@ def image_healthcheck() -> list[str]:
     """The words of the image's health check."""
     [check] = [one.rest for one in dockerfile()[-1] if one.word == "HEALTHCHECK"]
     return list(yaml.safe_load(check.partition(" CMD ")[2]))
-
-
-def image_env() -> dict[str, str]:
-    """What the image sets in every process's environment."""
-    pairs = [pair for one in dockerfile()[-1] if one.word == "ENV" for pair in shlex.split(one.rest)]
-    return dict(pair.split("=", 1) for pair in pairs)
 
 
 def dotenv(text: str) -> dict[str, str]:
