@@ -3,11 +3,11 @@
 # compares them. `make image-test` builds and tries it.
 FROM python:3.11.15-slim-bookworm AS build
 RUN apt-get update -qq && apt-get install -y -qq --no-install-recommends binutils
-WORKDIR /app
-COPY requirements.txt ./
+COPY requirements.txt /tmp/
 RUN python3 -m venv /opt/venv \
- && /opt/venv/bin/pip install --no-cache-dir --disable-pip-version-check --no-compile -r requirements.txt \
+ && /opt/venv/bin/pip install --no-cache-dir --disable-pip-version-check --no-compile -r /tmp/requirements.txt \
  && /opt/venv/bin/pip uninstall --quiet --yes pip setuptools
+WORKDIR /app
 COPY .flaskenv wsgi.py ./
 COPY api api
 COPY failover failover

@@ -77,6 +77,17 @@ clients: setup
 migrate: $(NODE)
 	@"$(PY)" -m flask db upgrade
 
+# The image, built from the Dockerfile without Docker or a registry, and run: some minutes, as root on Debian, after
+# apt-get install buildah crun debootstrap. IMAGE_STORE=<folder> keeps its base for the next time.
+.PHONY: image-test
+image-test: setup
+	@"$(PY)" -m pytest -q -s tests/image/checks.py $(ARGS)
+
+# Each host with three nodes, from a clone to service by its own build and start commands, timed: some minutes.
+.PHONY: journeys
+journeys: setup
+	@"$(PY)" -m pytest -q -s tests/journeys/whole.py $(ARGS)
+
 # Three nodes on a shared Postgres, clients that walk them, faults, and a live picture. ARGS="--fast --plain"
 demo: setup
 	@"$(PY)" -m tests.demo $(ARGS)

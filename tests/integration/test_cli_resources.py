@@ -190,6 +190,13 @@ def test_secrets_are_made_where_the_settings_are_still_missing() -> None:
         assert f"\n{name}" in printed
 
 
+def test_the_secrets_of_compose_are_written_without_the_spare_key(cli: Cli, tmp_path: Path) -> None:
+    assert "offline" not in cli.ok("secrets", "--dotenv", "--out", str(tmp_path / ".env"))
+    text = (tmp_path / ".env").read_text()
+    assert "\nPOSTGRES_PASSWORD=" in text
+    assert "SPARE" not in text
+
+
 def test_a_seat_is_freed(cli: Cli) -> None:
     license = cli.json("license", "create", "--policy", make_policy(cli.env, max_machines=1)["id"])
     with context_of(Settings.from_env(cli.env)) as context:

@@ -327,3 +327,45 @@ def test_many_threads_each_get_their_own_result(seed: int) -> None:
     with ThreadPoolExecutor(16) as pool:
         assert all(pool.map(call, range(4000)))
     assert max(sizes) <= 8
+
+
+def test_without_background_the_callers_own_thread_flushes_and_no_other_is_started() -> None:
+    threads = set(threading.enumerate())
+    ran_on = []
+
+    def flush(items: list[int]) -> list[int]:
+        ran_on.append(threading.current_thread())
+        return [10 * item for item in items]
+
+    batcher: Batcher[int, int] = Batcher(flush, max_batch=8, max_waiting=8, patience_s=_S, background=False)
+    assert [batcher.submit(item, identity) for item in (1, 2)] == [10, 20]
+    assert ran_on == [threading.current_thread()] * 2
+    assert set(threading.enumerate()) <= threads
+
+
+def test_without_background_a_call_that_comes_during_a_flush_goes_with_the_next_of_that_thread() -> None:
+    outcomes: list[Any] = []
+
+    def flush(items: list[int]) -> list[int]:
+        if items == [1]:
+            batcher.begin(2, identity, outcomes.append)
+        return items
+
+    batcher: Batcher[int, int] = Batcher(flush, max_batch=8, max_waiting=8, patience_s=_S, background=False)
+    assert batcher.submit(1, identity) == 1
+    assert outcomes == [2]
+
+
+def test_without_background_another_lane_takes_a_call_on_the_same_thread() -> None:
+    second: Batcher[int, int] = Batcher(
+        lambda items: [-item for item in items], max_batch=8, max_waiting=8, patience_s=_S, background=False
+    )
+    first: Batcher[int, int] = Batcher(
+        lambda items: items,
+        max_batch=8,
+        max_waiting=8,
+        patience_s=_S,
+        background=False,
+        next_lane=lambda item, _outcome: (second, item + 1),
+    )
+    assert first.submit(1, identity) == -2

@@ -43,7 +43,7 @@ def test_every_host_builds_with_the_same_python_and_the_same_packages() -> None:
     settings = {one["key"]: one for one in host_files.render()["envVars"]}
     assert settings["PYTHON_VERSION"]["value"] == host_files.python_version()
     assert host_files.render()["buildCommand"] == "pip install -r requirements.txt"
-    assert re.search(r"pip install .*-r requirements\.txt", host_files.read("Dockerfile"))
+    assert re.search(r"pip install .*-r /tmp/requirements\.txt", host_files.read("Dockerfile"))
 
 
 def test_every_host_checks_the_path_that_touches_nothing() -> None:
