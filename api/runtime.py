@@ -132,6 +132,7 @@ class Runtime:
         self.jobs.every(_POLL_EVERY_S, "ledger", self.polling.poll)
         if not self._background:
             self.polling.first_poll(self.recorder.open_queue)
+            self._poll_due = self.clock.monotonic() + _POLL_EVERY_S
             return
         first = threading.Thread(
             target=self.polling.first_poll, args=(self.recorder.open_queue,), name="first-poll", daemon=True
@@ -142,7 +143,7 @@ class Runtime:
             self._supervisor.start()
 
     def poll_when_due(self) -> None:
-        """For a process without threads: what the background job does, here, where a second has passed since the last.
+        """For a process without threads: what the background job does, here, where it is due.
 
         A supervisor that runs finds the ledger again for an isolated node, whose requests need not look for it.
         """

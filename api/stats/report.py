@@ -80,7 +80,6 @@ class Stats:
         return {
             "id": node.id,
             "rank": node.rank,
-            "region": runtime.settings.node_region,
             "role": node.role,
             "state": node.state if runtime.waiting_for is None else "STARTING",
             "epoch": node.epoch,

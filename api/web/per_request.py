@@ -38,7 +38,7 @@ class PerRequest:
         self._made_in, self._started_in = os.getpid(), 0
 
     def _prepare(self) -> None:
-        """Starts it with this process's first request, and has it look at its ledger once in a second of requests."""
+        """Starts it with this process's first request, and has it look at its ledger where that is due."""
         me = os.getpid()
         if self._started_in != me:
             with self._starting:

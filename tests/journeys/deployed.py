@@ -44,11 +44,10 @@ class Deployed(Member):
         bin: Path = OUR_BIN,
         supervisor: str | None = None,
     ) -> None:
-        """`folder`: the checkout; `environ`: all that the host sets and that its operator has set there.
+        """`folder`: the checkout, of which several nodes may be started: each has a disk of its own.
 
-        Several may be started from one checkout: each has a disk of its own, unless `environ` says otherwise.
-
-        `bin`: the programs of the virtual environment that the host has built.
+        `environ`: all that the host sets and that its operator has set there; `bin`: the programs of the virtual
+        environment that the host has built.
         """
         port = free_port()
         own = {"PATH": f"{bin}{os.pathsep}{os.environ['PATH']}", "PORT": str(port), "FLASK_SKIP_DOTENV": ""}

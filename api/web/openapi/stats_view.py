@@ -26,11 +26,10 @@ class SnapshotView(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
 
 class StatsNodeView(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """The node that answers, now. `epoch` 0: it has not read a lease yet; `region` null: nothing says where it runs."""
+    """The node that answers, now. `epoch` 0: it has not read a lease yet."""
 
     id: str
     rank: Annotated[int, Meta(ge=1)]
-    region: str | None
     role: Role
     state: State
     epoch: Count
