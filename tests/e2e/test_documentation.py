@@ -258,6 +258,24 @@ def a_loop(snippet: Block, stage: Stage) -> None:
     asyncio.run(names["killfeed_loop"]())
 
 
+def compose_cluster(snippet: Block, stage: Stage) -> None:
+    """The commands that compose.yaml itself gives; the one that is ours makes the `.env`."""
+    build, secrets, up = snippet.text.splitlines()
+    head = page("compose.yaml")
+    assert f"{build} && {secrets}" in head
+    assert up in head
+    command, file = secrets.removeprefix("docker run --rm protecao flask ").split(" > ")
+    assert (file, "SIGNING_KEY=" in stage.cli.ok(*shlex.split(command))) == (".env", True)
+
+
+def wsgi_host(snippet: Block, stage: Stage) -> None:
+    """The host's own file loads ours, by its path and from another folder."""
+    code = snippet.text.replace("/home/YOU/protecao", str(ROOT)) + "\nassert callable(application)"
+    env = environment(f"sqlite:///{stage.folder}/ledger.db", stage.folder)
+    done = subprocess.run([sys.executable, "-c", code], cwd=stage.folder, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 Check = Callable[[Block, Stage], None] | str
 _AHK, _PYTHON = "tests/e2e/test_ahk_readme.py", "tests/e2e/test_python_client_readme.py"
 _KILL_FEED, _SERVERS = "tests/integration/test_auto_failover.py", "tests/e2e/test_other_servers.py"
@@ -269,6 +287,7 @@ CHECKS: dict[str, list[Check]] = {
     "docs/api.md": [request, answer, signing, pyjwt, joserfc],
     "docs/architecture.md": [drawing],
     "docs/contract.md": [every_member_of_an_answer, every_member_of_stats],
+    "docs/deploy/README.md": [compose_cluster, "tests/journeys/test_journeys.py", wsgi_host],
     "docs/operations.md": [flask_commands, flask_commands, *[_SERVERS] * 4],
     "clients/ahk/README.md": [*[_AHK] * 7, client_in_short],
     "clients/python/README.md": [*[_PYTHON] * 10, errors_of_the_client, _PYTHON],
