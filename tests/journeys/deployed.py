@@ -104,5 +104,6 @@ def answers(member: Member, sold: Sold) -> str:
 
 
 def _found(command: list[str], bin: Path) -> list[str]:
-    """The command, its program found where the host's PATH has it."""
-    return [shutil.which(command[0], path=f"{bin}{os.pathsep}{os.environ['PATH']}") or command[0], *command[1:]]
+    """The command, its program found where the host has it: what it brings itself, as uWSGI, is the tests' own."""
+    path = os.pathsep.join([str(bin), os.environ["PATH"], str(OUR_BIN)])
+    return [shutil.which(command[0], path=path) or command[0], *command[1:]]

@@ -83,7 +83,6 @@ PYTHONANYWHERE = Host(
     _pythonanywhere,
     lambda rank: (f"vendor{rank}.pythonanywhere.com", f"https://vendor{rank}.pythonanywhere.com", None),
     {},
-    build=f"{_BUILD} pyuwsgi",
     supervisor="flask node run-supervisor",
 )
 HOSTS = (RAILWAY, RENDER, FLY, PYTHONANYWHERE)
