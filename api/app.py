@@ -27,6 +27,7 @@ from api.web import docs_routes as docs
 from api.web import meta_routes as meta
 from api.web import problem_responses, public_pages
 from api.web import stats_routes as stats
+from api.web.address_log import AddressLog
 from api.web.admin_auth import AdminAuth
 from api.web.fast_path import FastPath
 from api.web.intake import BODY_LIMIT
@@ -84,6 +85,8 @@ def _application(settings: Settings, instance: str | None, *, background: bool =
     app.register_blueprint(docs.blueprint(CLIENT_ROUTES + ADMIN_ROUTES))
     app.wsgi_app = direct = FastPath(app, calls, settings.trusted_proxies)  # type: ignore[method-assign]
     app.extensions["non_blocking"] = direct
+    if settings.log_level == "DEBUG":
+        app.wsgi_app = AddressLog(app.wsgi_app)  # type: ignore[method-assign]
     if settings.trusted_proxies:
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=settings.trusted_proxies)  # type: ignore[method-assign]
     return app

@@ -1,4 +1,4 @@
-"""Where this node runs: platform, replica's name, address and region, whether the disk lasts, how many CPUs it may use.
+"""Where this node runs: platform, replica's name, address and region, proxies, whether the disk lasts, how many CPUs.
 
 Pure but for two small look-ups (the mount table, the CPU quota), and both can be replaced by the caller.
 """
@@ -9,7 +9,7 @@ import math
 import os
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -18,6 +18,16 @@ Disk = Literal["persistent", "ephemeral", "unknown"]
 _IN_MEMORY = frozenset({"tmpfs", "ramfs", "devtmpfs"})
 _CONTAINER_LAYER = frozenset({"overlay", "aufs"})
 _CGROUP = Path("/sys/fs/cgroup")
+
+#: Where each platform's proxy writes the client's address, counted from the right of `X-Forwarded-For`, and what is
+#: right of it. As of 2026-12; docs/deploy/client-addresses.md says how each is known. A platform that is not here gets
+#: 0: too high a number lets clients choose their address, too low a one only makes them share one.
+_PROXIES = {
+    "railway": 2,  # its edge's own address; what a client sends is thrown away
+    "render": 3,  # Cloudflare's address, then Render's own; what a client sends stays on the left
+    "fly": 2,  # the application's own address; what a client sends stays on the left
+    "heroku": 1,  # nothing; what a client sends stays on the left
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +43,8 @@ class Hosting:
     """What is known about the host. All but `disk` are None where nothing says them.
 
     `url` is the https address that the platform gave this service; whether it is one is for the settings to say.
+    `proxies`: the client's place in `X-Forwarded-For` from the right, as the platform's proxy writes it; 0 where that
+    is not known.
     """
 
     platform: str | None
@@ -40,6 +52,7 @@ class Hosting:
     disk: Disk
     url: str | None = None
     region: str | None = None
+    proxies: int = 0
 
 
 MountLookup = Callable[[Path], Mount | None]
@@ -85,6 +98,11 @@ def detect(environ: Mapping[str, str], data_dir: Path, mount_of: MountLookup = m
     On a platform a disk is ephemeral unless proven otherwise; elsewhere it lasts unless it is memory, and is
     unknown in a container's own layer or where no mount is found.
     """
+    host = _detect(environ, data_dir, mount_of)
+    return replace(host, proxies=_PROXIES.get(host.platform or "", 0))
+
+
+def _detect(environ: Mapping[str, str], data_dir: Path, mount_of: MountLookup) -> Hosting:
     if any(name.startswith("RAILWAY_") and not name.endswith("_TOKEN") for name in environ):
         return _railway(environ, data_dir)
     if environ.get("RENDER") or environ.get("RENDER_INSTANCE_ID"):

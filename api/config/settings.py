@@ -257,7 +257,7 @@ def _assembled(read: _Reader, places: _Places, host: hosting.Hosting, secrets: d
         rate_limit=read("RATE_LIMIT", values.rate, RateLimit(30, 60.0)),
         smtp_enabled=read("SMTP_ENABLED", values.boolean, False),
         cors_origins=read("CORS_ORIGINS", values.several(values.origin), ()),
-        trusted_proxies=read("TRUSTED_PROXIES", values.whole(0, 16), 0),
+        trusted_proxies=read("TRUSTED_PROXIES", values.whole(0, 16), host.proxies),
         ledger_budget=read("LEDGER_BUDGET", values.duration(0.1, 2.5), 0.5),
         isolated_max_age=read("ISOLATED_MAX_AGE", values.duration(1, 365 * DAY), 7 * DAY),
         check_retention_days=read("CHECK_RETENTION_DAYS", values.whole(1, 36_500), 7),

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+from werkzeug.middleware.proxy_fix import ProxyFix
 
 from api.config.platforms import Disk, Hosting, Mount, cpu_limit, detect, mount_holding, mount_of, parse_mounts
 
@@ -82,6 +83,28 @@ def test_a_platform_says_its_own_name_address_and_region(
 ) -> None:
     found = detect(environ, Path("/app/data"), lambda _path: None)
     assert (found.replica_id, found.url, found.region) == (name, url, region)
+
+
+#: What each platform's proxy was seen to hand on of a call from 1.1.1.1 that made up 2.2.2.2 (as of 2026-12).
+@pytest.mark.parametrize(
+    ("environ", "forwarded"),
+    [
+        ({"RAILWAY_REPLICA_ID": "r1"}, "1.1.1.1, 152.233.33.161"),
+        ({"RENDER": "true"}, "2.2.2.2,1.1.1.1, 172.71.95.118, 10.19.64.237"),
+        ({"FLY_APP_NAME": "a"}, "2.2.2.2, 1.1.1.1, 2a09:8280:1::af:1aa1:0"),
+        ({"DYNO": "web.1"}, "2.2.2.2, 1.1.1.1"),
+    ],
+)
+def test_a_client_has_its_own_address_behind_each_platforms_proxy(environ: dict[str, str], forwarded: str) -> None:
+    proxies = detect(environ, Path("/app/data"), lambda _path: None).proxies
+    call = {"REMOTE_ADDR": "10.0.0.9", "HTTP_X_FORWARDED_FOR": forwarded}
+    ProxyFix(lambda _environ, _start: [], x_for=proxies)(call, lambda *_: lambda _: None)
+    assert call["REMOTE_ADDR"] == "1.1.1.1"
+
+
+@pytest.mark.parametrize("environ", [{}, {"PYTHONANYWHERE_DOMAIN": "pythonanywhere.com", "USER": "me"}])
+def test_no_header_is_believed_where_nothing_is_known_of_a_proxy(environ: dict[str, str]) -> None:
+    assert detect(environ, Path("/app/data"), lambda _path: None).proxies == 0
 
 
 @pytest.mark.parametrize(

@@ -89,6 +89,13 @@ def test_every_setting_that_is_given_is_taken() -> None:
     assert (got.log_level, got.log_format, got.flask_env) == ("DEBUG", "text", "development")
 
 
+def test_a_platforms_proxies_are_the_default_and_the_setting_goes_before_them() -> None:
+    on_fly = {"FLY_APP_NAME": "a", "DATABASE_URL": POSTGRES}
+    assert settings(**on_fly).trusted_proxies == 2
+    assert settings(**on_fly, TRUSTED_PROXIES="3").trusted_proxies == 3
+    assert settings(**on_fly, TRUSTED_PROXIES="0").trusted_proxies == 0
+
+
 def test_development_changes_what_is_logged_by_default_and_nothing_else() -> None:
     plain, developing = settings(), settings(FLASK_ENV="development")
     assert (developing.log_level, developing.log_format) == ("DEBUG", "text")
