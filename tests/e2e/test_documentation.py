@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import configparser
 import hashlib
 import hmac
 import json
@@ -25,6 +26,7 @@ import jwt
 import pytest
 
 import license_client
+from api.config.values import database_url
 from api.signing import generate
 from tests.support.admin import Json
 from tests.support.cli import Cli
@@ -32,6 +34,7 @@ from tests.support.nodes import ADMIN_TOKEN, PRODUCT, SHARED_SECRET, Node, Sold,
 from tests.support.pages import Block, blocks
 from tests.support.processes import ROOT, free_port
 from tests.support.wine import Wine
+from tests.unit.test_settings_documented import names_of_settings
 from tests.vectors.generate import FILE, text
 
 _INDENTED = re.compile(r"(?:(?<=\n\n)|\A)(?: {4}.*\n(?:\n(?= {4}))?)+")
@@ -276,6 +279,64 @@ def wsgi_host(snippet: Block, stage: Stage) -> None:
     assert done.returncode == 0, done.stderr
 
 
+def connection_string(snippet: Block, stage: Stage) -> None:
+    """What a host shows, with names in the places that its page leaves open, is a ledger's address."""
+    name, _, url = snippet.text.strip().partition("=")
+    assert name == "DATABASE_URL"
+    if url.startswith("${{"):  # Railway's reference, which the node never sees
+        assert url == "${{Postgres.DATABASE_URL}}"
+        return
+    assert database_url(url.replace(":PORT/", ":5432/")).startswith("postgresql://")
+
+
+def own_database(snippet: Block, stage: Stage) -> None:
+    """It makes what the connection string after it names, in the encoding that a ledger needs."""
+    role, database = snippet.text.splitlines()
+    assert role == "CREATE ROLE protecao LOGIN PASSWORD 'PASSWORD';"
+    assert database == "CREATE DATABASE protecao OWNER protecao ENCODING 'UTF8' TEMPLATE template0;"
+    own = snippets(page("docs/deploy/databases.md"))[-1].text
+    assert re.search("//protecao:PASSWORD@.*/protecao[?]", own)
+
+
+def on_a_host(snippet: Block, stage: Stage) -> None:
+    """Commands of programs that hosts have; the files and settings of ours that they name are there."""
+    for line in snippet.text.splitlines():
+        words = shlex.split(line)
+        assert Path(words[0]).name in {"git", "cd", "docker", "fly", "python3.11", "pip"}
+        assert all((ROOT / Path(word).name).is_file() for word in words if word.endswith(".txt"))
+        if words[0] == "fly":
+            assert {word.partition("=")[0] for word in words if "=" in word} <= names_of_settings()
+        if "flask" in words:
+            assert "SIGNING_KEY=" in stage.cli.ok(*words[words.index("flask") + 1 : words.index(">")])
+
+
+def systemd_unit(snippet: Block, stage: Stage) -> None:
+    """It starts what the Procfile starts, and waits as long as a node may take to end."""
+    unit = configparser.RawConfigParser()
+    unit.read_string(snippet.text)
+    folder, command = unit["Service"]["WorkingDirectory"], unit["Service"]["ExecStart"].split("/.venv/bin/")[1]
+    assert page("Procfile").strip() == f"web: cd {Path(folder).name} && {command}"
+    assert unit["Service"].getint("TimeoutStopSec") >= 20
+
+
+def caddy(snippet: Block, stage: Stage) -> None:
+    assert snippet.text.split() == ["licences.example.com", "{", "reverse_proxy", "127.0.0.1:5000", "}"]
+
+
+def same_as(original: str, number: int) -> Callable[[Block, Stage], None]:
+    """A translated page has the original's snippet, letter by letter, and so the original's check."""
+
+    def check(snippet: Block, stage: Stage) -> None:
+        assert snippet == snippets(page(original))[number]
+
+    return check
+
+
+def translated(original: str, count: int) -> list[Check]:
+    """The checks of a page that has the first `count` snippets of its original."""
+    return [same_as(original, number) for number in range(count)]
+
+
 Check = Callable[[Block, Stage], None] | str
 _AHK, _PYTHON = "tests/e2e/test_ahk_readme.py", "tests/e2e/test_python_client_readme.py"
 _KILL_FEED, _SERVERS = "tests/integration/test_auto_failover.py", "tests/e2e/test_other_servers.py"
@@ -288,6 +349,17 @@ CHECKS: dict[str, list[Check]] = {
     "docs/architecture.md": [drawing],
     "docs/contract.md": [every_member_of_an_answer, every_member_of_stats],
     "docs/deploy/README.md": [compose_cluster, "tests/journeys/test_journeys.py", wsgi_host],
+    "docs/deploy/databases.md": [*[connection_string] * 4, own_database, connection_string],
+    "docs/deploy/fly.md": [on_a_host],
+    "docs/deploy/own-server.md": [on_a_host, on_a_host, systemd_unit, caddy],
+    "docs/deploy/pythonanywhere.md": [on_a_host, wsgi_host],
+    "README.pt-BR.md": [same_as("README.md", 0), drawing, same_as("README.md", 2), same_as("README.md", 3)],
+    "docs/pt-BR/deploy/databases.md": translated("docs/deploy/databases.md", 6),
+    "docs/pt-BR/deploy/fly.md": translated("docs/deploy/fly.md", 1),
+    "docs/pt-BR/deploy/own-server.md": translated("docs/deploy/own-server.md", 4),
+    "docs/pt-BR/deploy/pythonanywhere.md": translated("docs/deploy/pythonanywhere.md", 2),
+    "docs/pt-BR/cliente-autohotkey.md": [same_as("clients/ahk/README.md", at) for at in (0, 1, 2, 4, 5, 6)],
+    "docs/pt-BR/cliente-python.md": translated("clients/python/README.md", 10),
     "docs/operations.md": [flask_commands, flask_commands, *[_SERVERS] * 4],
     "clients/ahk/README.md": [*[_AHK] * 7, client_in_short],
     "clients/python/README.md": [*[_PYTHON] * 10, errors_of_the_client, _PYTHON],

@@ -48,7 +48,7 @@ _OTHERS = {
     *("GET", "POST", "COMMIT", "CONCURRENTLY", "LISTEN", "SET", "SQL_ASCII", "DEBUG", "INFO", "SCHED_BATCH"),
     *("NAME_FILE", "TEST_DATABASE_URL", "TEST_PROFILE"),
     *("RAILWAY_PUBLIC_DOMAIN", "RAILWAY_REPLICA_ID", "RAILWAY_REPLICA_REGION", "RENDER_EXTERNAL_URL"),
-    *("RENDER_SERVICE_ID", "FLY_REGION"),
+    *("RENDER_SERVICE_ID", "FLY_REGION", "PYTHON_VERSION", "POSTGRES_PASSWORD", "DATABASE_PUBLIC_URL"),
 }
 
 
@@ -136,7 +136,7 @@ def test_names_in_capitals_are_settings_or_codes(page: Path) -> None:
     known = known_in_capitals()
     if page.parent == ROOT / "docs" and page.name == "contract.md":
         known |= _NOT_BUILT | _WRONG_ON_PURPOSE
-    if page.is_relative_to(ROOT / "clients"):
+    if page.is_relative_to(ROOT / "clients") or page.name.startswith("cliente-"):
         known |= names_in_clients()
     spans = [span for span in _CODE_SPAN.findall(prose_of(page)) if _UPPER.fullmatch(span)]
     assert set(spans) - known == set()
@@ -228,9 +228,11 @@ def test_every_path_that_is_named_is_there(page: str) -> None:
 
 
 def test_the_readme_is_an_entrance_and_no_manual() -> None:
-    text = text_of(ROOT / "README.md")
+    text, translated = text_of(ROOT / "README.md"), text_of(ROOT / "README.pt-BR.md")
     assert len(text.split()) <= 950
+    assert len(translated.split()) <= 1030, "Portuguese takes a tenth more words"
     assert "has not chosen a licence" in text
+    assert "ainda não escolheu uma licença" in translated
     assert not list(ROOT.glob("LICEN[CS]E*")), "then the README has to say which"
 
 
