@@ -20,6 +20,7 @@ from api.config.secret_files import FILE_NAME as SECRETS_FILE
 from api.config.secret_files import write_private
 from api.config.settings import Settings
 from api.config.values import ROOT
+from api.demo_scripts import lines_to_paste
 from api.ledger import tables
 from api.ledger.errors import LedgerError
 from api.problems import Problem
@@ -101,7 +102,9 @@ def _demo(settings: Settings) -> list[str]:
         file = prepare(settings)
     except (LedgerError, Problem, OSError, ValueError) as error:
         return [f"There is no demo license this time: {error}"]
-    return ["", "In another terminal, this makes a signed call with the demo license:", ready_made_call(settings, file)]
+    key = f"The demo's license key, for where a program asks for it, is in {_from_root(file)}."
+    call = ["", "In another terminal, this makes a signed call with the demo license:", ready_made_call(settings, file)]
+    return [*call, lines_to_paste(settings), key]
 
 
 def _places(settings: Settings) -> str:

@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import os
+import re
 import stat
 import subprocess
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from api import demo
+from api import demo, demo_scripts
 from api.config.settings import Settings
 from tests.support.cli import Cli, Program
 from tests.support.nodes import environment
@@ -47,7 +48,7 @@ def _announced(settings: Settings) -> str:
 
 def _shell(printed: str) -> tuple[str, str]:
     """The printed call and the printed line that verifies it, as one would copy them."""
-    call, verify = printed.split("\nThis verifies the answer:\n")
+    call, verify = printed.split("\nThis verifies the answer:\n")[:2]
     return call[call.index("  cd ") :], verify.strip().splitlines()[0]
 
 
@@ -96,14 +97,28 @@ def test_a_lost_key_is_replaced_under_the_same_policy(folder: Path) -> None:
 
 
 def test_no_secret_is_printed_and_the_file_with_them_is_private(folder: Path) -> None:
+    """The access keys are printed: every script that is shipped shows them."""
     settings = _settings(folder)
     printed = _announced(settings)
     kept = json.loads((folder / "demo.json").read_text())
     assert set(kept) == {"key", "api_key", "shared_secret"}
-    for secret in (*kept.values(), settings.admin_token):
+    for secret in (kept["key"], settings.admin_token):
         assert secret not in printed
     assert stat.S_IMODE((folder / "demo.json").stat().st_mode) == 0o600
     assert str(folder / "secrets.json") in printed
+
+
+def test_lines_to_paste_into_a_script_are_printed_once_for_each_autohotkey(folder: Path) -> None:
+    odd = {"API_KEY": 'sixteen"`or-more', "SHARED_SECRET": "a-shared-secret-of-the-demo", "PORT": "65535"}
+    settings = _settings(folder, **odd)
+    v1, v2 = demo_scripts.lines_to_paste(settings).split("For AutoHotkey v2")
+    assert 'g_LicenseAPI_ApiKey := "sixteen""``or-more"\n' in v1
+    assert 'g_LicenseAPI_ApiKey := "sixteen`"``or-more"\n' in v2
+    for block in (v1, v2):
+        assert 'g_LicenseAPI_SharedSecret := "a-shared-secret-of-the-demo"\n' in block
+        assert re.findall(r'"http://[^"]+"', block) == ['"http://127.0.0.1:65535"', '"http://127.0.0.1:65534"']
+        (jwk,) = re.findall(r"^\{.*\}$", block, re.MULTILINE)
+        assert json.loads(jwk) == settings.signing_keys[0].public_jwk
 
 
 def test_every_file_of_a_started_node_is_for_its_user_only(folder: Path) -> None:

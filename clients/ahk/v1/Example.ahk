@@ -5,12 +5,12 @@
 
 ; What your servers ask for, in order of priority, and what their answers are verified with.
 g_LicenseAPI_Servers := []
-g_LicenseAPI_Servers[1] := "http://127.0.0.1:5000"
-g_LicenseAPI_Servers[2] := "http://127.0.0.1:5001"
-g_LicenseAPI_PublicKeys =
-(
-PASTE THE PUBLIC KEYS HERE
-)
+g_LicenseAPI_Servers[1] := "https://one.example"
+g_LicenseAPI_Servers[2] := "https://two.example"
+g_LicenseAPI_ApiKey := ""
+g_LicenseAPI_SharedSecret := ""
+g_LicenseAPI_PublicKeys := ""
+; PASTE HERE the lines that `make run` prints for AutoHotkey 1.1: they set all of these to the demo's.
 
 title := "My program"
 keyFile := A_ScriptDir . "\license-key.txt"
@@ -26,7 +26,7 @@ else {
 
 try
     license := new LicenseClient({product: "demo", key: key, publicKeys: g_LicenseAPI_PublicKeys
-        , apiKey: "PASTE THE API KEY HERE", sharedSecret: "PASTE THE SHARED SECRET HERE"})
+        , apiKey: g_LicenseAPI_ApiKey, sharedSecret: g_LicenseAPI_SharedSecret})
 catch wrong {
     MsgBox, 0, %title%, % wrong.Message
     ExitApp

@@ -3,11 +3,11 @@
 #Include License.ahk
 
 ; What your servers ask for, in order of priority, and what their answers are verified with.
-g_LicenseAPI_Servers := ["http://127.0.0.1:5000", "http://127.0.0.1:5001"]
-g_LicenseAPI_PublicKeys := "
-(
-PASTE THE PUBLIC KEYS HERE
-)"
+g_LicenseAPI_Servers := ["https://one.example", "https://two.example"]
+g_LicenseAPI_ApiKey := ""
+g_LicenseAPI_SharedSecret := ""
+g_LicenseAPI_PublicKeys := ""
+; PASTE HERE the lines that `make run` prints for AutoHotkey v2: they set all of these to the demo's.
 
 title := "My program"
 keyFile := A_ScriptDir "\license-key.txt"
@@ -24,7 +24,7 @@ else {
 
 try
     license := LicenseClient({product: "demo", key: key, publicKeys: g_LicenseAPI_PublicKeys,
-        apiKey: "PASTE THE API KEY HERE", sharedSecret: "PASTE THE SHARED SECRET HERE"})
+        apiKey: g_LicenseAPI_ApiKey, sharedSecret: g_LicenseAPI_SharedSecret})
 catch ValueError as wrong {
     MsgBox(wrong.Message, title)
     ExitApp()
