@@ -6,6 +6,7 @@ import contextlib
 import json
 import socket
 import struct
+import subprocess
 import threading
 import time
 import uuid
@@ -307,6 +308,49 @@ def test_an_untrusted_certificate_is_no_server_and_a_trusted_one_is(tmp_path: Pa
         assert secured.requests == []
         with client_of([secured.url], tmp_path, budgets=(PATIENT_S,), ca_bundle=file) as client:
             assert client.validate().valid
+
+
+def test_whom_the_environment_and_the_system_trust_is_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`SSL_CERT_FILE`; and the system's own folder, which OpenSSL finds by `SSL_CERT_DIR`, with `truststore`."""
+    context, file = certificate(tmp_path)
+    named = ["openssl", "x509", "-noout", "-subject_hash", "-in", str(file)]
+    name = subprocess.run(named, capture_output=True, text=True, check=True).stdout.strip()
+    (tmp_path / "system").mkdir()
+    (tmp_path / "system" / f"{name}.0").write_bytes(file.read_bytes())
+    for variable in ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
+        monkeypatch.delenv(variable, raising=False)
+    with Nasty(sends(whole), tls=context) as secured:
+        for variable, value in {"SSL_CERT_FILE": file, "SSL_CERT_DIR": tmp_path / "system"}.items():
+            with monkeypatch.context() as environment:
+                environment.setenv(variable, str(value))
+                with client_of([secured.url], tmp_path / variable, budgets=(PATIENT_S,)) as client:
+                    assert client.validate().valid, variable
+
+
+def test_a_certificate_of_the_future_says_by_how_much_the_clock_is_off(tmp_path: Path) -> None:
+    context, file = certificate(tmp_path, days_ahead=30)
+    with (
+        Nasty(sends(whole), tls=context) as secured,
+        client_of([secured.url], tmp_path, budgets=(PATIENT_S,), ca_bundle=file) as client,
+    ):
+        result = client.validate()
+    assert [attempt.reason for attempt in result.attempts] == ["tls date"]
+    assert result.detail == "this PC's clock is off by about 30 days"
+    assert secured.requests == []
+
+
+def test_a_proxy_that_asks_for_a_password_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuses(connection: socket.socket, *_: object) -> None:
+        connection.recv(65_536)
+        connection.sendall(b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n")
+
+    with Nasty(refuses, reads=False) as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", proxy.url)
+        monkeypatch.setenv("NO_PROXY", "")
+        with client_of(["https://license.example"], tmp_path, budgets=(PATIENT_S,)) as client:
+            result = client.validate()
+    assert [attempt.reason for attempt in result.attempts] == ["proxy"]
+    assert "a proxy stands between" in result.detail
 
 
 def test_this_machine_is_never_asked_through_a_proxy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

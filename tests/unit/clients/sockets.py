@@ -159,11 +159,14 @@ def refused_url() -> Iterator[str]:
         yield f"http://127.0.0.1:{bound.getsockname()[1]}"
 
 
-def certificate(folder: Path) -> tuple[ssl.SSLContext, Path]:
-    """A server's TLS under a certificate that nobody trusts, and the file with it for those who do."""
+def certificate(folder: Path, *, days_ahead: int = 0) -> tuple[ssl.SSLContext, Path]:
+    """A server's TLS under a certificate that nobody trusts, and the file with it for those who do.
+
+    `days_ahead`: in how many days it begins to be valid.
+    """
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
-    now = datetime.datetime.now(datetime.UTC)
+    now = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=days_ahead and days_ahead + 1)
     alternative = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
     signed = (
         x509.CertificateBuilder()

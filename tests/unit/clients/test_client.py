@@ -22,7 +22,7 @@ from license_client import (
     OfflineRefused,
     Undecided,
 )
-from license_client.codes import detail_of
+from license_client.texts import detail_of
 from tests.unit.clients.support import (
     FINGERPRINT,
     KEY,

@@ -6,6 +6,7 @@ import json
 import os
 import stat
 import threading
+import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from license_client import LicenseClient, Reply
+from license_client import LicenseClient, Reply, files
 from tests.unit.clients.support import (
     FINGERPRINT,
     KEY,
@@ -21,6 +22,7 @@ from tests.unit.clients.support import (
     PRODUCT,
     SERVERS,
     STRANGER,
+    VENDOR,
     Clock,
     Servers,
     answered,
@@ -417,3 +419,41 @@ def test_status_asks_nobody_and_changes_nothing(scene: Scene) -> None:
     assert scene.client.status().code == "OFFLINE_VALID"
     assert scene.servers.asked == []
     assert {path: path.read_bytes() for path in scene.folder.rglob("*") if path.is_file()} == before
+
+
+# -- a file that another program holds --------------------------------------------------------------------------------
+
+
+def held(part: float) -> Any:
+    """A reader of files that a virus scanner opens for itself again and again, for so much of each 60 ms."""
+    read = files._text_of
+
+    def read_between(path: Path) -> str:
+        if time.monotonic() % 0.06 < 0.06 * part:
+            raise PermissionError(f"{path.name} is held")
+        return read(path)
+
+    return read_between
+
+
+def test_a_file_that_is_held_for_a_moment_is_read_in_the_next(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "_text_of", held(0.5))
+    assert {scene.client.validate().code for _ in range(5)} == {"OFFLINE_VALID"}
+
+
+def test_a_file_that_stays_held_is_not_damaged(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as scanner:
+        scanner.setattr(files, "_text_of", held(1))
+        scanner.setattr(files, "_PATIENCE_S", 0.02)
+        result = scene.client.validate()
+    assert (result.valid, result.code) == (False, "NO_SERVER")
+    assert result.detail == (
+        "no server gave a verdict, and the saved token cannot be read now: another program holds its file"
+    )
+    assert scene.client.validate().code == "OFFLINE_VALID"
+
+
+def test_one_jwks_is_as_good_as_a_list_of_keys(tmp_path: Path) -> None:
+    jwk = jws.jwk_of(VENDOR)
+    for given in (jwk, {"keys": [jwk]}, [jwk], [{"keys": [jwk]}]):
+        assert client_of(Servers(says()), tmp_path, public_keys=given).validate().valid

@@ -15,6 +15,7 @@ from license_client.client import LicenseClient
 from license_client.codes import Local
 from license_client.errors import ConfigurationError, TokenInvalid
 from license_client.result import Result, moment, timestamp
+from license_client.texts import LANGUAGES
 from license_client.version import __version__
 
 VALID, DENIED, MISUSED, NO_SERVER, REFUSED = range(5)
@@ -163,5 +164,6 @@ def _add(commands: Any, name: str, help_text: str) -> argparse.ArgumentParser:
     machine.add_argument("--no-fingerprint", action="store_true", help="bind nothing to this machine")
     for folder in ("--state-dir", "--floor-dir", "--log-dir"):
         parser.add_argument(folder, type=Path)
+    parser.add_argument("--language", choices=sorted(LANGUAGES), help="of what is said to people; en by default")
     parser.add_argument("--ca-bundle", type=Path, help="a PEM file of authorities to trust instead of the usual ones")
     return parser

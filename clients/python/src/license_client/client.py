@@ -13,9 +13,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
-from license_client import calls, codes, files, offline
+from license_client import calls, codes, files, offline, texts
 from license_client.asking import Asker, Bound
 from license_client.calls import Call, Credentials
+from license_client.causes import Cause, diagnosis
 from license_client.claims import LeaseClaims, VerdictClaims
 from license_client.codes import Local
 from license_client.errors import ConfigurationError, KeyMalformed, TokenInvalid
@@ -28,10 +29,15 @@ from license_client.text_logs import TextLogs
 from license_client.transport import RequestsTransport, Transport
 from license_client.verify import Verifier
 from license_client.version import __version__
-from license_client.walk import BUDGETS, Answer, walk
+from license_client.walk import BUDGETS, Answer, Walked, walk
 
 #: Calls that a saved token can stand in for. The others have an effect that only a server can give.
 _OFFLINE_ACTS = frozenset({"status", "validate", "activate", "ping", "check-in", "checkout"})
+
+#: Reasons of a saved token that have a text of their own.
+_SAVED_REASONS = {"ent": "ENTITLEMENTS_NOT_SAVED", "unreadable": "UNREADABLE"}
+
+_NOBODY_ASKED = Walked(None, (), ())
 
 #: What no server takes in a text.
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
@@ -59,6 +65,7 @@ class LicenseClient:
     - `log_dir`: the three log files; the temporary folder by default
     - `now`: the machine's clock, Unix seconds; `budgets`: seconds for a server's answer in the passes of a walk
     - `ca_bundle`: a PEM file of authorities to trust instead of the usual ones; `transport`: in place of requests
+    - `language`: of `detail`, "en" or "pt"
 
     Raises `ConfigurationError`; `KeyMalformed` for a text that can be no license key.
     """
@@ -80,6 +87,7 @@ class LicenseClient:
         budgets: Sequence[float] = BUDGETS,
         ca_bundle: Path | None = None,
         transport: Transport | None = None,
+        language: str = "en",
     ) -> None:
         _check("product", product, 1, 64)
         key = canonical_key(key) if isinstance(key, str) else key
@@ -87,6 +95,7 @@ class LicenseClient:
         if fingerprint is not None:
             _check("fingerprint", fingerprint, 1, 128)
         first, second = _folders(state_dir, floor_dir)
+        self._texts, self._language = texts.texts_in(language), language
         self._key, self._product, self._fingerprint = key, product, fingerprint
         self._now, self._budgets = now, tuple(budgets)
         self._verifier = Verifier(public_keys)
@@ -162,7 +171,7 @@ class LicenseClient:
 
     def status(self) -> Result:
         """What would be said if no server could be reached. Asks none and changes nothing."""
-        return self._offline("status", calls.request_id_of(None), (), ())
+        return self._offline("status", calls.request_id_of(None), _NOBODY_ASKED, ())
 
     def verify_lease(self, token: str) -> LeaseClaims:
         """The claims of an offline token that lets this machine run now. Raises `TokenInvalid`."""
@@ -197,7 +206,7 @@ class LicenseClient:
         if walked.answer is not None:
             with self._keeping:
                 return self._decided(call, walked.answer, walked.attempts, may_save=endings == self._endings)
-        result = self._offline(act, call.request_id, walked.attempts, entitlements)
+        result = self._offline(act, call.request_id, walked, entitlements)
         if result.valid:
             self._logs.offline(f"{act} {result.code}")
         return result
@@ -216,7 +225,7 @@ class LicenseClient:
         return Result(
             valid=claims.valid,
             code=claims.code,
-            detail=codes.detail_of(claims.code, claims.valid),
+            detail=texts.detail_of(claims.code, claims.valid, self._language),
             source="server",
             act=call.act,
             request_id=call.request_id,
@@ -267,39 +276,38 @@ class LicenseClient:
     def _has_usable_token(self) -> bool:
         return self._saved().code is Local.OFFLINE_VALID
 
-    def _offline(self, act: str, request_id: str, attempts: tuple[Attempt, ...], entitlements: Sequence[str]) -> Result:
+    def _offline(self, act: str, request_id: str, walked: Walked, entitlements: Sequence[str]) -> Result:
         saved = self._saved(entitlements) if act in _OFFLINE_ACTS else offline.Offline(Local.NO_SERVER)
         if saved.claims is not None and act != "status":
             self._store.raise_local_floor(int(self._now()))
         claims = saved.claims
-        is_of_another_product = any(attempt.reason == "verdict refused: aud" for attempt in attempts)
         return Result(
             valid=saved.code is Local.OFFLINE_VALID,
             code=saved.code,
-            detail=_offline_detail(act, saved, is_of_another_product),
+            detail=self._offline_detail(act, saved, walked),
             source="offline",
             act=act,
             request_id=request_id,
             expires=moment(claims.lic_exp) if claims else None,
             offline_until=moment(claims.exp) if claims else None,
             entitlements=claims.ent if claims else (),
-            attempts=attempts,
+            attempts=walked.attempts,
         )
 
+    def _offline_detail(self, act: str, saved: offline.Offline, walked: Walked) -> str:
+        """Why no server let the client in, and what the saved token has to say."""
+        if act == "status":
+            return self._saved_detail(saved)
+        found = diagnosis(walked.failures, now=int(self._now()), floor=self._store.floor())
+        cause = texts.cause_text(found, self._language)
+        if saved.code is Local.NO_SERVER and saved.reason is None and found.cause is not Cause.UNREACHABLE:
+            return cause
+        said = self._saved_detail(saved) if act in _OFFLINE_ACTS else self._texts["NEEDS_SERVER"]
+        return self._texts["AND"].format(cause=cause, saved=said)
 
-def _offline_detail(act: str, saved: offline.Offline, is_of_another_product: bool) -> str:
-    if act == "status":
-        return _saved_detail(saved)
-    if is_of_another_product and saved.code is not Local.OFFLINE_VALID:
-        return "no server gave a verdict for this product: the license is for another one"
-    said = _saved_detail(saved) if act in _OFFLINE_ACTS else "this call needs one"
-    return f"no server gave a verdict, and {said}"
-
-
-def _saved_detail(saved: offline.Offline) -> str:
-    if saved.reason == "ent":
-        return "the saved token does not include what was asked for"
-    return codes.detail_of(saved.code, False)
+    def _saved_detail(self, saved: offline.Offline) -> str:
+        named = _SAVED_REASONS.get(saved.reason or "")
+        return self._texts[named] if named else texts.detail_of(saved.code, False, self._language)
 
 
 def _folders(state_dir: Path | str | None, floor_dir: Path | str | None) -> tuple[Path, Path]:

@@ -22,7 +22,7 @@ ENVIRONMENT = {"key": "LICENSE_KEY", "api_key": "LICENSE_API_KEY", "shared_secre
 
 _LISTS = frozenset({"servers", "public_keys"})
 _PATHS = frozenset({"state_dir", "floor_dir", "log_dir", "ca_bundle"})
-_KNOWN = _LISTS | _PATHS | ENVIRONMENT.keys() | {"product", "fingerprint"}
+_KNOWN = _LISTS | _PATHS | ENVIRONMENT.keys() | {"product", "fingerprint", "language"}
 
 
 def client_of(options: Namespace, environment: Mapping[str, str] = os.environ) -> LicenseClient:

@@ -10,11 +10,25 @@ import re
 import stat
 import sys
 import tempfile
+import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 _APP = "protecao-license"
 _log = logging.getLogger("license_client")
+
+
+#: For so many seconds in all a file that another program holds is tried again: a virus scanner has it for a moment.
+_PATIENCE_S = 0.15
+_PAUSE_S = 0.01
+
+
+_T = TypeVar("_T")
+
+
+class Unreadable(ValueError):
+    """A file that is there and cannot be read now: another program holds it, or this user may not read it."""
 
 
 def state_dir() -> Path:
@@ -41,16 +55,36 @@ def file_name(text: str) -> str:
 
 
 def read(path: Path) -> dict[str, Any] | None:
-    """The object in a file; None where there is no file. Raises `ValueError` for one that holds anything else."""
+    """The object in a file; None where there is no file.
+
+    Raises `ValueError` for one that holds anything else, and its kind `Unreadable` for one that cannot be read now.
+    """
     try:
-        value = json.loads(_text_of(path))
+        value = json.loads(_patiently(lambda: _text_of(path)))
     except FileNotFoundError:
         return None
+    except PermissionError as error:
+        raise Unreadable(f"{path.name} cannot be read now") from error
     except (OSError, RecursionError) as error:
         raise ValueError(f"{path.name} cannot be read") from error
     if not isinstance(value, dict):
         raise ValueError(f"{path.name} holds no object")
     return value
+
+
+def _patiently(act: Callable[[], _T]) -> _T:
+    """Does it, again and again for a while where another program holds the file. Raises what the last try raised.
+
+    Windows calls that a sharing violation or a denied access, and Python either a `PermissionError`.
+    """
+    end = time.monotonic() + _PATIENCE_S
+    while True:
+        try:
+            return act()
+        except PermissionError:
+            if time.monotonic() >= end:
+                raise
+        time.sleep(_PAUSE_S)
 
 
 def _text_of(path: Path) -> str:
@@ -69,7 +103,7 @@ def write(path: Path, value: dict[str, Any]) -> None:
         try:
             with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
                 file.write(json.dumps(value, indent=1) + "\n")
-            Path(temporary).replace(path)
+            _patiently(lambda: Path(temporary).replace(path))
         except BaseException:
             Path(temporary).unlink(missing_ok=True)
             raise
@@ -81,6 +115,6 @@ def remove(path: Path) -> None:
     """Deletes the file, if there is one."""
     with contextlib.suppress(FileNotFoundError):
         try:
-            path.unlink()
+            _patiently(path.unlink)
         except PermissionError as error:
             _log.warning("%s cannot be deleted: %s", path.name, type(error).__name__)

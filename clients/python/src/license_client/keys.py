@@ -12,19 +12,19 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from license_client import base64url
 from license_client.errors import ConfigurationError
 
-PublicKeys = Iterable[str | Mapping[str, Any]]
+PublicKeys = str | Mapping[str, Any] | Iterable[str | Mapping[str, Any]]
 Pinned = dict[str, ec.EllipticCurvePublicKey]
 
 _COORDINATE_BYTES = 32
 
 
 def pinned(public_keys: PublicKeys) -> Pinned:
-    """By `kid`: PEM texts (one or more blocks each), JWKs, and JWKSs. Raises `ConfigurationError`.
+    """By `kid`: PEM texts (one or more blocks each), JWKs, and JWKSs, one or several. Raises `ConfigurationError`.
 
     The `kid` of a PEM key, and of a JWK without one, is the RFC 7638 thumbprint: what the servers use.
     """
     found: Pinned = {}
-    for given in public_keys:
+    for given in [public_keys] if isinstance(public_keys, str | Mapping) else public_keys:
         for kid, key in _keys_in(given):
             if kid in found:
                 raise ConfigurationError(f"public_keys: the key {kid} comes twice")

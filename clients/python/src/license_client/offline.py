@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from license_client.claims import LeaseClaims
 from license_client.codes import Local
 from license_client.errors import TokenInvalid
+from license_client.files import Unreadable
 from license_client.store import Damaged, TokenStore
 from license_client.verify import Verifier
 
@@ -43,6 +44,9 @@ def decide(
         token = store.token()
     except Damaged:
         return Offline(Local.TOKEN_INVALID, reason="damaged")
+    except Unreadable:
+        # Nothing is wrong with the token: the next try may find it.
+        return Offline(Local.NO_SERVER, reason="unreadable")
     # A token is always of one machine: without a fingerprint none can be verified.
     if token is None or fingerprint is None:
         return Offline(Local.NO_SERVER)

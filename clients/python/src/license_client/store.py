@@ -42,9 +42,11 @@ class TokenStore:
         self._floors = (state_dir / f"{name}.floor.json", floor_dir / f"{name}.floor.json")
 
     def token(self) -> str | None:
-        """The saved token as it came; None where there is none. Raises `Damaged`."""
+        """The saved token as it came; None where there is none. Raises `Damaged`, and `files.Unreadable`."""
         try:
             saved = files.read(self.path)
+        except files.Unreadable:
+            raise
         except ValueError:
             raise Damaged from None
         if saved is None:

@@ -8,18 +8,20 @@ That bounds what no socket option bounds as well: name resolution, several addre
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import ssl
 import threading
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 import requests
+from cryptography import x509
 from requests.adapters import HTTPAdapter
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.connection import HTTPConnection, HTTPSConnection
@@ -32,19 +34,25 @@ MAX_ANSWER = 256 * 1024
 
 
 class TransportFailed(Exception):
-    """No whole answer. `reason`: `refused`, `timeout`, `name`, `tls`, `short body`, `body too large`, `broken`."""
+    """No whole answer. `reason`: `refused`, `timeout`, `name`, `tls`, `short body`, `body too large`, `broken`, ...
 
-    def __init__(self, reason: str) -> None:
+    `tls date`: the certificate is not valid at this machine's time; `not_before`: from when it is (Unix seconds), where
+    that lies ahead. `proxy`: the proxy does not let the call through.
+    """
+
+    def __init__(self, reason: str, *, not_before: int | None = None) -> None:
         super().__init__(reason)
         self.reason = reason
+        self.not_before = not_before
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A whole HTTP answer."""
+    """A whole HTTP answer. `headers`: by their names in lower case, as far as the transport gives them."""
 
     status: int
     body: bytes
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 class Transport(Protocol):
@@ -71,7 +79,9 @@ class Lifeline:
             if self._is_cut:
                 connected.close()
                 raise TimeoutError
-            self._socket = connected.dup()
+            before, self._socket = self._socket, connected.dup()
+        if before is not None:
+            before.close()
 
     def cut(self) -> None:
         """Shuts the socket, or keeps it from being used once it connects. May be called twice."""
@@ -106,36 +116,61 @@ class _TlsPool(HTTPSConnectionPool):
 
 
 class _Adapter(HTTPAdapter):
-    """Connections that can be cut, straight ones and those through an HTTP proxy."""
+    """Connections that can be cut, straight ones and those through an HTTP proxy. `context`: whom they trust."""
+
+    def __init__(self, context: ssl.SSLContext | None = None) -> None:
+        self._trust: dict[str, Any] = {} if context is None else {"ssl_context": context}
+        super().__init__()
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        super().init_poolmanager(*args, **kwargs)
+        super().init_poolmanager(*args, **(kwargs | self._trust))
         self.poolmanager.pool_classes_by_scheme = {"http": _Pool, "https": _TlsPool}
 
     def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
-        manager = super().proxy_manager_for(proxy, **kwargs)
+        manager = super().proxy_manager_for(proxy, **(kwargs | self._trust))
         if not proxy.lower().startswith("socks"):
             manager.pool_classes_by_scheme = {"http": _Pool, "https": _TlsPool}
         return manager
 
 
+def _named_authorities() -> Path | None:
+    """The file or folder that the environment names, as OpenSSL's programs and curl take it."""
+    names = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")
+    return next((Path(os.environ[name]) for name in names if os.environ.get(name)), None)
+
+
+def _system_trust() -> ssl.SSLContext | None:
+    """A context that asks the system whom to trust: a company's authority is there and not in certifi."""
+    try:
+        import truststore
+    except ImportError:
+        return None
+    return truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+
+
 class RequestsTransport:
-    """HTTP by one `requests.Session`. `ca_bundle`: a PEM file to trust in place of the usual authorities."""
+    """HTTP by one `requests.Session`. `ca_bundle`: a PEM file to trust in place of the usual authorities.
+
+    The usual authorities are those of `REQUESTS_CA_BUNDLE` or `SSL_CERT_FILE` where one is set, else the system's own
+    where the package `truststore` is installed, else those of `certifi`.
+    """
 
     def __init__(self, *, ca_bundle: Path | None = None) -> None:
         self._session = requests.Session()
+        named = ca_bundle or _named_authorities()
         # Given with each request: the session's own would give way to REQUESTS_CA_BUNDLE of the environment.
-        self._verify = None if ca_bundle is None else str(ca_bundle)
+        self._verify = None if named is None else str(named)
+        context = _system_trust() if named is None else None
         # Checks are minutes apart, and many routers forget an idle connection silently: each call makes its own.
         self._session.headers.update({"Connection": "close", "Accept-Encoding": "identity"})
         for scheme in ("https://", "http://"):
-            self._session.mount(scheme, _Adapter())
+            self._session.mount(scheme, _Adapter(context))
 
     def post(self, url: str, body: bytes, headers: Mapping[str, str], timeout: float) -> Reply:
         send = partial(self._session.post, url, data=body, headers=dict(headers), timeout=timeout, verify=self._verify)
         # A server on this machine is never asked through a proxy.
         proxies = {"no_proxy": urlsplit(url).hostname or ""} if is_loopback(url) else None
-        exchange = _Exchange(partial(send, proxies=proxies, allow_redirects=False, stream=True))
+        exchange = _Exchange(url, partial(send, proxies=proxies, allow_redirects=False, stream=True))
         exchange.start()
         exchange.join(timeout)
         return exchange.outcome()
@@ -147,8 +182,9 @@ class RequestsTransport:
 class _Exchange(threading.Thread):
     """One request in a thread of its own. `outcome` gives what it came to, or cuts it."""
 
-    def __init__(self, send: Callable[[], requests.Response]) -> None:
+    def __init__(self, url: str, send: Callable[[], requests.Response]) -> None:
         super().__init__(name="license-client", daemon=True)
+        self._url = url
         self._send = send
         self._lifeline = Lifeline()
         self._reply: Reply | None = None
@@ -162,7 +198,9 @@ class _Exchange(threading.Thread):
         except TransportFailed as failure:
             self._failure = failure
         except (requests.RequestException, HTTPError, OSError, ValueError) as error:
-            self._failure = TransportFailed(_reason(error))
+            self._failure = _failed(error)
+            if self._failure.reason == "tls date" and urlsplit(self._url).scheme == "https":
+                self._failure = TransportFailed("tls date", not_before=_not_before(self._url))
 
     def outcome(self) -> Reply:
         """Raises `TransportFailed`."""
@@ -182,10 +220,11 @@ def _whole(response: requests.Response) -> Reply:
     declared = response.headers.get("Content-Length")
     if declared is not None and declared != str(len(received)):
         raise TransportFailed("short body")
-    return Reply(response.status_code, received)
+    return Reply(response.status_code, received, {name.lower(): text for name, text in response.headers.items()})
 
 
 _REASONS: tuple[tuple[type[BaseException], str], ...] = (
+    (requests.exceptions.ProxyError, "proxy"),
     (ssl.SSLError, "tls"),
     (requests.exceptions.SSLError, "tls"),
     (socket.gaierror, "name"),
@@ -194,15 +233,42 @@ _REASONS: tuple[tuple[type[BaseException], str], ...] = (
     (requests.Timeout, "timeout"),
 )
 
+#: OpenSSL's words for a certificate that is not valid yet, and for one that is not valid any more.
+_DATE_CODES = frozenset({9, 10})
 
-def _reason(error: BaseException) -> str:
-    """The word for what is at the bottom of it."""
+
+def _failed(error: BaseException) -> TransportFailed:
+    """What is at the bottom of it."""
     causes: list[BaseException] = []
     following: BaseException | None = error
     while following is not None and following not in causes:
         causes.append(following)
         following = following.__cause__ or following.__context__
-    named = (word for kind, word in _REASONS if any(isinstance(cause, kind) for cause in causes))
     if any("IncompleteRead" in repr(cause) for cause in causes):
-        return "short body"
-    return next(named, "broken")
+        return TransportFailed("short body")
+    if any(_is_by_date(cause) for cause in causes):
+        return TransportFailed("tls date")
+    named = (word for kind, word in _REASONS if any(isinstance(cause, kind) for cause in causes))
+    return TransportFailed(next(named, "broken"))
+
+
+def _not_before(url: str) -> int | None:
+    """From when the server's certificate is valid, where it can be had: it tells by how much a clock is behind.
+
+    Nothing is sent over this connection, and nothing but a text follows from what the certificate says.
+    """
+    host, port = urlsplit(url).hostname or "", urlsplit(url).port or 443
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    try:
+        with socket.create_connection((host, port)) as connected:
+            _LIFELINE.get().hold(connected)
+            with context.wrap_socket(connected, server_hostname=host) as secured:
+                certificate = x509.load_der_x509_certificate(secured.getpeercert(binary_form=True) or b"")
+    except (OSError, ValueError):
+        return None
+    return int(certificate.not_valid_before_utc.timestamp())
+
+
+def _is_by_date(error: BaseException) -> bool:
+    return isinstance(error, ssl.SSLCertVerificationError) and error.verify_code in _DATE_CODES

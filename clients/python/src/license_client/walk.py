@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from license_client.causes import Failure
 from license_client.claims import VerdictClaims
 from license_client.result import Attempt
 from license_client.servers import Servers
@@ -21,11 +22,11 @@ _SHORT_PASSES = 2
 
 
 class AttemptFailed(Exception):
-    """A server did not decide. `reason` is for the log and never holds a key."""
+    """A server did not decide. `failure` says why; its reason is for the log and never holds a key."""
 
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.reason)
+        self.failure = failure
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +45,11 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Walked:
-    """What the walk came to: the answer that decides, if any, and who was asked before."""
+    """What the walk came to: the answer that decides, if any, who was asked before, and what those attempts met."""
 
     answer: Answer | None
     attempts: tuple[Attempt, ...]
+    failures: tuple[Failure, ...]
 
 
 #: Asks one server, for at most so many seconds. Raises `AttemptFailed`.
@@ -69,6 +71,7 @@ def walk(
     of the ledger that gave the saved token; a denial of another one is provisional.
     """
     attempts: list[Attempt] = []
+    failures: list[Failure] = []
     provisional: dict[str, Answer] = {}
 
     def give_up(server: str, reason: str) -> None:
@@ -83,16 +86,17 @@ def walk(
                 continue
             try:
                 answer = ask(server, budget)
-            except AttemptFailed as failure:
+            except AttemptFailed as failed:
                 servers.failed(server)
-                give_up(server, failure.reason)
+                failures.append(failed.failure)
+                give_up(server, failed.failure.reason)
                 continue
             servers.answered(server)
             if not answer.is_provisional(ledger):
-                return Walked(answer, tuple(attempts))
+                return Walked(answer, tuple(attempts), tuple(failures))
             provisional[server] = answer
             give_up(server, f"provisional {answer.claims.code}")
     freshest = max(
         provisional.values(), key=lambda answer: (answer.claims.led == ledger, answer.claims.as_of), default=None
     )
-    return Walked(freshest, tuple(attempts))
+    return Walked(freshest, tuple(attempts), tuple(failures))
