@@ -1,7 +1,10 @@
 """Assembles v1/License.ahk and v2/License.ahk from the sections in src/. Needs nothing but Python.
 
-    python clients/ahk/assemble.py            writes both files
+    python clients/ahk/assemble.py            writes the files
     python clients/ahk/assemble.py --check    writes nothing; exit status 1 where one of them is out of date
+
+Each version has a second build, License-sync.ahk: synchronous HTTP, without the machine code of License.ahk. The two
+differ in one section.
 
 The sections are written in AutoHotkey v2, with an explicit ` . ` between texts, parentheses around conditions and each
 continuation line beginning with its comma or operator: so most lines are AutoHotkey 1.1 as well. `RULES` translate the
@@ -20,6 +23,8 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 SECTIONS = HERE / "src"
 VERSIONS = ("v1", "v2")
+#: The files that are made for each version, and the sections that only the others have.
+BUILDS = {"License.ahk": {"04_http_sync.ahk"}, "License-sync.ahk": {"04_http_polled.ahk"}}
 
 _MARK = re.compile(r"\s*;@(\w+)\s*")
 #: A text in double quotes, one in single quotes, a comment, or code up to the next of these.
@@ -79,18 +84,19 @@ CODE_RULES = (
 )
 
 
-def assembled(version: str) -> str:
-    """The text of License.ahk for one of `VERSIONS`. Raises `SectionError`."""
-    return "\n\n\n".join("\n".join(lines_of(section, version)) for section in sorted(SECTIONS.glob("*.ahk"))) + "\n"
+def assembled(version: str, build: str = "License.ahk") -> str:
+    """The text of one of `BUILDS` for one of `VERSIONS`. Raises `SectionError`."""
+    sections = [section for section in sorted(SECTIONS.glob("*.ahk")) if section.name not in BUILDS[build]]
+    return "\n\n\n".join("\n".join(lines_of(section, version)) for section in sections) + "\n"
 
 
-def path_of(version: str) -> Path:
-    return HERE / version / "License.ahk"
+def path_of(version: str, build: str = "License.ahk") -> Path:
+    return HERE / version / build
 
 
-def encoded(version: str) -> bytes:
+def encoded(version: str, build: str = "License.ahk") -> bytes:
     """The bytes of the file. AutoHotkey 1.1 reads UTF-8 only behind a byte order mark."""
-    return assembled(version).encode("utf-8-sig" if version == "v1" else "utf-8")
+    return assembled(version, build).encode("utf-8-sig" if version == "v1" else "utf-8")
 
 
 def translated(line: str) -> str:
@@ -132,17 +138,22 @@ def _after(mark: str, only: str, where: str) -> str:
     raise SectionError(f"{where}: ;@{mark} does not belong here")
 
 
+def _is_stale(version: str, build: str) -> bool:
+    path = path_of(version, build)
+    return not path.exists() or path.read_bytes() != encoded(version, build)
+
+
 def main(arguments: list[str]) -> int:
     if arguments not in ([], ["--check"]):
         print(__doc__, file=sys.stderr)
         return 2
-    stale = [version for version in VERSIONS if path_of(version).read_bytes() != encoded(version)]
-    for version in stale:
+    stale = [(version, build) for version in VERSIONS for build in BUILDS if _is_stale(version, build)]
+    for each in stale:
         if arguments:
-            print(f"{path_of(version)} is out of date: run make clients", file=sys.stderr)
+            print(f"{path_of(*each)} is out of date: run make clients", file=sys.stderr)
         else:
-            path_of(version).write_bytes(encoded(version))
-            print(f"wrote {path_of(version)}")
+            path_of(*each).write_bytes(encoded(*each))
+            print(f"wrote {path_of(*each)}")
     return 1 if arguments and stale else 0
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import socket
 import struct
 import threading
@@ -13,6 +14,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from tests.support.processes import ROOT
 from tests.support.wine import Script
 from tests.support.wine_client import CALM, anew, call, denies_now, grants, new, outcome, reasons, results, whole
 from tests.support.wine_tls import Authority
@@ -202,3 +204,25 @@ def test_an_untrusted_certificate_is_no_server_and_a_trusted_one_is(ahk: Script,
     assert (both["code"], both["server"], reasons(both)) == ("VALID", urls[1], [])
     assert (outcome(saved), reasons(saved)) == ((True, "OFFLINE_VALID", "offline"), ["tls"])
     assert one.requests == []
+
+
+def test_the_build_without_machine_code_holds_too(ahk: Script, tmp_path: Path) -> None:
+    """Alone and behind each of the nasty servers; what drips is cut in its headers and in its body."""
+    ahk.build = "License-sync.ahk"
+    text = (ROOT / "clients" / "ahk" / ahk.version / ahk.build).read_text(encoding="utf-8-sig")
+    assert not re.search("VirtualProtect|VirtualAlloc|_Code64", text)
+    with all_servers() as servers, Nasty(answers(VALID)) as valid, refused_url() as refused:
+        steps = []
+        for case, nasty in servers.values():
+            budgets = (SHORT, CALM[1]) if case.is_slow else CALM
+            steps += [new(tmp_path, nasty.url, valid.url, budgets=budgets, registry=anew()), call("Validate")]
+        steps += [new(tmp_path, refused, budgets=CALM[:1], registry=anew()), call("Validate")]
+        steps.append({"do": "begin", "milliseconds": 500, "act": "validate"})
+        told = ahk.run([*steps, {"do": "await"}])
+    *behind, offline, in_background = results(told)
+    named = dict(zip(servers, behind, strict=True))
+    assert {name: (outcome(answer), reasons(answer)) for name, answer in named.items()} == {
+        name: ((True, "VALID", "server"), [case.reason]) for name, (case, _) in servers.items()
+    }
+    assert max(named[name]["ms"] for name, (case, _) in servers.items() if case.is_slow) < 10 * SHORT
+    assert outcome(offline) == outcome(in_background) == (True, "OFFLINE_VALID", "offline")

@@ -169,6 +169,8 @@ class Script:
 
     def __init__(self, wine: Wine, version: str, folder: Path) -> None:
         self.wine, self.version = wine, version
+        #: Which of the client's files it includes.
+        self.build = "License.ahk"
         #: A copy of AutoHotkey to run it with, in a folder of its own.
         self.program: Path | None = None
         self._folder = folder
@@ -183,11 +185,22 @@ class Script:
         given, answered = (self._folder / f"{self.version}-{self._runs}.{kind}" for kind in ("steps", "answers"))
         # ASCII, so that no idea of an encoding matters.
         given.write_text("".join(json.dumps(step) + "\n" for step in steps), encoding="ascii")
-        driver = _SCRIPTS / f"wine_driver_{self.version}.ahk"
+        driver = self._driver()
         process = self.wine.start(
             self.version, driver, windows_path(given), windows_path(answered), program=self.program
         )
         return Running(self.wine, process, answered, len(steps))
+
+    def _driver(self) -> Path:
+        driver = _SCRIPTS / f"wine_driver_{self.version}.ahk"
+        if self.build == "License.ahk":
+            return driver
+        text = driver.read_text(encoding="utf-8-sig")
+        usual = next(line for line in text.splitlines() if line.startswith("#Include"))
+        build = f"#Include {windows_path(ROOT / 'clients' / 'ahk' / self.version / self.build)}"
+        made = self._folder / driver.name
+        made.write_text(text.replace(usual, build), encoding="utf-8-sig")
+        return made
 
 
 class Running:

@@ -175,6 +175,12 @@ class StepDriver {
         return "{}"
     }
 
+    ; A variable of the environment from now on; "" for none.
+    DoEnv(step) {
+        EnvSet, % this.Text(step, "name"), % this.Text(step, "text")
+        return "{}"
+    }
+
     DoCall(step) {
         method := this.Text(step, "method")
         with := this.Plain(LicenseJson.Find(step, "with"))

@@ -165,6 +165,13 @@ class StepDriver {
         return "{}"
     }
 
+    ; A variable of the environment from now on; "" for none.
+    DoEnv(step) {
+        text := this.Text(step, "text")
+        text == "" ? EnvSet(this.Text(step, "name")) : EnvSet(this.Text(step, "name"), text)
+        return "{}"
+    }
+
     DoCall(step) {
         method := this.Text(step, "method")
         began := A_TickCount

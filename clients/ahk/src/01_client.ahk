@@ -8,19 +8,21 @@
 ;   apiKey         as set on the servers          sharedSecret  the same
 ;   version        the program's (PEP 440), checked by Validate and Activate
 ;   language       "en", "pt", or "" for the system's
-;   proxy          "" for the proxy of Windows' settings, "direct", or "host:port"
+;   proxy          "" for the proxy of Windows' settings, "direct", "host:port" or "user:password@host:port"
+;   proxyUser, proxyPassword      for a proxy that asks for them
 ;   folder, registry, logFolder   where the token, the second copy of the floors and the logs are kept
 ; Throws ValueError for a setting with which no check could succeed.
 class LicenseClient {
     static Version := "1.0.0"
     static _Options := ["servers", "product", "key", "publicKeys", "apiKey", "sharedSecret", "version", "language"
-        , "proxy", "folder", "registry", "logFolder"]
+        , "proxy", "proxyUser", "proxyPassword", "folder", "registry", "logFolder"]
 
     __New(options) {
         for name, value in options.OwnProps()
             if (!LicenseText.IsOneOf(name, LicenseClient._Options))
                 throw ValueError("License: there is no option " . name)
         appData := EnvGet("LOCALAPPDATA")
+        appData := appData != "" ? appData : A_AppData != "" ? A_AppData : A_Temp
         this.product := LicenseText.Checked("product", this._Option(options, "product"), 1, 64)
         this.key := LicenseText.Checked("key", LicenseKey.Canonical(this._Option(options, "key")), 8, 128)
         this.apiKey := LicenseText.Checked("apiKey", this._Option(options, "apiKey"), 0, 1000)
@@ -34,7 +36,8 @@ class LicenseClient {
         this.fingerprint := LicenseMachine.Fingerprint(this.product, this.store)
         this.servers := LicenseServers(this._Servers(options), registry)
         this.logs := LicenseLogs(this._Option(options, "logFolder", A_Temp))
-        this.http := LicenseHttp(this._Option(options, "proxy"))
+        this.http := LicenseHttp(this._Option(options, "proxy"), this._Option(options, "proxyUser")
+            , this._Option(options, "proxyPassword"))
         this.texts := LicenseTexts.In(this._Option(options, "language"))
         this.budgets := [2000, 5000, 60000]     ; milliseconds for a server's whole answer, in each pass
         this.clockOffset := 0                   ; seconds by which this machine's clock is behind a server's
@@ -111,7 +114,7 @@ class LicenseClient {
 
     ; The result if no server could be reached, by the saved token alone. Sends nothing.
     Status() {
-        return this._Offline(LicenseCall(this, "status"), [])
+        return this._Offline(LicenseCall(this, "status"), [], [])
     }
 
     ; Checks again every `minutes` and calls `callback` (a function; in AutoHotkey 1.1 its name will do) with each
@@ -220,7 +223,7 @@ class LicenseClient {
     _Now(call) {
         walk := LicenseWalk(this, call)
         while (!walk.Advance())
-            LicenseHttp.Wait(50)
+            LicenseExchange.Wait(50)
         return this._Result(walk)
     }
 
@@ -240,7 +243,7 @@ class LicenseClient {
     }
 
     _Undecided(walk) {
-        result := this._Offline(walk.call, walk.attempts)
+        result := this._Offline(walk.call, walk.attempts, walk.failures)
         if (result.valid)
             this.logs.Offline(this._Clock(), walk.call.act . " " . result.code)
         return result
@@ -298,8 +301,8 @@ class LicenseClient {
     ; The state of the saved token now: {code, claims (or ""), reason (or "")}.
     _Saved(entitlements) {
         token := this.store.Token()
-        if (token == "")
-            return {code: "NO_SERVER", claims: "", reason: ""}
+        if (token == "" || token == "unreadable")
+            return {code: "NO_SERVER", claims: "", reason: token}
         claims := ""
         try {
             claims := LicenseTokens.Lease(this.publicKeys, token, this._Bound())
@@ -316,22 +319,31 @@ class LicenseClient {
     }
 
     ; The result when all servers failed. Only a server can count a use or give a seat back.
-    _Offline(call, attempts) {
+    _Offline(call, attempts, failures) {
         mayUseToken := call.act != "usage" && call.act != "deactivate"
         saved := mayUseToken ? this._Saved(call.entitlements) : {code: "NO_SERVER", claims: "", reason: ""}
         if (saved.claims && call.act != "status")
             this.store.RaiseLocalFloor(this._Clock())
         result := LicenseResult(call, attempts)
         result.valid := saved.code == "OFFLINE_VALID", result.code := saved.code, result.source := "offline"
-        result.detail := LicenseTexts.Of(this.texts, saved.code, result.valid)
-        for index, each in attempts
-            if (each[2] == "verdict refused: aud" && !result.valid)
-                result.detail := this.texts["OTHER_PRODUCT"]
+        cause := LicenseCauses.Sentence(this.texts, failures, this._Clock(), this.store.Floor())
+        result.detail := this._OfflineDetail(saved, cause)
         if (saved.claims) {
             result.expires := LicenseTime.Iso(saved.claims.lic_exp), result.entitlements := saved.claims.ent
             result.offlineUntil := LicenseTime.Iso(saved.claims.exp)
         }
         return result
+    }
+
+    ; Why no server let the client in ("" where none was reached), and what the saved token has to say.
+    _OfflineDetail(saved, cause) {
+        own := LicenseTexts.Of(this.texts, saved.reason == "unreadable" ? "UNREADABLE" : saved.code, false)
+        if (cause == "")
+            return own
+        if (saved.code == "NO_SERVER" && saved.reason == "")
+            return cause
+        after := saved.code . " after"
+        return cause . " " . (this.texts.Has(after) ? this.texts[after] : own)
     }
 
     _Option(options, name, otherwise := "") {

@@ -18,7 +18,8 @@ class LicenseResult {
 }
 
 ; Sentences for the user, by code. To replace one: license.texts["SUSPENDED"] := "...". The text of "CODE valid" is
-; shown where a code that can be a denial comes with a valid verdict.
+; shown where a code that can be a denial comes with a valid verdict, "CODE after" after the cause for which no server
+; let the client in; {n} stands for a number.
 class LicenseTexts {
     ; A new copy of the texts in a language: "en", "pt", or "" for the system's.
     static In(language) {
@@ -61,6 +62,19 @@ class LicenseTexts {
             , "CLOCK_TAMPERED", "This computer's clock was set back. Please set it right, or connect."
             , "TOKEN_INVALID", "The saved token is damaged or not for this machine. Please connect."
             , "NO_SERVER", "No license server could be reached. Please check the connection."
+            , "UNREADABLE", "The saved token cannot be read now: another program holds its file. Please try again."
+            , "OFFLINE_VALID after", "The program goes on with the saved token."
+            , "OFFLINE_EXPIRED after", "The saved token has ended."
+            , "ACCESS_KEY", "This program's access key is not accepted any more: ask the vendor for an update."
+            , "RATE_LIMITED", "Too many attempts, try again in {n} minutes."
+            , "RATE_LIMITED later", "Too many attempts, try again later."
+            , "CLOCK", "This PC's clock is off by about {n} days."
+            , "CLOCK hours", "This PC's clock is off by about {n} hours."
+            , "CLOCK unknown", "This PC's clock is off, or a server's certificate has ended."
+            , "PROXY", "A proxy stands between this PC and the license servers, and does not let the program through."
+            , "INTERCEPTED", "A proxy stands between this PC and the servers: their certificates are not trusted."
+            , "LOGIN_PAGE", "Something else answers in place of the license servers, perhaps a network's login page."
+            , "BUSY", "The license servers cannot answer just now. Please try again in some minutes."
             , "OTHER_PRODUCT", "No server answered for this product. Is the key for another one?"
             , "OTHER", "The license server answered: ")
     }
@@ -91,7 +105,88 @@ class LicenseTexts {
             , "CLOCK_TAMPERED", "O relógio deste computador foi atrasado. Acerte-o ou conecte-se à internet."
             , "TOKEN_INVALID", "O token salvo está danificado ou não é desta máquina. Conecte-se à internet."
             , "NO_SERVER", "Nenhum servidor de licenças respondeu. Verifique a conexão."
+            , "UNREADABLE", "O token salvo não pode ser lido agora: outro programa está com o arquivo. Tente de novo."
+            , "OFFLINE_VALID after", "O programa continua com o token salvo."
+            , "OFFLINE_EXPIRED after", "O token salvo venceu."
+            , "ACCESS_KEY", "A chave de acesso deste programa já não é aceita: peça uma atualização ao fornecedor."
+            , "RATE_LIMITED", "Tentativas demais, tente de novo em {n} minutos."
+            , "RATE_LIMITED later", "Tentativas demais, tente de novo mais tarde."
+            , "CLOCK", "O relógio deste PC está errado em cerca de {n} dias."
+            , "CLOCK hours", "O relógio deste PC está errado em cerca de {n} horas."
+            , "CLOCK unknown", "O relógio deste PC está errado, ou o certificado de um servidor venceu."
+            , "PROXY", "Há um proxy entre este PC e os servidores de licenças, e ele não deixa o programa passar."
+            , "INTERCEPTED", "Há um proxy entre este PC e os servidores: os certificados deles não são confiáveis."
+            , "LOGIN_PAGE", "Outra coisa responde no lugar dos servidores, talvez a página de login de uma rede."
+            , "BUSY", "Os servidores de licenças não podem responder agora. Tente de novo em alguns minutos."
             , "OTHER_PRODUCT", "Nenhum servidor respondeu por este produto. A chave é de outro?"
             , "OTHER", "O servidor de licenças respondeu: ")
+    }
+}
+
+; Why no server let the client in: the most telling of what its attempts met. `failures`: {reason, retryAfter (seconds),
+; serverTime (Unix seconds)}, "" for what is not known. Nothing of it is signed, and nothing but a text follows from it.
+class LicenseCauses {
+    static Leeway := 300        ; seconds: a clock that is off by less keeps nobody out
+    static _Patterns := [["OTHER_PRODUCT", "^verdict refused: aud\z"]
+        , ["ACCESS_KEY", "^status 401(?! TIMESTAMP_SKEWED)"], ["RATE_LIMITED", "^status 429"], ["CLOCK", "^tls date\z|^status 401"], ["PROXY", "^status 407"]
+        , ["INTERCEPTED", "^tls\z"], ["LOGIN_PAGE", "^no verdict\z|^status (3\d\d|511)"], ["BUSY", "^status 5\d\d"]]
+
+    ; A sentence, or "" where no server was reached at all.
+    static Sentence(texts, failures, now, floor) {
+        for index, each in LicenseCauses._Patterns
+            for at, failure in failures
+                if (RegExMatch(failure.reason, each[2]))
+                    return this._Sentence(texts, this._Likelier(each[1], now, floor), failures, now, floor)
+        return ""
+    }
+
+    ; A certificate is refused while the clock is a day or more below what it has shown before: for that, most likely.
+    static _Likelier(cause, now, floor) {
+        return cause == "INTERCEPTED" && floor != "" && floor - now > 86400 ? "CLOCK" : cause
+    }
+
+    static _Sentence(texts, cause, failures, now, floor) {
+        if (cause == "RATE_LIMITED") {
+            wait := this._Sooner(failures)
+            return wait == "" ? texts["RATE_LIMITED later"] : this._Counted(texts["RATE_LIMITED"], Ceil(wait / 60))
+        }
+        if (cause != "CLOCK")
+            return texts[cause]
+        offset := this._Offset(failures, now, floor)
+        if (offset == "")
+            return texts["CLOCK unknown"]
+        if (offset < 43200)
+            return this._Counted(texts["CLOCK hours"], Round(offset / 3600))
+        return this._Counted(texts["CLOCK"], Round(offset / 86400))
+    }
+
+    ; The seconds until the first of the servers may be asked again; "" where none says.
+    static _Sooner(failures) {
+        wait := ""
+        for index, failure in failures
+            if (failure.retryAfter != "" && (wait == "" || failure.retryAfter < wait))
+                wait := failure.retryAfter
+        return wait
+    }
+
+    ; By how many seconds this machine's clock is off, by the servers' times, else by what it has shown before; "" where
+    ; that is not known.
+    static _Offset(failures, now, floor) {
+        offset := "", isTold := false
+        for index, failure in failures {
+            isTold := isTold || failure.serverTime != ""
+            if (failure.serverTime != "" && (offset == "" || Abs(failure.serverTime - now) > offset))
+                offset := Abs(failure.serverTime - now)
+        }
+        if (!isTold && floor != "" && floor > now)
+            offset := floor - now
+        return offset == "" || offset <= this.Leeway ? "" : offset
+    }
+
+    ; The text with its number, which is its last but one word; one of anything is no plural.
+    static _Counted(text, number) {
+        number := number < 1 ? 1 : number
+        text := StrReplace(text, "{n}", number)
+        return number = 1 ? RegExReplace(text, "s\.\z", ".") : text
     }
 }

@@ -67,6 +67,7 @@ class LicenseWalk {
         saved := client._Saved([]).claims
         this.ledger := saved ? saved.led : ""   ; that issued the saved token: a denial by another is provisional
         this.client := client, this.call := call, this.answer := "", this.attempts := []
+        this.failures := []                 ; {reason, retryAfter, serverTime}: what the text for the user follows from
         this.deletions := client.deletions  ; so that a token deleted meanwhile does not come back with the answer
         this.pass := 0, this.waiting := [], this.provisional := [], this.exchange := "", this.server := ""
         this.nonce := "", this.body := "", this.deadline := 0, this.isResigned := false, this.isOver := false
@@ -120,12 +121,14 @@ class LicenseWalk {
         exchange := this.exchange, this.exchange := ""
         if (exchange.failure != "")
             return this._GiveUp(exchange.failure)
+        dated := LicenseTime.OfHttp(exchange.date)
         members := LicenseJson.Members(exchange.answer)
         if (exchange.status != 200) {
-            code := LicenseJson.TextOf(members, "code")
+            code := LicenseJson.TextOf(members, "code"), ts := LicenseJson.NumberOf(members, "ts")
             if (exchange.status = 401 && code == "TIMESTAMP_SKEWED" && !this.isResigned && this._Resigned(members))
                 return
-            return this._GiveUp("status " . exchange.status . (RegExMatch(code, "^[A-Z_]{1,40}\z") ? " " . code : ""))
+            return this._GiveUp("status " . exchange.status . (RegExMatch(code, "^[A-Z_]{1,40}\z") ? " " . code : "")
+                , this._RetryAfter(exchange.retryAfter, dated), code == "TIMESTAMP_SKEWED" && ts != "" ? ts : dated)
         }
         verdict := LicenseJson.TextOf(members, "verdict")
         if (verdict == "")
@@ -160,7 +163,17 @@ class LicenseWalk {
         return true
     }
 
-    _GiveUp(reason) {
+    ; The seconds in a Retry-After, which may also be a date; "" for what is none or beyond a week.
+    _RetryAfter(text, dated) {
+        seconds := RegExMatch(text, "^[0-9]{1,6}\z") ? text + 0 : ""
+        due := seconds == "" ? LicenseTime.OfHttp(text) : ""
+        if (due != "")
+            seconds := due - (dated == "" ? this.client._Clock() : dated)
+        return seconds == "" || seconds > 604800 ? "" : seconds
+    }
+
+    _GiveUp(reason, retryAfter := "", serverTime := "") {
+        this.failures.Push({reason: reason, retryAfter: retryAfter, serverTime: serverTime})
         this.client.servers.Failed(this.server, this.client._Clock())
         this._Note(reason)
     }

@@ -13,11 +13,15 @@ class LicenseStore {
         this.floorKey := registry . "\" . name
     }
 
-    ; The saved token; "" for none. One that cannot be read is "damaged", which no verifier accepts.
+    ; The saved token; "" for none; "unreadable" while another program holds its file. One whose file holds anything
+    ; else is "damaged", which no verifier accepts.
     Token() {
         if (!FileExist(this.tokenFile))
             return ""
-        token := LicenseJson.TextOf(this._Read(this.tokenFile), "token")
+        sealed := LicenseFiles.Read(this.tokenFile)
+        if (!IsObject(sealed))
+            return "unreadable"
+        token := LicenseJson.TextOf(this._Opened(sealed), "token")
         return token == "" ? "damaged" : token
     }
 
@@ -28,7 +32,7 @@ class LicenseStore {
     }
 
     DeleteToken() {
-        DllCall("DeleteFile", "Str", this.tokenFile)
+        LicenseFiles.Delete(this.tokenFile)
     }
 
     ; The time that a clock must not be far below: the higher of the two floors; "" where there is none.
@@ -109,7 +113,12 @@ class LicenseStore {
 
     ; The object in a file; an empty one where it cannot be read.
     _Read(path) {
-        return LicenseJson.Members(this._Dpapi("CryptUnprotectData", LicenseFiles.Read(path)))
+        sealed := LicenseFiles.Read(path)
+        return this._Opened(IsObject(sealed) ? sealed : Buffer(0))
+    }
+
+    _Opened(sealed) {
+        return LicenseJson.Members(this._Dpapi("CryptUnprotectData", sealed))
     }
 
     ; Replaces a file atomically. A write that fails changes no verdict. Two copies of a script may write the same file,
@@ -140,14 +149,24 @@ class LicenseStore {
 }
 
 ; File access that never blocks: only regular files are opened, never a pipe, a device, a directory or a link under the
-; file's name. Any of these, and a file that another program has locked, reads as empty and is not written to.
+; file's name. Any of these reads as empty and is not written to. A file that another program holds, as a virus scanner
+; does for a moment, is tried again for a while.
 class LicenseFiles {
     static _MaxSize := 1000000
     static _Denied := 0x410     ; attributes: a directory, a reparse point
+    static _Patience := 150     ; milliseconds for which a file that is held is tried again
 
-    ; The bytes of a file; none where it cannot be read.
+    ; The bytes of a file; none where there is none to read; "" where another program holds it.
     static Read(path) {
-        handle := this._Open(path, 0x80000000, 3)           ; reads an existing file
+        end := LicenseTime.Ticks() + this._Patience
+        Loop {
+            handle := this._Open(path, 0x80000000, 3)       ; reads an existing file
+            error := handle ? 0 : A_LastError
+            if (error != 32 && error != 33)
+                break
+            if (!this._MayTryAgain(error, end))
+                return ""
+        }
         if (!handle)
             return Buffer(0)
         size := 0, count := 0
@@ -172,7 +191,28 @@ class LicenseFiles {
 
     ; Renames a file, in place of one under the new name, but not of a directory. Whether that succeeded.
     static Move(path, to) {
-        return DllCall("MoveFileEx", "Str", path, "Str", to, "UInt", 1)
+        end := LicenseTime.Ticks() + this._Patience
+        Loop {
+            if (DllCall("MoveFileEx", "Str", path, "Str", to, "UInt", 1))
+                return true
+            if (!this._MayTryAgain(A_LastError, end))
+                return false
+        }
+    }
+
+    static Delete(path) {
+        end := LicenseTime.Ticks() + this._Patience
+        Loop
+            if (DllCall("DeleteFile", "Str", path) || !this._MayTryAgain(A_LastError, end))
+                return
+    }
+
+    ; Whether an error says that another program has the file now; then waits a moment, until `end` at most.
+    static _MayTryAgain(error, end) {
+        if (error != 5 && error != 32 && error != 33 || LicenseTime.Ticks() >= end)
+            return false
+        DllCall("Sleep", "UInt", 10)                        ; AutoHotkey's own would let a timer in between
+        return true
     }
 
     ; A handle, or 0. Others may read, write and delete the file meanwhile. 0x300000: a link is opened itself and not

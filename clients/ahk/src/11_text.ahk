@@ -88,12 +88,27 @@ class LicenseKey {
 class LicenseTime {
     ; Unix seconds, UTC.
     static Now() {
+        return this._Unix(A_NowUTC)
+    }
+
+    ; Unix seconds for "Sun, 06 Nov 1994 08:49:37 GMT"; "" for what is no such date.
+    static OfHttp(text) {
+        months := "janfebmaraprmayjunjulaugsepoctnovdec"
+        if (!RegExMatch(text, "i)^\w{3}, (\d\d) ([a-z]{3}) (\d{4}) (\d\d):(\d\d):(\d\d) GMT\z", &parts))
+            return ""
+        month := (InStr(months, parts[2]) + 2) // 3
+        return this._Unix(parts[3] . Format("{:02}", month) . parts[1] . parts[4] . parts[5] . parts[6])
+    }
+
+    ; Unix seconds for AutoHotkey's "YYYYMMDDHH24MISS"; "" for a day that no calendar has.
+    static _Unix(moment) {
         ;@v1
-        now := A_NowUTC
-        EnvSub, now, 19700101000000, Seconds
-        return now
+        EnvSub, moment, 19700101000000, Seconds
+        return moment
         ;@v2
-        return DateDiff(A_NowUTC, "19700101000000", "Seconds")
+        try
+            return DateDiff(moment, "19700101000000", "Seconds")
+        return ""
         ;@end
     }
 

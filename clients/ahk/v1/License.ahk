@@ -34,19 +34,21 @@
 ;   apiKey         as set on the servers          sharedSecret  the same
 ;   version        the program's (PEP 440), checked by Validate and Activate
 ;   language       "en", "pt", or "" for the system's
-;   proxy          "" for the proxy of Windows' settings, "direct", or "host:port"
+;   proxy          "" for the proxy of Windows' settings, "direct", "host:port" or "user:password@host:port"
+;   proxyUser, proxyPassword      for a proxy that asks for them
 ;   folder, registry, logFolder   where the token, the second copy of the floors and the logs are kept
 ; Throws an Exception for a setting with which no check could succeed.
 class LicenseClient {
     static Version := "1.0.0"
     static _Options := ["servers", "product", "key", "publicKeys", "apiKey", "sharedSecret", "version", "language"
-        , "proxy", "folder", "registry", "logFolder"]
+        , "proxy", "proxyUser", "proxyPassword", "folder", "registry", "logFolder"]
 
     __New(options) {
         for name, value in options
             if (!LicenseText.IsOneOf(name, LicenseClient._Options))
                 throw Exception("License: there is no option " . name)
         EnvGet, appData, LOCALAPPDATA
+        appData := appData != "" ? appData : A_AppData != "" ? A_AppData : A_Temp
         this.product := LicenseText.Checked("product", this._Option(options, "product"), 1, 64)
         this.key := LicenseText.Checked("key", LicenseKey.Canonical(this._Option(options, "key")), 8, 128)
         this.apiKey := LicenseText.Checked("apiKey", this._Option(options, "apiKey"), 0, 1000)
@@ -60,7 +62,8 @@ class LicenseClient {
         this.fingerprint := LicenseMachine.Fingerprint(this.product, this.store)
         this.servers := new LicenseServers(this._Servers(options), registry)
         this.logs := new LicenseLogs(this._Option(options, "logFolder", A_Temp))
-        this.http := new LicenseHttp(this._Option(options, "proxy"))
+        this.http := new LicenseHttp(this._Option(options, "proxy"), this._Option(options, "proxyUser")
+            , this._Option(options, "proxyPassword"))
         this.texts := LicenseTexts.In(this._Option(options, "language"))
         this.budgets := [2000, 5000, 60000]     ; milliseconds for a server's whole answer, in each pass
         this.clockOffset := 0                   ; seconds by which this machine's clock is behind a server's
@@ -133,7 +136,7 @@ class LicenseClient {
 
     ; The result if no server could be reached, by the saved token alone. Sends nothing.
     Status() {
-        return this._Offline(new LicenseCall(this, "status"), [])
+        return this._Offline(new LicenseCall(this, "status"), [], [])
     }
 
     ; Checks again every `minutes` and calls `callback` (a function; in AutoHotkey 1.1 its name will do) with each
@@ -230,7 +233,7 @@ class LicenseClient {
     _Now(call) {
         walk := new LicenseWalk(this, call)
         while (!walk.Advance())
-            LicenseHttp.Wait(50)
+            LicenseExchange.Wait(50)
         return this._Result(walk)
     }
 
@@ -251,7 +254,7 @@ class LicenseClient {
     }
 
     _Undecided(walk) {
-        result := this._Offline(walk.call, walk.attempts)
+        result := this._Offline(walk.call, walk.attempts, walk.failures)
         if (result.valid)
             this.logs.Offline(this._Clock(), walk.call.act . " " . result.code)
         return result
@@ -309,8 +312,8 @@ class LicenseClient {
     ; The state of the saved token now: {code, claims (or ""), reason (or "")}.
     _Saved(entitlements) {
         token := this.store.Token()
-        if (token == "")
-            return {code: "NO_SERVER", claims: "", reason: ""}
+        if (token == "" || token == "unreadable")
+            return {code: "NO_SERVER", claims: "", reason: token}
         claims := ""
         try {
             claims := LicenseTokens.Lease(this.publicKeys, token, this._Bound())
@@ -327,22 +330,31 @@ class LicenseClient {
     }
 
     ; The result when all servers failed. Only a server can count a use or give a seat back.
-    _Offline(call, attempts) {
+    _Offline(call, attempts, failures) {
         mayUseToken := call.act != "usage" && call.act != "deactivate"
         saved := mayUseToken ? this._Saved(call.entitlements) : {code: "NO_SERVER", claims: "", reason: ""}
         if (saved.claims && call.act != "status")
             this.store.RaiseLocalFloor(this._Clock())
         result := new LicenseResult(call, attempts)
         result.valid := saved.code == "OFFLINE_VALID", result.code := saved.code, result.source := "offline"
-        result.detail := LicenseTexts.Of(this.texts, saved.code, result.valid)
-        for index, each in attempts
-            if (each[2] == "verdict refused: aud" && !result.valid)
-                result.detail := this.texts["OTHER_PRODUCT"]
+        cause := LicenseCauses.Sentence(this.texts, failures, this._Clock(), this.store.Floor())
+        result.detail := this._OfflineDetail(saved, cause)
         if (saved.claims) {
             result.expires := LicenseTime.Iso(saved.claims.lic_exp), result.entitlements := saved.claims.ent
             result.offlineUntil := LicenseTime.Iso(saved.claims.exp)
         }
         return result
+    }
+
+    ; Why no server let the client in ("" where none was reached), and what the saved token has to say.
+    _OfflineDetail(saved, cause) {
+        own := LicenseTexts.Of(this.texts, saved.reason == "unreadable" ? "UNREADABLE" : saved.code, false)
+        if (cause == "")
+            return own
+        if (saved.code == "NO_SERVER" && saved.reason == "")
+            return cause
+        after := saved.code . " after"
+        return cause . " " . (this.texts.HasKey(after) ? this.texts[after] : own)
     }
 
     _Option(options, name, otherwise := "") {
@@ -440,7 +452,8 @@ class LicenseResult {
 }
 
 ; Sentences for the user, by code. To replace one: license.texts["SUSPENDED"] := "...". The text of "CODE valid" is
-; shown where a code that can be a denial comes with a valid verdict.
+; shown where a code that can be a denial comes with a valid verdict, "CODE after" after the cause for which no server
+; let the client in; {n} stands for a number.
 class LicenseTexts {
     ; A new copy of the texts in a language: "en", "pt", or "" for the system's.
     In(language) {
@@ -483,6 +496,19 @@ class LicenseTexts {
             , "CLOCK_TAMPERED", "This computer's clock was set back. Please set it right, or connect."
             , "TOKEN_INVALID", "The saved token is damaged or not for this machine. Please connect."
             , "NO_SERVER", "No license server could be reached. Please check the connection."
+            , "UNREADABLE", "The saved token cannot be read now: another program holds its file. Please try again."
+            , "OFFLINE_VALID after", "The program goes on with the saved token."
+            , "OFFLINE_EXPIRED after", "The saved token has ended."
+            , "ACCESS_KEY", "This program's access key is not accepted any more: ask the vendor for an update."
+            , "RATE_LIMITED", "Too many attempts, try again in {n} minutes."
+            , "RATE_LIMITED later", "Too many attempts, try again later."
+            , "CLOCK", "This PC's clock is off by about {n} days."
+            , "CLOCK hours", "This PC's clock is off by about {n} hours."
+            , "CLOCK unknown", "This PC's clock is off, or a server's certificate has ended."
+            , "PROXY", "A proxy stands between this PC and the license servers, and does not let the program through."
+            , "INTERCEPTED", "A proxy stands between this PC and the servers: their certificates are not trusted."
+            , "LOGIN_PAGE", "Something else answers in place of the license servers, perhaps a network's login page."
+            , "BUSY", "The license servers cannot answer just now. Please try again in some minutes."
             , "OTHER_PRODUCT", "No server answered for this product. Is the key for another one?"
             , "OTHER", "The license server answered: ")
     }
@@ -513,8 +539,89 @@ class LicenseTexts {
             , "CLOCK_TAMPERED", "O relógio deste computador foi atrasado. Acerte-o ou conecte-se à internet."
             , "TOKEN_INVALID", "O token salvo está danificado ou não é desta máquina. Conecte-se à internet."
             , "NO_SERVER", "Nenhum servidor de licenças respondeu. Verifique a conexão."
+            , "UNREADABLE", "O token salvo não pode ser lido agora: outro programa está com o arquivo. Tente de novo."
+            , "OFFLINE_VALID after", "O programa continua com o token salvo."
+            , "OFFLINE_EXPIRED after", "O token salvo venceu."
+            , "ACCESS_KEY", "A chave de acesso deste programa já não é aceita: peça uma atualização ao fornecedor."
+            , "RATE_LIMITED", "Tentativas demais, tente de novo em {n} minutos."
+            , "RATE_LIMITED later", "Tentativas demais, tente de novo mais tarde."
+            , "CLOCK", "O relógio deste PC está errado em cerca de {n} dias."
+            , "CLOCK hours", "O relógio deste PC está errado em cerca de {n} horas."
+            , "CLOCK unknown", "O relógio deste PC está errado, ou o certificado de um servidor venceu."
+            , "PROXY", "Há um proxy entre este PC e os servidores de licenças, e ele não deixa o programa passar."
+            , "INTERCEPTED", "Há um proxy entre este PC e os servidores: os certificados deles não são confiáveis."
+            , "LOGIN_PAGE", "Outra coisa responde no lugar dos servidores, talvez a página de login de uma rede."
+            , "BUSY", "Os servidores de licenças não podem responder agora. Tente de novo em alguns minutos."
             , "OTHER_PRODUCT", "Nenhum servidor respondeu por este produto. A chave é de outro?"
             , "OTHER", "O servidor de licenças respondeu: ")
+    }
+}
+
+; Why no server let the client in: the most telling of what its attempts met. `failures`: {reason, retryAfter (seconds),
+; serverTime (Unix seconds)}, "" for what is not known. Nothing of it is signed, and nothing but a text follows from it.
+class LicenseCauses {
+    static Leeway := 300        ; seconds: a clock that is off by less keeps nobody out
+    static _Patterns := [["OTHER_PRODUCT", "^verdict refused: aud\z"]
+        , ["ACCESS_KEY", "^status 401(?! TIMESTAMP_SKEWED)"], ["RATE_LIMITED", "^status 429"], ["CLOCK", "^tls date\z|^status 401"], ["PROXY", "^status 407"]
+        , ["INTERCEPTED", "^tls\z"], ["LOGIN_PAGE", "^no verdict\z|^status (3\d\d|511)"], ["BUSY", "^status 5\d\d"]]
+
+    ; A sentence, or "" where no server was reached at all.
+    Sentence(texts, failures, now, floor) {
+        for index, each in LicenseCauses._Patterns
+            for at, failure in failures
+                if (RegExMatch(failure.reason, each[2]))
+                    return this._Sentence(texts, this._Likelier(each[1], now, floor), failures, now, floor)
+        return ""
+    }
+
+    ; A certificate is refused while the clock is a day or more below what it has shown before: for that, most likely.
+    _Likelier(cause, now, floor) {
+        return cause == "INTERCEPTED" && floor != "" && floor - now > 86400 ? "CLOCK" : cause
+    }
+
+    _Sentence(texts, cause, failures, now, floor) {
+        if (cause == "RATE_LIMITED") {
+            wait := this._Sooner(failures)
+            return wait == "" ? texts["RATE_LIMITED later"] : this._Counted(texts["RATE_LIMITED"], Ceil(wait / 60))
+        }
+        if (cause != "CLOCK")
+            return texts[cause]
+        offset := this._Offset(failures, now, floor)
+        if (offset == "")
+            return texts["CLOCK unknown"]
+        if (offset < 43200)
+            return this._Counted(texts["CLOCK hours"], Round(offset / 3600))
+        return this._Counted(texts["CLOCK"], Round(offset / 86400))
+    }
+
+    ; The seconds until the first of the servers may be asked again; "" where none says.
+    _Sooner(failures) {
+        wait := ""
+        for index, failure in failures
+            if (failure.retryAfter != "" && (wait == "" || failure.retryAfter < wait))
+                wait := failure.retryAfter
+        return wait
+    }
+
+    ; By how many seconds this machine's clock is off, by the servers' times, else by what it has shown before; "" where
+    ; that is not known.
+    _Offset(failures, now, floor) {
+        offset := "", isTold := false
+        for index, failure in failures {
+            isTold := isTold || failure.serverTime != ""
+            if (failure.serverTime != "" && (offset == "" || Abs(failure.serverTime - now) > offset))
+                offset := Abs(failure.serverTime - now)
+        }
+        if (!isTold && floor != "" && floor > now)
+            offset := floor - now
+        return offset == "" || offset <= this.Leeway ? "" : offset
+    }
+
+    ; The text with its number, which is its last but one word; one of anything is no plural.
+    _Counted(text, number) {
+        number := number < 1 ? 1 : number
+        text := StrReplace(text, "{n}", number)
+        return number = 1 ? RegExReplace(text, "s\.\z", ".") : text
     }
 }
 
@@ -588,6 +695,7 @@ class LicenseWalk {
         saved := client._Saved([]).claims
         this.ledger := saved ? saved.led : ""   ; that issued the saved token: a denial by another is provisional
         this.client := client, this.call := call, this.answer := "", this.attempts := []
+        this.failures := []                 ; {reason, retryAfter, serverTime}: what the text for the user follows from
         this.deletions := client.deletions  ; so that a token deleted meanwhile does not come back with the answer
         this.pass := 0, this.waiting := [], this.provisional := [], this.exchange := "", this.server := ""
         this.nonce := "", this.body := "", this.deadline := 0, this.isResigned := false, this.isOver := false
@@ -641,12 +749,14 @@ class LicenseWalk {
         exchange := this.exchange, this.exchange := ""
         if (exchange.failure != "")
             return this._GiveUp(exchange.failure)
+        dated := LicenseTime.OfHttp(exchange.date)
         members := LicenseJson.Members(exchange.answer)
         if (exchange.status != 200) {
-            code := LicenseJson.TextOf(members, "code")
+            code := LicenseJson.TextOf(members, "code"), ts := LicenseJson.NumberOf(members, "ts")
             if (exchange.status = 401 && code == "TIMESTAMP_SKEWED" && !this.isResigned && this._Resigned(members))
                 return
-            return this._GiveUp("status " . exchange.status . (RegExMatch(code, "^[A-Z_]{1,40}\z") ? " " . code : ""))
+            return this._GiveUp("status " . exchange.status . (RegExMatch(code, "^[A-Z_]{1,40}\z") ? " " . code : "")
+                , this._RetryAfter(exchange.retryAfter, dated), code == "TIMESTAMP_SKEWED" && ts != "" ? ts : dated)
         }
         verdict := LicenseJson.TextOf(members, "verdict")
         if (verdict == "")
@@ -681,7 +791,17 @@ class LicenseWalk {
         return true
     }
 
-    _GiveUp(reason) {
+    ; The seconds in a Retry-After, which may also be a date; "" for what is none or beyond a week.
+    _RetryAfter(text, dated) {
+        seconds := RegExMatch(text, "^[0-9]{1,6}\z") ? text + 0 : ""
+        due := seconds == "" ? LicenseTime.OfHttp(text) : ""
+        if (due != "")
+            seconds := due - (dated == "" ? this.client._Clock() : dated)
+        return seconds == "" || seconds > 604800 ? "" : seconds
+    }
+
+    _GiveUp(reason, retryAfter := "", serverTime := "") {
+        this.failures.Push({reason: reason, retryAfter: retryAfter, serverTime: serverTime})
         this.client.servers.Failed(this.server, this.client._Clock())
         this._Note(reason)
     }
@@ -727,34 +847,18 @@ class LicenseWalk {
 
 ; == 4. HTTP ===========================================================================================================
 
-; WinHTTP, asynchronous: only so can one deadline bound every phase that a server can delay (name, connection, TLS,
-; headers, body), while no window of the script waits.
-;
-; WinHTTP reports progress by a callback on threads of its own, where script code must not run. So the callback is a few
-; bytes of machine code that record the status and set an event. `state` is 32 bytes: the bits of the statuses so far at
-; 0, the length of what was read at 4, an error at 8, how much can be read at 12, the event at 16, the address of
-; SetEvent at 24. In C, for (handle, state, status, info, length):
-;
-;     if (!state) return
-;     state->length = length
-;     if (status == REQUEST_ERROR) state->error = ((WINHTTP_ASYNC_RESULT *) info)->dwError
-;     if (status == DATA_AVAILABLE) state->available = *(DWORD *) info
-;     SetEvent(state->event) after an atomic state->bits |= status
+; A session of WinHTTP, by one proxy. `proxy`: "" for that of Windows' settings, "direct", or "host:port", also as
+; "user:password@host:port".
 class LicenseHttp {
-    static _Code64 := "4885d274348b4424288942044181f8000020007507418b41088942084181f8000004007506418b0189420c488b4a10"
-        . "488b4218f0440902ffe0c3"
-    static _Code32 := "8b54240885d274338b4c2414894a048b4c24108b44240c3d0000200075068b4904894a083d0000040075058b09894a"
-        . "0cff72108b4a18f00902ffd1c21400"
-    static _Callback := 0
-    static Event := 0
-    static SetEvent := 0
-    static _Left := []          ; memory of finished exchanges that WinHTTP may still write to
-
-    __New(proxy) {
-        this._Prepare()
-        named := proxy != "" && proxy != "direct"
+    __New(proxy, user := "", password := "") {
+        LicenseLibraries.Load()
+        if (!RegExMatch(proxy, "Ois)^(?:http://)?(?:([^@:]*)(?::(.*))?@)?([^@/]*)/?\z", parts))
+            throw Exception("License: proxy must be like host:port or user:password@host:port")
+        this.user := user != "" ? user : this._Unescaped(parts[1])
+        this.password := user != "" ? password : this._Unescaped(parts[2])
+        named := parts[3] != "" && proxy != "direct"
         access := proxy == "direct" ? 1 : named ? 3 : 4     ; 4: by Windows' settings, from Windows 8.1 on
-        this.session := this._Open(access, named ? proxy : "")
+        this.session := this._Open(access, named ? parts[3] : "")
         if (!this.session && access = 4)
             this.session := this._Open(0, "")
         if (!this.session) {
@@ -762,8 +866,7 @@ class LicenseHttp {
         }
         if (!LicenseHttp.SetOption(this.session, 84, 0x2800))   ; TLS 1.2 and 1.3
             LicenseHttp.SetOption(this.session, 84, 0x800)      ; for a Windows without TLS 1.3
-        DllCall("winhttp\WinHttpSetStatusCallback", "Ptr", this.session, "Ptr", LicenseHttp._Callback
-            , "UInt", 0x6E0C00, "Ptr", 0, "Ptr")
+        LicenseExchange.Prepare(this.session)
     }
 
     __Delete() {
@@ -771,16 +874,146 @@ class LicenseHttp {
             DllCall("winhttp\WinHttpCloseHandle", "Ptr", this.session)
     }
 
-    ; Waits until an exchange makes progress, at most so many milliseconds. Windows, hotkeys and timers are served.
-    Wait(milliseconds) {
-        event := LicenseHttp.Event
-        DllCall("MsgWaitForMultipleObjectsEx", "UInt", 1, "Ptr*", event, "UInt", milliseconds, "UInt", 0x4FF
-            , "UInt", 0)
-        Sleep, -1
-    }
-
     SetOption(handle, option, value) {
         return DllCall("winhttp\WinHttpSetOption", "Ptr", handle, "UInt", option, "UInt*", value, "UInt", 4)
+    }
+
+    _Open(access, proxy) {
+        return DllCall("winhttp\WinHttpOpen", "Str", "license-client-ahk/" . LicenseClient.Version, "UInt", access
+            , "Ptr", proxy == "" ? 0 : &proxy, "Ptr", 0, "UInt", LicenseExchange.SessionFlags, "Ptr")
+    }
+
+    ; The user or the password of a URL, where "%40" stands for "@".
+    _Unescaped(text) {
+        at := 1
+        while (at := RegExMatch(text, "Oi)%([0-9a-f]{2})", found, at)) {
+            text := SubStr(text, 1, at - 1) . Chr("0x" . found[1]) . SubStr(text, at + 3)
+            at += 1
+        }
+        return text
+    }
+}
+
+; One POST and its answer: what LicenseExchange, the one that waits or the one that does not, is made of. `failure` is
+; one of refused, timeout, name, tls, tls date, short body, body too large, broken; "" where there is a whole answer:
+; `status`, `answer` (the bytes), and Header.
+class LicenseRequest {
+    static MaxAnswer := 262144
+
+    _Begin(http, url, headers, body, deadline) {
+        this.http := http, this.headers := headers, this.body := body, this.deadline := deadline
+        this.failure := "", this.status := 0, this.answer := "", this.size := 0, this.declared := ""
+        this.connection := 0, this.request := 0, this.isOver := false, this.isAuthenticated := false
+        this.retryAfter := "", this.date := ""
+        RegExMatch(url, "Oi)^(https?)://(\[.+\]|[^:/]+)(?::(\d+))?(/.*)\z", parts)
+        isSecure := parts[1] = "https"
+        port := parts[3] != "" ? parts[3] : isSecure ? 443 : 80
+        this.connection := DllCall("winhttp\WinHttpConnect", "Ptr", http.session, "Str", Trim(parts[2], "[]")
+            , "UShort", port, "UInt", 0, "Ptr")
+        if (this.connection)
+            this.request := DllCall("winhttp\WinHttpOpenRequest", "Ptr", this.connection, "Str", "POST"
+                , "Str", parts[4], "Ptr", 0, "Ptr", 0, "Ptr", 0, "UInt", isSecure ? 0x800000 : 0, "Ptr")
+        if (!this.request)
+            return this._Over("broken")
+        ; No cookies, no redirects, and no kept connection, which its server may be ending just now.
+        LicenseHttp.SetOption(this.request, 63, 11)
+        left := this._Left() + 50               ; so that our deadline comes first and the failure is "timeout"
+        DllCall("winhttp\WinHttpSetTimeouts", "Ptr", this.request, "Int", left, "Int", left, "Int", left, "Int", left)
+        LicenseHttp.SetOption(this.request, 7, left)
+    }
+
+    ; Milliseconds until the deadline, at least 1.
+    _Left() {
+        left := this.deadline - LicenseTime.Ticks()
+        return left < 1 ? 1 : left
+    }
+
+    _ReadHeaders() {
+        size := 4, status := 0
+        DllCall("winhttp\WinHttpQueryHeaders", "Ptr", this.request, "UInt", 0x20000013, "Ptr", 0, "UInt*", status
+            , "UInt*", size, "Ptr", 0)
+        this.status := status, this.declared := this._Header("Content-Length")
+        this.retryAfter := this._Header("Retry-After"), this.date := this._Header("Date")
+    }
+
+    ; A header of the answer; "" where it has none, or a long one.
+    _Header(name) {
+        size := 256, text := new LicenseBuffer(size, 0)
+        if (!DllCall("winhttp\WinHttpQueryHeaders", "Ptr", this.request, "UInt", 65535, "Str", name, "Ptr", text.Ptr
+            , "UInt*", size, "Ptr", 0))
+            return ""
+        return StrGet(text.Ptr + 0, "UTF-16")
+    }
+
+    ; Whether a proxy asks for the user and the password that it has not had yet: then they are set for another try.
+    _MayAuthenticate() {
+        if (this.status != 407 || this.http.user == "" || this.isAuthenticated)
+            return false
+        supported := 0, first := 0, target := 0
+        DllCall("winhttp\WinHttpQueryAuthSchemes", "Ptr", this.request, "UInt*", supported, "UInt*", first
+            , "UInt*", target)
+        this.isAuthenticated := true
+        for index, scheme in [0x10, 2, 8, 1]    ; Negotiate, NTLM, Digest, Basic
+            if (supported & scheme)
+                return this._SetCredentials(scheme)
+        return false
+    }
+
+    _SetCredentials(scheme) {
+        return DllCall("winhttp\WinHttpSetCredentials", "Ptr", this.request, "UInt", 1, "UInt", scheme
+            , "Str", this.http.user, "Str", this.http.password, "Ptr", 0)
+    }
+
+    ; What the end of a body means.
+    _AtTheEnd() {
+        return this._Over(this.declared != "" && this.declared != this.size ? "short body" : "")
+    }
+
+    _CloseHandles() {
+        for index, handle in [this.request, this.connection]
+            if (handle)
+                DllCall("winhttp\WinHttpCloseHandle", "Ptr", handle)
+    }
+
+    _Reason(error) {
+        static reasons := Object(12029, "refused", 12007, "name", 12002, "timeout", 10060, "timeout", 12157, "tls"
+            , 12175, "tls", 12185, "tls", 12037, "tls date", 12038, "tls", 12044, "tls", 12045, "tls", 12055, "tls"
+            , 12056, "tls", 12057, "tls", 12169, "tls", 12170, "tls", 12179, "tls")
+        return reasons.HasKey(error) ? reasons[error] : "broken"
+    }
+}
+
+
+; WinHTTP, asynchronous: only so can one deadline bound every phase that a server can delay (name, connection, TLS,
+; headers, body), while no window of the script waits.
+;
+; WinHTTP reports progress by a callback on threads of its own, where script code must not run. So the callback is a few
+; bytes of machine code that record the status and set an event. `state` is 32 bytes: the bits of the statuses so far at
+; 0, the length of what was read at 4, an error at 8, at 12 how much can be read or why a certificate is refused, the
+; event at 16, the address of SetEvent at 24. In C, for (handle, state, status, info, length):
+;
+;     if (!state) return
+;     state->length = length
+;     if (status == REQUEST_ERROR) state->error = ((WINHTTP_ASYNC_RESULT *) info)->dwError
+;     if (status & (DATA_AVAILABLE | SECURE_FAILURE)) state->available = *(DWORD *) info
+;     SetEvent(state->event) after an atomic state->bits |= status
+;
+; License-sync.ahk is the same client without it.
+class LicenseCallback {
+    static _Code64 := "4885d274348b4424288942044181f8000020007507418b410889420841f7c0000005007406418b0189420c488b4a10"
+        . "488b4218f0440902ffe0c3"
+    static _Code32 := "8b54240885d274338b4c2414894a048b4c24108b44240c3d0000200075068b4904894a08a90000050074058b09894a"
+        . "0cff72108b4a18f00902ffd1c21400"
+    static _Address := 0
+    static Event := 0
+    static SetEvent := 0
+    static _Left := []          ; memory of finished exchanges that WinHTTP may still write to
+
+    Attach(session) {
+        if (!this._Address)
+            this._Make()
+        DllCall("winhttp\WinHttpSetStatusCallback", "Ptr", session, "Ptr", this._Address, "UInt", 0x6F0C00, "Ptr", 0
+            , "Ptr")
     }
 
     ; Takes over the memory of a finished exchange, whose handles are closed, and frees it once WinHTTP has reported
@@ -789,29 +1022,21 @@ class LicenseHttp {
     Leave(memory) {
         before := A_IsCritical
         Critical, On
-        LicenseHttp._Left.Push(memory)
-        index := LicenseHttp._Left.Length()
+        LicenseCallback._Left.Push(memory)
+        index := LicenseCallback._Left.Length()
         while (index >= 1) {
-            if (NumGet(LicenseHttp._Left[index] + 0, 0, "UInt") & LicenseExchange.Closing)
-                DllCall("GlobalFree", "Ptr", LicenseHttp._Left.RemoveAt(index))
+            if (NumGet(LicenseCallback._Left[index] + 0, 0, "UInt") & LicenseExchange.Closing)
+                DllCall("GlobalFree", "Ptr", LicenseCallback._Left.RemoveAt(index))
             index -= 1
         }
         Critical, % before
     }
 
-    _Open(access, proxy) {
-        return DllCall("winhttp\WinHttpOpen", "Str", "license-client-ahk/" . LicenseClient.Version, "UInt", access
-            , "Ptr", proxy == "" ? 0 : &proxy, "Ptr", 0, "UInt", 0x10000000, "Ptr")
-    }
-
-    _Prepare() {
-        if (LicenseHttp._Callback)
-            return
-        LicenseLibraries.Load()
+    _Make() {
         kernel := DllCall("GetModuleHandle", "Str", "kernel32", "Ptr")
-        LicenseHttp.SetEvent := DllCall("GetProcAddress", "Ptr", kernel, "AStr", "SetEvent", "Ptr")
-        LicenseHttp.Event := DllCall("CreateEvent", "Ptr", 0, "Int", 0, "Int", 0, "Ptr", 0, "Ptr")
-        code := A_PtrSize = 8 ? LicenseHttp._Code64 : LicenseHttp._Code32
+        LicenseCallback.SetEvent := DllCall("GetProcAddress", "Ptr", kernel, "AStr", "SetEvent", "Ptr")
+        LicenseCallback.Event := DllCall("CreateEvent", "Ptr", 0, "Int", 0, "Int", 0, "Ptr", 0, "Ptr")
+        code := A_PtrSize = 8 ? LicenseCallback._Code64 : LicenseCallback._Code32
         size := StrLen(code) // 2
         memory := DllCall("VirtualAlloc", "Ptr", 0, "Ptr", size, "UInt", 0x3000, "UInt", 4, "Ptr")
         Loop % size
@@ -819,15 +1044,15 @@ class LicenseHttp {
         before := 0
         ; Executable, and no longer writable.
         DllCall("VirtualProtect", "Ptr", memory, "Ptr", size, "UInt", 0x20, "UInt*", before)
-        LicenseHttp._Callback := memory
+        LicenseCallback._Address := memory
     }
 }
 
-; One POST and its whole answer before `deadline` (LicenseTime.Ticks). Poll never waits. Once it returns true, there is
-; `failure` (refused, timeout, name, tls, short body, body too large, broken), or `status` and `answer`, the bytes.
-; `state` is the address of the 32 bytes for the callback above, then of the bytes received, then of the bytes to send.
-class LicenseExchange {
-    static MaxAnswer := 262144
+; One POST and its whole answer before `deadline` (LicenseTime.Ticks). Poll never waits; once it returns true the
+; exchange is over. `state` is the address of the 32 bytes for the callback above, then of the bytes received, then of the bytes
+; to send.
+class LicenseExchange extends LicenseRequest {
+    static SessionFlags := 0x10000000
     static Closing := 0x800
     static Sent := 0x400000
     static Headed := 0x20000
@@ -835,33 +1060,40 @@ class LicenseExchange {
     static Read := 0x80000
     static Broken := 0x200000
 
+    Prepare(session) {
+        LicenseCallback.Attach(session)
+    }
+
+    ; Waits until an exchange makes progress, at most so many milliseconds. Windows, hotkeys and timers are served.
+    Wait(milliseconds) {
+        event := LicenseCallback.Event
+        DllCall("MsgWaitForMultipleObjectsEx", "UInt", 1, "Ptr*", event, "UInt", milliseconds, "UInt", 0x4FF
+            , "UInt", 0)
+        Sleep, -1
+    }
+
     __New(http, url, headers, body, deadline) {
-        this.deadline := deadline, this.failure := "", this.status := 0, this.isOver := false, this.size := 0
-        this.declared := "", this.connection := 0, this.request := 0, this.awaited := LicenseExchange.Sent
-        this.answer := ""
-        this.http := http
-        this.state := DllCall("GlobalAlloc", "UInt", 0x40, "Ptr", 32 + LicenseExchange.MaxAnswer + body.Size, "Ptr")
-        if (!this.state)
-            return this._Over("broken")
-        this.received := this.state + 32, sent := this.received + LicenseExchange.MaxAnswer
-        NumPut(LicenseHttp.Event, this.state + 0, 16, "Ptr")
-        NumPut(LicenseHttp.SetEvent, this.state + 0, 24, "Ptr")
-        DllCall("RtlMoveMemory", "Ptr", sent, "Ptr", body.Ptr, "Ptr", body.Size)
-        this._Open(url)
+        this.awaited := LicenseExchange.Sent
+        this.state := DllCall("GlobalAlloc", "UInt", 0x40, "Ptr", 32 + LicenseRequest.MaxAnswer + body.Size, "Ptr")
+        if (this.state) {
+            this.received := this.state + 32, this.sent := this.received + LicenseRequest.MaxAnswer
+            NumPut(LicenseCallback.Event, this.state + 0, 16, "Ptr")
+            NumPut(LicenseCallback.SetEvent, this.state + 0, 24, "Ptr")
+            DllCall("RtlMoveMemory", "Ptr", this.sent, "Ptr", body.Ptr, "Ptr", body.Size)
+        }
+        this._Begin(http, url, headers, body, deadline)
         if (this.isOver)
             return
-        this._Await(LicenseExchange.Sent)
-        if (!DllCall("winhttp\WinHttpSendRequest", "Ptr", this.request, "Str", headers, "UInt", -1, "Ptr", sent
-            , "UInt", body.Size, "UInt", body.Size, "Ptr", this.state))
-            this._Over(this._Reason(A_LastError))
+        state := this.state
+        DllCall("winhttp\WinHttpSetOption", "Ptr", this.request, "UInt", 45, "Ptr*", state, "UInt", A_PtrSize)
+        this._Send()
     }
 
     Poll() {
         while (!this.isOver) {
             bits := NumGet(this.state + 0, 0, "UInt")
             if (bits & LicenseExchange.Broken)
-                this._Over(LicenseTime.Ticks() < this.deadline ? this._Reason(NumGet(this.state + 0, 8, "UInt"))
-                    : "timeout")
+                this._Over(LicenseTime.Ticks() < this.deadline ? this._BrokenBy() : "timeout")
             else if (bits & this.awaited)
                 this._GoOn()
             else if (LicenseTime.Ticks() < this.deadline)
@@ -872,25 +1104,18 @@ class LicenseExchange {
         return true
     }
 
-    _Open(url) {
-        RegExMatch(url, "Oi)^(https?)://(\[.+\]|[^:/]+)(?::(\d+))?(/.*)\z", parts)
-        isSecure := parts[1] = "https"
-        port := parts[3] != "" ? parts[3] : isSecure ? 443 : 80
-        this.connection := DllCall("winhttp\WinHttpConnect", "Ptr", this.http.session, "Str", Trim(parts[2], "[]")
-            , "UShort", port, "UInt", 0, "Ptr")
-        if (this.connection)
-            this.request := DllCall("winhttp\WinHttpOpenRequest", "Ptr", this.connection, "Str", "POST"
-                , "Str", parts[4], "Ptr", 0, "Ptr", 0, "Ptr", 0, "UInt", isSecure ? 0x800000 : 0, "Ptr")
-        if (!this.request)
-            return this._Over("broken")
-        state := this.state
-        DllCall("winhttp\WinHttpSetOption", "Ptr", this.request, "UInt", 45, "Ptr*", state, "UInt", A_PtrSize)
-        ; No cookies, no redirects, and no kept connection, which its server may be ending just now.
-        LicenseHttp.SetOption(this.request, 63, 11)
-        left := this.deadline - LicenseTime.Ticks()
-        left := (left < 1 ? 1 : left) + 50      ; so that our deadline comes first and the failure is "timeout"
-        DllCall("winhttp\WinHttpSetTimeouts", "Ptr", this.request, "Int", left, "Int", left, "Int", left, "Int", left)
-        LicenseHttp.SetOption(this.request, 7, left)
+    _Send() {
+        this._Await(LicenseExchange.Sent)
+        if (!DllCall("winhttp\WinHttpSendRequest", "Ptr", this.request, "Str", this.headers, "UInt", -1
+            , "Ptr", this.sent, "UInt", this.body.Size, "UInt", this.body.Size, "Ptr", this.state))
+            this._Over(this._Reason(A_LastError))
+    }
+
+    ; Of a certificate that is refused, 0x20 says that it is not valid now.
+    _BrokenBy() {
+        reason := this._Reason(NumGet(this.state + 0, 8, "UInt"))
+        isByDate := reason == "tls" && NumGet(this.state + 0, 12, "UInt") = 0x20
+        return isByDate ? "tls date" : reason
     }
 
     ; The awaited status has come: takes the next step.
@@ -902,10 +1127,12 @@ class LicenseExchange {
             return
         }
         length := NumGet(this.state + 0, this.awaited = LicenseExchange.Available ? 12 : 4, "UInt")
-        if (this.awaited = LicenseExchange.Headed)
+        if (this.awaited = LicenseExchange.Headed) {
             this._ReadHeaders()
-        else if (!length)
-            return this._Over(this.declared != "" && this.declared != this.size ? "short body" : "")
+            if (this._MayAuthenticate())
+                return this._Send()
+        } else if (!length)
+            return this._AtTheEnd()
         else if (this.awaited = LicenseExchange.Available)
             return this._ReadOn(length)
         else
@@ -914,10 +1141,9 @@ class LicenseExchange {
     }
 
     _AskForMore() {
-        left := this.deadline - LicenseTime.Ticks()
-        if (left <= 0)
+        if (LicenseTime.Ticks() >= this.deadline)
             return this._Over("timeout")
-        LicenseHttp.SetOption(this.request, 6, left)
+        LicenseHttp.SetOption(this.request, 6, this._Left())
         this._Await(LicenseExchange.Available)
         if (!DllCall("winhttp\WinHttpQueryDataAvailable", "Ptr", this.request, "Ptr", 0))
             this._Over(this._Reason(A_LastError))
@@ -925,7 +1151,7 @@ class LicenseExchange {
 
     ; Reads only the bytes that are there already: to ask for more would be to wait for a server that sends slowly.
     _ReadOn(available) {
-        if (this.size + available > LicenseExchange.MaxAnswer)
+        if (this.size + available > LicenseRequest.MaxAnswer)
             return this._Over("body too large")
         this._Await(LicenseExchange.Read)
         if (!DllCall("winhttp\WinHttpReadData", "Ptr", this.request, "Ptr", this.received + this.size
@@ -933,20 +1159,10 @@ class LicenseExchange {
             this._Over(this._Reason(A_LastError))
     }
 
-    _ReadHeaders() {
-        size := 4, status := 0
-        DllCall("winhttp\WinHttpQueryHeaders", "Ptr", this.request, "UInt", 0x20000013, "Ptr", 0, "UInt*", status
-            , "UInt*", size, "Ptr", 0)
-        this.status := status
-        size := 64, text := new LicenseBuffer(size, 0)
-        if (DllCall("winhttp\WinHttpQueryHeaders", "Ptr", this.request, "UInt", 5, "Ptr", 0, "Ptr", text.Ptr
-            , "UInt*", size, "Ptr", 0))
-            this.declared := StrGet(text.Ptr + 0, "UTF-16")
-    }
-
     ; Sets the status to wait for. Called before an operation begins, because it may be over before it returns.
     _Await(bit) {
         this.awaited := bit
+        NumPut(0, this.state + 0, 12, "UInt")
         NumPut(0, this.state + 0, 0, "UInt")
     }
 
@@ -957,20 +1173,11 @@ class LicenseExchange {
             this.answer := new LicenseBuffer(this.size)
             DllCall("RtlMoveMemory", "Ptr", this.answer.Ptr, "Ptr", this.received, "Ptr", this.size)
         }
-        for index, handle in [this.request, this.connection]
-            if (handle)
-                DllCall("winhttp\WinHttpCloseHandle", "Ptr", handle)
+        this._CloseHandles()
         if (this.request)
-            LicenseHttp.Leave(this.state)
+            LicenseCallback.Leave(this.state)
         else if (this.state)
             DllCall("GlobalFree", "Ptr", this.state)
-    }
-
-    _Reason(error) {
-        static reasons := Object(12029, "refused", 12007, "name", 12002, "timeout", 10060, "timeout", 12157, "tls"
-            , 12175, "tls", 12185, "tls", 12037, "tls", 12038, "tls", 12044, "tls", 12045, "tls", 12055, "tls"
-            , 12056, "tls", 12057, "tls", 12169, "tls", 12170, "tls", 12179, "tls")
-        return reasons.HasKey(error) ? reasons[error] : "broken"
     }
 }
 
@@ -1560,11 +1767,15 @@ class LicenseStore {
         this.floorKey := registry . "\" . name
     }
 
-    ; The saved token; "" for none. One that cannot be read is "damaged", which no verifier accepts.
+    ; The saved token; "" for none; "unreadable" while another program holds its file. One whose file holds anything
+    ; else is "damaged", which no verifier accepts.
     Token() {
         if (!FileExist(this.tokenFile))
             return ""
-        token := LicenseJson.TextOf(this._Read(this.tokenFile), "token")
+        sealed := LicenseFiles.Read(this.tokenFile)
+        if (!IsObject(sealed))
+            return "unreadable"
+        token := LicenseJson.TextOf(this._Opened(sealed), "token")
         return token == "" ? "damaged" : token
     }
 
@@ -1575,7 +1786,7 @@ class LicenseStore {
     }
 
     DeleteToken() {
-        DllCall("DeleteFile", "Str", this.tokenFile)
+        LicenseFiles.Delete(this.tokenFile)
     }
 
     ; The time that a clock must not be far below: the higher of the two floors; "" where there is none.
@@ -1656,7 +1867,12 @@ class LicenseStore {
 
     ; The object in a file; an empty one where it cannot be read.
     _Read(path) {
-        return LicenseJson.Members(this._Dpapi("CryptUnprotectData", LicenseFiles.Read(path)))
+        sealed := LicenseFiles.Read(path)
+        return this._Opened(IsObject(sealed) ? sealed : new LicenseBuffer(0))
+    }
+
+    _Opened(sealed) {
+        return LicenseJson.Members(this._Dpapi("CryptUnprotectData", sealed))
     }
 
     ; Replaces a file atomically. A write that fails changes no verdict. Two copies of a script may write the same file,
@@ -1687,14 +1903,24 @@ class LicenseStore {
 }
 
 ; File access that never blocks: only regular files are opened, never a pipe, a device, a directory or a link under the
-; file's name. Any of these, and a file that another program has locked, reads as empty and is not written to.
+; file's name. Any of these reads as empty and is not written to. A file that another program holds, as a virus scanner
+; does for a moment, is tried again for a while.
 class LicenseFiles {
     static _MaxSize := 1000000
     static _Denied := 0x410     ; attributes: a directory, a reparse point
+    static _Patience := 150     ; milliseconds for which a file that is held is tried again
 
-    ; The bytes of a file; none where it cannot be read.
+    ; The bytes of a file; none where there is none to read; "" where another program holds it.
     Read(path) {
-        handle := this._Open(path, 0x80000000, 3)           ; reads an existing file
+        end := LicenseTime.Ticks() + this._Patience
+        Loop {
+            handle := this._Open(path, 0x80000000, 3)       ; reads an existing file
+            error := handle ? 0 : A_LastError
+            if (error != 32 && error != 33)
+                break
+            if (!this._MayTryAgain(error, end))
+                return ""
+        }
         if (!handle)
             return new LicenseBuffer(0)
         size := 0, count := 0
@@ -1719,7 +1945,28 @@ class LicenseFiles {
 
     ; Renames a file, in place of one under the new name, but not of a directory. Whether that succeeded.
     Move(path, to) {
-        return DllCall("MoveFileEx", "Str", path, "Str", to, "UInt", 1)
+        end := LicenseTime.Ticks() + this._Patience
+        Loop {
+            if (DllCall("MoveFileEx", "Str", path, "Str", to, "UInt", 1))
+                return true
+            if (!this._MayTryAgain(A_LastError, end))
+                return false
+        }
+    }
+
+    Delete(path) {
+        end := LicenseTime.Ticks() + this._Patience
+        Loop
+            if (DllCall("DeleteFile", "Str", path) || !this._MayTryAgain(A_LastError, end))
+                return
+    }
+
+    ; Whether an error says that another program has the file now; then waits a moment, until `end` at most.
+    _MayTryAgain(error, end) {
+        if (error != 5 && error != 32 && error != 33 || LicenseTime.Ticks() >= end)
+            return false
+        DllCall("Sleep", "UInt", 10)                        ; AutoHotkey's own would let a timer in between
+        return true
     }
 
     ; A handle, or 0. Others may read, write and delete the file meanwhile. 0x300000: a link is opened itself and not
@@ -1946,9 +2193,22 @@ class LicenseKey {
 class LicenseTime {
     ; Unix seconds, UTC.
     Now() {
-        now := A_NowUTC
-        EnvSub, now, 19700101000000, Seconds
-        return now
+        return this._Unix(A_NowUTC)
+    }
+
+    ; Unix seconds for "Sun, 06 Nov 1994 08:49:37 GMT"; "" for what is no such date.
+    OfHttp(text) {
+        months := "janfebmaraprmayjunjulaugsepoctnovdec"
+        if (!RegExMatch(text, "Oi)^\w{3}, (\d\d) ([a-z]{3}) (\d{4}) (\d\d):(\d\d):(\d\d) GMT\z", parts))
+            return ""
+        month := (InStr(months, parts[2]) + 2) // 3
+        return this._Unix(parts[3] . Format("{:02}", month) . parts[1] . parts[4] . parts[5] . parts[6])
+    }
+
+    ; Unix seconds for AutoHotkey's "YYYYMMDDHH24MISS"; "" for a day that no calendar has.
+    _Unix(moment) {
+        EnvSub, moment, 19700101000000, Seconds
+        return moment
     }
 
     ; Milliseconds since Windows was started.
