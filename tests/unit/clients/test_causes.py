@@ -87,12 +87,12 @@ MET: dict[str, tuple[list[Behaviour], str, str]] = {
     "an access key of an old version": (
         [problem(401, "API_KEY_INVALID")],
         "this program's access key is not accepted any more: ask the vendor for an update",
-        "a chave de acesso deste programa não é mais aceita: peça uma atualização ao fornecedor",
+        "a chave de acesso deste programa já não é aceita: peça uma atualização ao fornecedor",
     ),
     "a secret of an old version": (
         [problem(401, "SIGNATURE_INVALID")],
         "this program's access key is not accepted any more: ask the vendor for an update",
-        "a chave de acesso deste programa não é mais aceita: peça uma atualização ao fornecedor",
+        "a chave de acesso deste programa já não é aceita: peça uma atualização ao fornecedor",
     ),
     "a network's login page": (
         [lambda *_: Reply(200, b"<html>"), answers(302)],

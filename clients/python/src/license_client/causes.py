@@ -45,6 +45,7 @@ class Diagnosis:
 
 #: A clock that is off by less than this many seconds keeps nobody out.
 _CLOCK_LEEWAY_S = 300
+_DAY_S = 86_400
 
 _PATTERNS = (
     (Cause.OTHER_PRODUCT, r"verdict refused: aud"),
@@ -65,6 +66,9 @@ def diagnosis(failures: Sequence[Failure], *, now: int, floor: int | None) -> Di
     if cause is Cause.RATE_LIMITED:
         waits = [failure.retry_after for failure in failures if failure.retry_after is not None]
         return Diagnosis(cause, min(waits, default=None))
+    if cause is Cause.INTERCEPTED and floor is not None and floor - now > _DAY_S:
+        # A certificate is refused while the clock is below what it has shown before: for that, most likely.
+        cause = Cause.CLOCK
     if cause is Cause.CLOCK:
         return Diagnosis(cause, _clock_offset(failures, now, floor))
     return Diagnosis(cause)

@@ -85,7 +85,7 @@ _PORTUGUESE: dict[str, str] = {
     "UNREADABLE": "o token salvo não pode ser lido agora: outro programa está com o arquivo",
     "NEEDS_SERVER": "esta chamada precisa de um",
     Cause.OTHER_PRODUCT: "nenhum servidor respondeu por este produto: a licença é de outro",
-    Cause.ACCESS_KEY: "a chave de acesso deste programa não é mais aceita: peça uma atualização ao fornecedor",
+    Cause.ACCESS_KEY: "a chave de acesso deste programa já não é aceita: peça uma atualização ao fornecedor",
     Cause.RATE_LIMITED: "tentativas demais, tente de novo em {n} minutos",
     "RATE_LIMITED later": "tentativas demais, tente de novo mais tarde",
     Cause.CLOCK: "o relógio deste PC está errado em cerca de {n} dias",
