@@ -27,12 +27,12 @@ class Authority:
         )
         self.der = signed.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.DER)
 
-    def tls(self, folder: Path, host: str, *, days_ahead: int = 0) -> ssl.SSLContext:
-        """A server's TLS with a certificate for `host`, valid in so many days. `folder`: where its files can be."""
+    def tls(self, folder: Path, host: str) -> ssl.SSLContext:
+        """A server's TLS with a certificate for `host`. `folder`: where its files can be."""
         key = ec.generate_private_key(ec.SECP256R1())
         name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host)])
         alternative = x509.SubjectAlternativeName([x509.DNSName(host)])
-        signed = _builder(name, self._name, key.public_key(), days_ahead).add_extension(alternative, critical=False)
+        signed = _builder(name, self._name, key.public_key()).add_extension(alternative, critical=False)
         file = folder / f"{x509.random_serial_number()}.pem"
         file.write_bytes(
             signed.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
@@ -46,9 +46,9 @@ class Authority:
 
 
 def _builder(
-    subject: x509.Name, issuer: x509.Name, public: ec.EllipticCurvePublicKey | rsa.RSAPublicKey, days_ahead: int = 0
+    subject: x509.Name, issuer: x509.Name, public: ec.EllipticCurvePublicKey | rsa.RSAPublicKey
 ) -> x509.CertificateBuilder:
-    now = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=days_ahead and days_ahead + 1)
+    now = datetime.datetime.now(datetime.UTC)
     return (
         x509.CertificateBuilder()
         .subject_name(subject)
