@@ -109,7 +109,7 @@ def test_a_file_that_is_held_is_tried_again_and_is_not_damaged(ahk: Script, tmp_
         (token,) = kept.glob("*.token")
         scanner = ahk.wine.start("v2", SCANNER, windows_path(token), windows_path(begun), windows_path(end))
         until(begun.exists, "the scanner is at work", 120)
-        offline = [new(kept, gone, budgets=CALM[:1], language="en"), *[call("Validate")] * 15]
+        offline = [new(kept, gone, budgets=CALM[:1], language="en"), *[call("Validate")] * 8]
         told = results(ahk.run([*offline, call("Status")]))
         end.touch()
         ahk.wine.finish(scanner)

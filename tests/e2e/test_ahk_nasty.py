@@ -127,6 +127,13 @@ def _with_vendors_kid(token: str) -> str:
     return ".".join((ours, payload, signature))
 
 
+#: Those that differ in how HTTP is spoken, not in what is answered.
+HTTP_CASES = frozenset({
+    "503", "forged", "short body", "chunks cut off", "no HTTP", "endless", "reset", "silent",
+    "drips from the first byte", "drips after the head",
+})  # fmt: skip
+
+
 @contextlib.contextmanager
 def all_servers() -> Iterator[dict[str, tuple[Case, Nasty]]]:
     with contextlib.ExitStack() as stack:
@@ -207,12 +214,12 @@ def test_an_untrusted_certificate_is_no_server_and_a_trusted_one_is(ahk: Script,
 
 
 def test_the_build_without_machine_code_holds_too(ahk: Script, tmp_path: Path) -> None:
-    """Alone and behind each of the nasty servers; what drips is cut in its headers and in its body."""
+    """Behind nasty servers, and in the background; what drips is cut in its headers and in its body."""
     ahk.build = "License-sync.ahk"
     text = (ROOT / "clients" / "ahk" / ahk.version / ahk.build).read_text(encoding="utf-8-sig")
     assert not re.search("VirtualProtect|VirtualAlloc|_Code64", text)
-    with all_servers() as servers, Nasty(answers(VALID)) as valid, refused_url() as refused:
-        steps = []
+    with all_servers() as every, Nasty(answers(VALID)) as valid, refused_url() as refused:
+        servers, steps = {name: every[name] for name in every if name in HTTP_CASES}, []
         for case, nasty in servers.values():
             budgets = (SHORT, CALM[1]) if case.is_slow else CALM
             steps += [new(tmp_path, nasty.url, valid.url, budgets=budgets, registry=anew()), call("Validate")]
