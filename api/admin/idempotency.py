@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import msgspec
 from sqlalchemy import select
 
-from api.admin.license_rows import KEY_BYTES, key_of, new_key
+from api.admin.license_rows import KEY_BYTES, OLD_KEY_BYTES, key_of, new_key, old_key_of
 from api.admin.schemas import Body
 from api.ledger.errors import LedgerRefused
 from api.ledger.log import Journal
@@ -27,6 +27,9 @@ from api.signing.base64url import b64url
 
 _PURPOSE = "license key of an idempotent call"
 _SALT_BYTES = 16
+#: What a record names a signing key by. A node of the first release, which makes other license keys of the same bytes,
+#: holds no such kid: it asks for a reissue and gives no wrong license key.
+_KID_LENGTH = 42
 #: Orders the members of `metadata` as well: two that differ in their order only are the same body.
 _encode = msgspec.json.Encoder(order="sorted").encode
 
@@ -76,7 +79,7 @@ class Once:
 
     def record(self, answer: Mapping[str, Any], now: float) -> IdempotencyRecord:
         kept = {name: value for name, value in answer.items() if name != "key"}
-        kid = self._kid if "key" in answer and self._own_key is None else None
+        kid = self._kid[:_KID_LENGTH] if "key" in answer and self._own_key is None else None
         return IdempotencyRecord(self.id, self._request_hash, _encode(kept).decode(), kid, self._salt, now)
 
     def first_answer(self, record: IdempotencyRecord) -> Answer:
@@ -86,13 +89,16 @@ class Once:
         answer: Answer = msgspec.json.decode(record.answer_json)
         if record.kid is None:
             return answer if self._own_key is None else answer | {"key": self._own_key}
-        if record.kid not in self._held:
+        held = next((key for kid, key in self._held.items() if kid.startswith(record.kid)), None)
+        if held is None:
             detail = "this was done, and the signing key that gave its license key is not held here: reissue the key"
             raise Problem("CONFLICT", detail, license={"id": answer["id"]})
-        return answer | {"key": self._derived(self._held[record.kid], record.salt)}
+        return answer | {"key": self._derived(held, record.salt, is_old=len(record.kid) > _KID_LENGTH)}
 
-    def _derived(self, key: SigningKey, salt: str) -> str:
-        return key_of(key.derived(f"{_PURPOSE} {self.id}", salt.encode(), KEY_BYTES))
+    def _derived(self, key: SigningKey, salt: str, *, is_old: bool = False) -> str:
+        """`is_old`: as the first release made it."""
+        made_of, size = (old_key_of, OLD_KEY_BYTES) if is_old else (key_of, KEY_BYTES)
+        return made_of(key.derived(f"{_PURPOSE} {self.id}", salt.encode(), size))
 
 
 def done_once(journal: Journal, effect: Effect, do: Callable[[], Answer]) -> Answer:

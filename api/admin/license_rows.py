@@ -16,13 +16,12 @@ from api.licensing import DAY, Policy
 from api.node.clock import timestamp
 from api.problems import Malformed
 from api.signing import key_claim
+from api.signing.license_key import ALPHABET, GROUP, LENGTH, check_character
 
-#: Crockford's base32: no letter that reads like another or like a digit.
-_ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
-_GROUPS, _GROUP = 5, 6  # 150 bits
-_KEY_BITS = 5 * _GROUPS * _GROUP
-#: How many bytes `key_of` takes.
-KEY_BYTES = (_KEY_BITS + 7) // 8
+_KEY_BITS = 5 * (LENGTH - 1)  # 135; the last character checks the others
+_OLD_KEY_BITS, _OLD_GROUP = 150, 6
+#: How many bytes `key_of` and `old_key_of` take.
+KEY_BYTES, OLD_KEY_BYTES = (_KEY_BITS + 7) // 8, (_OLD_KEY_BITS + 7) // 8
 
 _POLICY = (policies.c.product, policies.c.name.label("policy_name"), policies.c.rules_json)
 _SAME = ("policy", "name", "email", "max_machines", "max_uses", "external_ref")
@@ -36,10 +35,14 @@ def new_key() -> str:
 
 
 def key_of(drawn: bytes) -> str:
-    """The license key that `KEY_BYTES` bytes stand for."""
-    number = int.from_bytes(drawn) % (1 << _KEY_BITS)
-    letters = [_ALPHABET[number >> shift & 31] for shift in range(0, _KEY_BITS, 5)]
-    return "-".join("".join(letters[at : at + _GROUP]) for at in range(0, len(letters), _GROUP))
+    """The license key that `KEY_BYTES` bytes stand for, with its check character."""
+    characters = _characters(drawn, _KEY_BITS)
+    return _in_groups(characters + check_character(characters), GROUP)
+
+
+def old_key_of(drawn: bytes) -> str:
+    """The license key that the first release made of `OLD_KEY_BYTES` bytes."""
+    return _in_groups(_characters(drawn, _OLD_KEY_BITS), _OLD_GROUP)
 
 
 def key_columns(key: str) -> dict[str, str]:
@@ -118,6 +121,15 @@ def resource(row: Row, key: str | None = None) -> dict[str, Any]:
         "last_seen_at": timestamp(row["last_seen_at"]),
     }
     return shown if key is None else shown | {"key": key}
+
+
+def _characters(drawn: bytes, bits: int) -> str:
+    number = int.from_bytes(drawn) % (1 << bits)
+    return "".join(ALPHABET[number >> shift & 31] for shift in range(0, bits, 5))
+
+
+def _in_groups(characters: str, size: int) -> str:
+    return "-".join(characters[at : at + size] for at in range(0, len(characters), size))
 
 
 def _json(value: object) -> str:

@@ -19,18 +19,70 @@ _DASHES = dict.fromkeys([*range(0x2010, 0x2016), 0x2212, 0xFE58, 0xFE63, 0xFF0D]
 _SPACE = re.compile(f"[{_SPACES}]")
 #: The letters that Crockford's base32 leaves out, as people read them, and small letters.
 _READ_AS = str.maketrans("abcdefghijklmnopqrstuvwxyzOIL", "ABCDEFGH1JK1MN0PQRSTUVWXYZ011")
-_OURS = re.compile("[0-9A-HJKMNP-TV-Z]{30}")
-_GROUP = 6
+_OURS = re.compile("[0-9A-HJKMNP-TV-Z]+")
+#: Crockford's base32: no letter that reads like another or like a digit. A character's place is its value.
+ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+#: Four groups of seven, the last character of which is the check character; the first release made five of six.
+LENGTH, GROUP = 28, 7
+_OLD_LENGTH, _OLD_GROUP = 30, 6
+#: How many characters more or fewer, and how many that are in no key of ours, still look like a slip of the hand.
+_SLIPS, _STRANGE = 1, 2
 
 
 def canonical_key(text: str) -> str:
     """`text` as the license key that is meant; applied twice it changes nothing more.
 
-    A key of our own shape (five groups of six) is found in any letters, spacing and dashes; any other keeps its own.
+    A key of our own making is found in any letters, spacing and dashes; any other keeps its own.
     """
     shown = _AT_THE_ENDS.sub("", _INVISIBLE.sub("", text))
     plain = _SPACE.sub(" ", shown.translate(_FULL_WIDTH | _DASHES)).strip(" ")
     compact = plain.replace(" ", "").replace("-", "").translate(_READ_AS)
+    ours = _grouped(compact)
+    return plain if ours is None else ours
+
+
+def check_character(characters: str) -> str:
+    """What follows `characters` (of `ALPHABET`, at most 30) so that the whole adds up.
+
+    A sum over GF(32), each place weighted by another power of x: any one wrong character is noticed, and any two that
+    were swapped, side by side or not.
+    """
+    return ALPHABET[_doubled(_sum(characters))]
+
+
+def looks_mistyped(text: str) -> bool:
+    """Whether `text`, however it was pasted, is almost a key of our own making, and none.
+
+    No answer to whether there is such a license: a vendor's own key may look like that. Every key of the first release
+    is well formed, since those have no check character.
+    """
+    compact = canonical_key(text).replace(" ", "").replace("-", "").translate(_READ_AS)
+    size = len(compact.encode("utf-16-le", "surrogatepass")) // 2
+    strange = size - sum(each in ALPHABET for each in compact)
+    is_near = LENGTH - _SLIPS <= size <= _OLD_LENGTH + _SLIPS and strange <= _STRANGE
+    return is_near and _grouped(compact) is None
+
+
+def _grouped(compact: str) -> str | None:
+    """The key of our own making that `compact` is, as it is written; None where it is none."""
     if _OURS.fullmatch(compact) is None:
-        return plain
-    return "-".join(compact[at : at + _GROUP] for at in range(0, len(compact), _GROUP))
+        return None
+    if len(compact) == LENGTH and _sum(compact) == 0:
+        group = GROUP
+    elif len(compact) == _OLD_LENGTH:
+        group = _OLD_GROUP
+    else:
+        return None
+    return "-".join(compact[at : at + group] for at in range(0, len(compact), group))
+
+
+def _sum(characters: str) -> int:
+    """Horner's rule at x in GF(32) modulo x^5 + x^2 + 1, where x has the order 31; 0 with a right check character."""
+    total = 0
+    for each in characters:
+        total = _doubled(total) ^ ALPHABET.index(each)
+    return total
+
+
+def _doubled(value: int) -> int:
+    return value << 1 ^ (0b100101 if value & 16 else 0)

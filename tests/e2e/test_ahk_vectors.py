@@ -11,11 +11,12 @@ VECTORS = json.loads(FILE.read_text(encoding="ascii"))
 PAIRS = json.loads(KEYS_FILE.read_text(encoding="ascii"))["pairs"]
 
 
-def test_every_pasted_key_has_its_one_form_in_both_clients(ahk: Script) -> None:
-    again = [{"name": f"{pair['name']}, again", "text": pair["key"], "key": pair["key"]} for pair in PAIRS]
-    steps = [{"do": "key", **pair} for pair in PAIRS + again]
+def test_every_pasted_key_has_its_one_form_and_a_slip_is_noticed_in_both_clients(ahk: Script) -> None:
+    again = [{**pair, "name": f"{pair['name']}, again", "text": pair["key"]} for pair in PAIRS]
+    steps = [{"do": "key", "name": pair["name"], "text": pair["text"]} for pair in PAIRS + again]
     told = dict(zip(map(named, steps), ahk.run(steps), strict=True))
-    assert told == {named(step): {"key": step["key"]} for step in steps}
+    expected = [{"key": pair["key"], "mistyped": pair["mistyped"]} for pair in PAIRS + again]
+    assert told == dict(zip(map(named, steps), expected, strict=True))
     assert len(told) == 2 * len(PAIRS) > 100
 
 

@@ -33,6 +33,7 @@ from tests.support.wine_client import (
 )
 from tests.unit.clients.sockets import Drips, Nasty, answers, http, later, refused_url, sends, silent
 from tests.unit.clients.support import KEY, PRODUCT, says
+from tests.vectors.keys import CHECKED
 
 VALID = (True, "VALID", "server")
 USED, FAILOVER, OFFLINE = LOGS
@@ -327,15 +328,21 @@ def test_the_key_is_sent_in_its_one_form(ahk: Script, tmp_path: Path) -> None:
 
 
 def test_texts_are_in_two_languages_and_can_be_replaced(ahk: Script, tmp_path: Path) -> None:
-    with Nasty(answers(denies_now("SUSPENDED"))) as server:
+    with Nasty(answers(denies_now("SUSPENDED"))) as server, Nasty(answers(denies_now("NOT_FOUND"))) as unknown:
         told = ahk.run(
             [new(tmp_path, server.url, language="en"), call("Validate"), new(tmp_path, server.url, language="pt"),
              call("Validate"), {"do": "text", "code": "SUSPENDED", "text": "Fale conosco: 0800"}, call("Validate"),
-             new(tmp_path, server.url, language="pt"), call("Validate")]
+             new(tmp_path, server.url, language="pt"), call("Validate"),
+             new(tmp_path, unknown.url, language="en"), call("Validate"),
+             new(tmp_path, unknown.url, language="en", key=CHECKED[:-1] + "F"), call("Validate"),
+             new(tmp_path, unknown.url, language="pt", key=CHECKED[:-1]), call("Validate")]
         )  # fmt: skip
     suspended = "Esta licença está suspensa."
     assert [answer["detail"] for answer in results(told)] == [
         "This license is suspended.", suspended, "Fale conosco: 0800", suspended,
+        "No license has this key. Please compare it with the message that it came in.",
+        "This key looks mistyped: a character is wrong, missing or too many. Copy it again.",
+        "A chave parece ter um erro: um caractere errado, a menos ou a mais. Copie-a de novo.",
     ]  # fmt: skip
 
 

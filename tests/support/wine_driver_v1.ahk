@@ -93,7 +93,8 @@ class StepDriver {
     ; The one form of a key. A text of AutoHotkey ends at a NUL, which the JSON reader gives as U+FFFF.
     DoKey(step) {
         text := StrSplit(this.Text(step, "text"), Chr(0xFFFF))[1]
-        return "{""key"":" . LicenseJson.Quoted(LicenseKey.Canonical(text)) . "}"
+        mistyped := LicenseKey.LooksMistyped(text) ? "true" : "false"
+        return "{""key"":" . LicenseJson.Quoted(LicenseKey.Canonical(text)) . ",""mistyped"":" . mistyped . "}"
     }
 
     Bound(step) {

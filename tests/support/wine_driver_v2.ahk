@@ -83,8 +83,9 @@ class StepDriver {
 
     ; The one form of a key. A text of AutoHotkey ends at a NUL, which the JSON reader gives as U+FFFF.
     DoKey(step) {
-        text := this.Text(step, "text")
-        return '{"key":' LicenseJson.Quoted(LicenseKey.Canonical(text == "" ? "" : StrSplit(text, Chr(0xFFFF))[1])) "}"
+        text := this.Text(step, "text"), text := text == "" ? "" : StrSplit(text, Chr(0xFFFF))[1]
+        mistyped := LicenseKey.LooksMistyped(text) ? "true" : "false"
+        return '{"key":' LicenseJson.Quoted(LicenseKey.Canonical(text)) ',"mistyped":' mistyped "}"
     }
 
     Bound(step) {

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+#: As the first release made them, without a check character; and as they are made since.
 OURS = "7Q2M4X-KD9WFA-3HTZ0B-CDEFGH-1KMNPQ"
+CHECKED = "7Q2M4XK-D9WFA3H-TZ0BCDE-FGH1KME"
 IMPORTED = "ACME-2019-\u00c4rger no. 7/b"
 
 _OURS_PASTED = {
@@ -49,6 +51,38 @@ _OURS_PASTED = {
     "I for 1": OURS.replace("1", "I"),
     "l for 1": OURS.replace("1", "l"),
 }
+_CHECKED_PASTED = {
+    "a checked key as it is written": CHECKED,
+    "a checked key in small letters without dashes": CHECKED.lower().replace("-", ""),
+    "a checked key in groups of four": "7Q2M 4XKD 9WFA 3HTZ 0BCD EFGH 1KME",
+    "a checked key with O for 0, l for 1 and en dashes": "7Q2M4XK\u2013D9WFA3H\u2013TZOBCDE\u2013FGHlKME",
+    "a checked key over two lines, in quotation marks": '"7Q2M4XK-D9WFA3H-\r\nTZ0BCDE-FGH1KME"',
+    "a checked key in full-width letters": "".join(chr(ord(letter) + 0xFEE0) for letter in CHECKED),
+    "a checked key with a zero-width space and a no-break space": CHECKED[:9] + "\u200b" + CHECKED[9:] + "\u00a0",
+}
+#: What is nearly a key of ours, and none: it stays as it was typed.
+_MISTYPED = {
+    "a checked key with a wrong character": CHECKED.replace("7Q", "8Q"),
+    "a checked key with a wrong check character": CHECKED[:-1] + "F",
+    "a checked key with two characters swapped": CHECKED.replace("Q2", "2Q"),
+    "a checked key with two characters swapped that stand apart": "EQ2M4XK-D9WFA3H-TZ0BCDE-FGH1KM7",
+    "a checked key with two characters swapped across a dash": CHECKED.replace("K-D", "D-K"),
+    "a checked key with B for 8": CHECKED.replace("B", "8"),
+    "a checked key with a U for its V, in small letters": "7q2m4xk-d9wfa3h-tz0bcde-fgh1kmu",
+    "a checked key without its last character": CHECKED[:-1],
+    "a checked key without its first character": CHECKED[1:],
+    "a checked key with a character twice": CHECKED.replace("Q", "QQ"),
+    "a checked key with a full stop after it": CHECKED + ".",
+    "a checked key with a letter that only looks like one of ours": CHECKED.replace("A", "\u0410"),
+    "a checked key with a full stop for a dash and one more": "7Q2M4XK.D9WFA3H-TZ0BCDE-FGH1KME.",
+    "a character short of our own shape": OURS[:-1].lower(),
+    "a character beyond our own shape": OURS + "7",
+    "a U is in no key of ours": OURS.replace("Q2", "U2"),
+    "a letter that only looks like one of ours": OURS.replace("A", "\u0410"),
+    "a small letter whose capital is ours": OURS.replace("1", "\u0131"),
+    "digits of another script": OURS.replace("7", "\u0667"),
+    "an emoji in a key of ours": OURS[:-1] + "\U0001f511",
+}
 _OTHERS = {
     "an imported key as it is": (IMPORTED, IMPORTED),
     "an imported key with a space at the end": (IMPORTED + " ", IMPORTED),
@@ -59,20 +93,24 @@ _OTHERS = {
     "a quotation mark within stays": ('12" rack 4711', '12" rack 4711'),
     "an imported key over two lines": ("MY-KEY-\r\n1234", "MY-KEY-1234"),
     "an imported key in full-width letters": ("\uff2d\uff39\uff0d\uff2b\uff25\uff39\uff0d\uff11", "MY-KEY-1"),
-    "a character short of our own shape": (OURS[:-1].lower(), OURS[:-1].lower()),
-    "a character beyond our own shape": (OURS + "7", OURS + "7"),
-    "a U is in no key of ours": (OURS.replace("Q2", "U2"), OURS.replace("Q2", "U2")),
-    "a letter that only looks like one of ours": (OURS.replace("A", "\u0410"), OURS.replace("A", "\u0410")),
-    "a small letter whose capital is ours": (OURS.replace("1", "\u0131"), OURS.replace("1", "\u0131")),
-    "digits of another script": (OURS.replace("7", "\u0667"), OURS.replace("7", "\u0667")),
     "an emoji": ("KEY-\U0001f511-1234", "KEY-\U0001f511-1234"),
     "a decomposed letter stays so": ("KEY-A\u0308-1234", "KEY-A\u0308-1234"),
+    "two characters short of a checked key": (CHECKED[:-2], CHECKED[:-2]),
+    "two characters beyond our own shape": (OURS + "77", OURS + "77"),
+    "a key of 25 characters, as others make them": ("ABCDE-FGHJK-MNPQR-STVWX-YZ123", "ABCDE-FGHJK-MNPQR-STVWX-YZ123"),
+    "a UUID": ("0d2c1a44-93b8-5c52-8e51-3a1f0a8f7a35", "0d2c1a44-93b8-5c52-8e51-3a1f0a8f7a35"),
     "nothing but what goes": (' \u200b"\u00a0" \r\n', ""),
     "empty": ("", ""),
 }
 
 
-def pairs() -> list[dict[str, str]]:
-    """`name`, the `text` that was pasted, and the `key` that it is."""
-    ours = [{"name": name, "text": text, "key": OURS} for name, text in _OURS_PASTED.items()]
-    return ours + [{"name": name, "text": text, "key": key} for name, (text, key) in _OTHERS.items()]
+def pairs() -> list[dict[str, str | bool]]:
+    """`name`, the `text` that was pasted, the `key` that it is, and whether it looks like a `mistyped` one of ours."""
+    ours = [_pair(name, text, OURS) for name, text in _OURS_PASTED.items()]
+    checked = [_pair(name, text, CHECKED) for name, text in _CHECKED_PASTED.items()]
+    mistyped = [_pair(name, text, text, mistyped=True) for name, text in _MISTYPED.items()]
+    return ours + checked + mistyped + [_pair(name, text, key) for name, (text, key) in _OTHERS.items()]
+
+
+def _pair(name: str, text: str, key: str, *, mistyped: bool = False) -> dict[str, str | bool]:
+    return {"name": name, "text": text, "key": key, "mistyped": mistyped}

@@ -260,7 +260,9 @@ class LicenseClient {
             this._Save(answer.token, claims, answer.server)
         result := LicenseResult(walk.call, walk.attempts)
         result.valid := claims.valid, result.code := claims.code, result.source := "server"
-        result.server := answer.server, result.detail := LicenseTexts.Of(this.texts, claims.code, claims.valid)
+        isSlip := claims.code == "NOT_FOUND" && LicenseKey.LooksMistyped(this.key)
+        text := isSlip ? "NOT_FOUND mistyped" : claims.code
+        result.server := answer.server, result.detail := LicenseTexts.Of(this.texts, text, claims.valid)
         result.expires := LicenseTime.Iso(claims.lic_exp), result.entitlements := claims.ent
         result.uses := claims.uses, result.maxUses := claims.max_uses
         saved := this._Saved([])

@@ -19,7 +19,8 @@ class LicenseResult {
 
 ; Sentences for the user, by code. To replace one: license.texts["SUSPENDED"] := "...". The text of "CODE valid" is
 ; shown where a code that can be a denial comes with a valid verdict, "CODE after" after the cause for which no server
-; let the client in; {n} stands for a number.
+; let the client in, "NOT_FOUND mistyped" where the key is almost one that the servers generate; {n} stands for a
+; number.
 class LicenseTexts {
     ; A new copy of the texts in a language: "en", "pt", or "" for the system's.
     static In(language) {
@@ -38,7 +39,8 @@ class LicenseTexts {
 
     static _English() {
         return Map("VALID", "The license is valid."
-            , "NOT_FOUND", "There is no such license key."
+            , "NOT_FOUND", "No license has this key. Please compare it with the message that it came in."
+            , "NOT_FOUND mistyped", "This key looks mistyped: a character is wrong, missing or too many. Copy it again."
             , "BANNED", "This license has been banned."
             , "SUSPENDED", "This license is suspended."
             , "EXPIRED", "This license has expired."
@@ -81,7 +83,8 @@ class LicenseTexts {
 
     static _Portuguese() {
         return Map("VALID", "A licença é válida."
-            , "NOT_FOUND", "Esta chave de licença não existe."
+            , "NOT_FOUND", "Nenhuma licença tem esta chave. Compare-a com a mensagem em que ela veio."
+            , "NOT_FOUND mistyped", "A chave parece ter um erro: um caractere errado, a menos ou a mais. Copie-a de novo."
             , "BANNED", "Esta licença foi banida."
             , "SUSPENDED", "Esta licença está suspensa."
             , "EXPIRED", "Esta licença expirou."

@@ -41,18 +41,59 @@ class LicenseKey {
     static _Quotes := "22 27 60 AB B4 BB 2018-201F 2039-203A 300C-300F 301D-301F FF02 FF07 FF40"
     static _Dashes := "2010-2015 2212 FE58 FE63 FF0D"
 
+    ; Crockford's base32: a character's place is its value. The last character of a key is its check character.
+    static _Alphabet := "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+    ; Characters of a key and of its groups; those of the first release have no check character.
+    static _Length := 28, _Group := 7, _OldLength := 30, _OldGroup := 6
+
     ; The canonical form of `text`. A key that the servers generated is recognised with any case, spaces and dashes; any
     ; other key keeps its own.
     static Canonical(text) {
+        plain := this._Typed(text), ours := this._Ours(this._Compact(plain))
+        return ours == "" ? plain : ours
+    }
+
+    ; Whether `text`, however it was pasted, is almost a key that the servers generated, and none. For a hint at once,
+    ; without a server; whether there is such a license, only a server says. Keys of the first release have no check
+    ; character, so that none of them looks mistyped.
+    static LooksMistyped(text) {
+        compact := this._Compact(this._Typed(text)), strange := 0
+        Loop Parse, compact
+            strange += InStr(this._Alphabet, A_LoopField, true) ? 0 : 1
+        size := StrLen(compact)
+        return size >= this._Length - 1 && size <= this._OldLength + 1 && strange <= 2 && this._Ours(compact) == ""
+    }
+
+    ; What was meant to be seen, in ASCII characters where there are such for it.
+    static _Typed(text) {
         spaces := this._Characters(this._Spaces), quotes := this._Characters(this._Quotes)
-        shown := Trim(this._Shown(text), spaces . quotes)
-        plain := Trim(this._Plain(shown, spaces), " ")
-        compact := RegExReplace(plain, "[ -]")
-        ; Before capitals are made: letters of other alphabets have ASCII capitals.
-        if (!RegExMatch(compact, "^[0-9A-Za-z]{30}\z"))
-            return plain
-        ours := StrReplace(StrReplace(StrReplace(Format("{:U}", compact), "O", "0"), "I", "1"), "L", "1")
-        return InStr(ours, "U") ? plain : RTrim(RegExReplace(ours, ".{6}", "$0-"), "-")
+        return Trim(this._Plain(Trim(this._Shown(text), spaces . quotes), spaces), " ")
+    }
+
+    ; Without spaces and dashes, ASCII letters as capitals, and letters that are in no key as the digits they look like.
+    ; Letters of other alphabets stay as they are: some have ASCII capitals.
+    static _Compact(plain) {
+        compact := ""
+        Loop Parse, plain
+            compact .= Ord(A_LoopField) < 128 ? Format("{:U}", A_LoopField) : A_LoopField
+        return StrReplace(StrReplace(StrReplace(RegExReplace(compact, "[ -]"), "O", "0"), "I", "1"), "L", "1")
+    }
+
+    ; The generated key that `compact` is, in its groups; "" where it is none.
+    static _Ours(compact) {
+        size := StrLen(compact)
+        group := size = this._Length ? this._Group : size = this._OldLength ? this._OldGroup : 0
+        if (!group || (size = this._Length && this._Sum(compact)) || !RegExMatch(compact, "^[0-9A-HJKMNP-TV-Z]+\z"))
+            return ""
+        return RTrim(RegExReplace(compact, ".{" . group . "}", "$0-"), "-")
+    }
+
+    ; 0 for a key with a right check character: Horner's rule at x in GF(32), modulo x^5 + x^2 + 1.
+    static _Sum(compact) {
+        total := 0
+        Loop Parse, compact
+            total := (total << 1 ^ (total & 16 ? 0x25 : 0)) ^ (InStr(this._Alphabet, A_LoopField, true) - 1)
+        return total
     }
 
     static _Shown(text) {

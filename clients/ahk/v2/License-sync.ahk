@@ -257,7 +257,9 @@ class LicenseClient {
             this._Save(answer.token, claims, answer.server)
         result := LicenseResult(walk.call, walk.attempts)
         result.valid := claims.valid, result.code := claims.code, result.source := "server"
-        result.server := answer.server, result.detail := LicenseTexts.Of(this.texts, claims.code, claims.valid)
+        isSlip := claims.code == "NOT_FOUND" && LicenseKey.LooksMistyped(this.key)
+        text := isSlip ? "NOT_FOUND mistyped" : claims.code
+        result.server := answer.server, result.detail := LicenseTexts.Of(this.texts, text, claims.valid)
         result.expires := LicenseTime.Iso(claims.lic_exp), result.entitlements := claims.ent
         result.uses := claims.uses, result.maxUses := claims.max_uses
         saved := this._Saved([])
@@ -439,7 +441,8 @@ class LicenseResult {
 
 ; Sentences for the user, by code. To replace one: license.texts["SUSPENDED"] := "...". The text of "CODE valid" is
 ; shown where a code that can be a denial comes with a valid verdict, "CODE after" after the cause for which no server
-; let the client in; {n} stands for a number.
+; let the client in, "NOT_FOUND mistyped" where the key is almost one that the servers generate; {n} stands for a
+; number.
 class LicenseTexts {
     ; A new copy of the texts in a language: "en", "pt", or "" for the system's.
     static In(language) {
@@ -458,7 +461,8 @@ class LicenseTexts {
 
     static _English() {
         return Map("VALID", "The license is valid."
-            , "NOT_FOUND", "There is no such license key."
+            , "NOT_FOUND", "No license has this key. Please compare it with the message that it came in."
+            , "NOT_FOUND mistyped", "This key looks mistyped: a character is wrong, missing or too many. Copy it again."
             , "BANNED", "This license has been banned."
             , "SUSPENDED", "This license is suspended."
             , "EXPIRED", "This license has expired."
@@ -501,7 +505,8 @@ class LicenseTexts {
 
     static _Portuguese() {
         return Map("VALID", "A licença é válida."
-            , "NOT_FOUND", "Esta chave de licença não existe."
+            , "NOT_FOUND", "Nenhuma licença tem esta chave. Compare-a com a mensagem em que ela veio."
+            , "NOT_FOUND mistyped", "A chave parece ter um erro: um caractere errado, a menos ou a mais. Copie-a de novo."
             , "BANNED", "Esta licença foi banida."
             , "SUSPENDED", "Esta licença está suspensa."
             , "EXPIRED", "Esta licença expirou."
@@ -2003,18 +2008,59 @@ class LicenseKey {
     static _Quotes := "22 27 60 AB B4 BB 2018-201F 2039-203A 300C-300F 301D-301F FF02 FF07 FF40"
     static _Dashes := "2010-2015 2212 FE58 FE63 FF0D"
 
+    ; Crockford's base32: a character's place is its value. The last character of a key is its check character.
+    static _Alphabet := "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+    ; Characters of a key and of its groups; those of the first release have no check character.
+    static _Length := 28, _Group := 7, _OldLength := 30, _OldGroup := 6
+
     ; The canonical form of `text`. A key that the servers generated is recognised with any case, spaces and dashes; any
     ; other key keeps its own.
     static Canonical(text) {
+        plain := this._Typed(text), ours := this._Ours(this._Compact(plain))
+        return ours == "" ? plain : ours
+    }
+
+    ; Whether `text`, however it was pasted, is almost a key that the servers generated, and none. For a hint at once,
+    ; without a server; whether there is such a license, only a server says. Keys of the first release have no check
+    ; character, so that none of them looks mistyped.
+    static LooksMistyped(text) {
+        compact := this._Compact(this._Typed(text)), strange := 0
+        Loop Parse, compact
+            strange += InStr(this._Alphabet, A_LoopField, true) ? 0 : 1
+        size := StrLen(compact)
+        return size >= this._Length - 1 && size <= this._OldLength + 1 && strange <= 2 && this._Ours(compact) == ""
+    }
+
+    ; What was meant to be seen, in ASCII characters where there are such for it.
+    static _Typed(text) {
         spaces := this._Characters(this._Spaces), quotes := this._Characters(this._Quotes)
-        shown := Trim(this._Shown(text), spaces . quotes)
-        plain := Trim(this._Plain(shown, spaces), " ")
-        compact := RegExReplace(plain, "[ -]")
-        ; Before capitals are made: letters of other alphabets have ASCII capitals.
-        if (!RegExMatch(compact, "^[0-9A-Za-z]{30}\z"))
-            return plain
-        ours := StrReplace(StrReplace(StrReplace(Format("{:U}", compact), "O", "0"), "I", "1"), "L", "1")
-        return InStr(ours, "U") ? plain : RTrim(RegExReplace(ours, ".{6}", "$0-"), "-")
+        return Trim(this._Plain(Trim(this._Shown(text), spaces . quotes), spaces), " ")
+    }
+
+    ; Without spaces and dashes, ASCII letters as capitals, and letters that are in no key as the digits they look like.
+    ; Letters of other alphabets stay as they are: some have ASCII capitals.
+    static _Compact(plain) {
+        compact := ""
+        Loop Parse, plain
+            compact .= Ord(A_LoopField) < 128 ? Format("{:U}", A_LoopField) : A_LoopField
+        return StrReplace(StrReplace(StrReplace(RegExReplace(compact, "[ -]"), "O", "0"), "I", "1"), "L", "1")
+    }
+
+    ; The generated key that `compact` is, in its groups; "" where it is none.
+    static _Ours(compact) {
+        size := StrLen(compact)
+        group := size = this._Length ? this._Group : size = this._OldLength ? this._OldGroup : 0
+        if (!group || (size = this._Length && this._Sum(compact)) || !RegExMatch(compact, "^[0-9A-HJKMNP-TV-Z]+\z"))
+            return ""
+        return RTrim(RegExReplace(compact, ".{" . group . "}", "$0-"), "-")
+    }
+
+    ; 0 for a key with a right check character: Horner's rule at x in GF(32), modulo x^5 + x^2 + 1.
+    static _Sum(compact) {
+        total := 0
+        Loop Parse, compact
+            total := (total << 1 ^ (total & 16 ? 0x25 : 0)) ^ (InStr(this._Alphabet, A_LoopField, true) - 1)
+        return total
     }
 
     static _Shown(text) {

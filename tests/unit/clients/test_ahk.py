@@ -119,7 +119,7 @@ def test_a_text_that_only_one_version_has_is_found() -> None:
 def test_every_text_for_users_is_in_both_languages() -> None:
     methods = methods_of("v2", assembled("v2"))
     english, portuguese = (
-        [text for text in methods[f"LicenseTexts.{name}"].texts if re.fullmatch(r"[A-Z_]+( valid)?", text)]
+        [text for text in methods[f"LicenseTexts.{name}"].texts if re.fullmatch(r"[A-Z_]+( valid| mistyped)?", text)]
         for name in ("_English", "_Portuguese")
     )
     assert english == portuguese

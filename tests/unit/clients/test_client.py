@@ -21,6 +21,7 @@ from license_client import (
     NotLicensed,
     OfflineRefused,
     Undecided,
+    looks_mistyped,
 )
 from license_client.texts import detail_of
 from tests.unit.clients.support import (
@@ -40,6 +41,7 @@ from tests.unit.clients.support import (
     says,
 )
 from tests.vectors import jws
+from tests.vectors.keys import CHECKED
 
 SOURCE = Path(license_client.__file__).parent
 #: The members of each call's body, as the contract has them (section 1).
@@ -130,6 +132,19 @@ def test_a_license_of_another_product_is_said_to_be_one(tmp_path: Path) -> None:
 def test_a_code_that_is_not_known_yet_is_shown() -> None:
     assert detail_of("GEOFENCED", False) == "the server answered GEOFENCED"
     assert detail_of("EXPIRED", True) != detail_of("EXPIRED", False)
+
+
+@pytest.mark.parametrize(
+    ("key", "hint"),
+    [(KEY, "compare it with the message"), (CHECKED, "compare it"), (CHECKED[:-1] + "F", "looks mistyped")],
+)
+def test_an_unknown_key_is_asked_about_whatever_it_looks_like_and_the_detail_says_what_to_look_at(
+    key: str, hint: str, tmp_path: Path
+) -> None:
+    servers = Servers(denies("NOT_FOUND", sub=None))
+    result = client_of(servers, tmp_path, key=key).validate()
+    assert (result.code, result.source, hint in result.detail) == ("NOT_FOUND", "server", True)
+    assert looks_mistyped(key) == ("mistyped" in hint)
 
 
 # -- what is raised ---------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ import pytest
 
 from license_client import TokenInvalid, Verifier
 from license_client.calls import Call, Credentials, signature
-from license_client.license_key import canonical_key
+from license_client.license_key import canonical_key, looks_mistyped
 from license_client.verify import is_token_of
 from tests.vectors import cases, generate
 
@@ -56,8 +56,9 @@ def test_every_token_beside_a_verdict_is_told_from_its_own(case: dict[str, Any])
 
 
 @pytest.mark.parametrize("pair", PAIRS, ids=[pair["name"] for pair in PAIRS])
-def test_every_pasted_key_has_its_one_form(pair: dict[str, str]) -> None:
+def test_every_pasted_key_has_its_one_form_and_a_slip_is_noticed(pair: dict[str, Any]) -> None:
     assert canonical_key(pair["text"]) == pair["key"] == canonical_key(pair["key"])
+    assert looks_mistyped(pair["text"]) == pair["mistyped"] == looks_mistyped(pair["key"])
 
 
 @each("requests")

@@ -14,7 +14,7 @@ from joserfc import jws as joserfc_jws
 from joserfc.jwk import KeySet
 
 from api.signing import Reason, TokenInvalid, Verifier, parse_signing_keys, token_claim
-from api.signing.license_key import canonical_key
+from api.signing.license_key import canonical_key, looks_mistyped
 from tests.vectors import generate
 
 VECTORS = json.loads(generate.FILE.read_text(encoding="ascii"))
@@ -62,8 +62,9 @@ def test_every_token_beside_a_verdict_is_told_from_its_own(case: dict[str, Any])
 
 
 @pytest.mark.parametrize("pair", PAIRS, ids=[pair["name"] for pair in PAIRS])
-def test_every_pasted_key_has_its_one_form(pair: dict[str, str]) -> None:
+def test_every_pasted_key_has_its_one_form_and_a_slip_is_noticed(pair: dict[str, Any]) -> None:
     assert canonical_key(pair["text"]) == pair["key"] == canonical_key(pair["key"])
+    assert looks_mistyped(pair["text"]) == pair["mistyped"] == looks_mistyped(pair["key"])
 
 
 @each("leases")

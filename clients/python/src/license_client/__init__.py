@@ -20,6 +20,7 @@ from license_client.errors import (
     Undecided,
 )
 from license_client.fingerprint import machine_fingerprint
+from license_client.license_key import looks_mistyped
 from license_client.result import Attempt, Result
 from license_client.transport import Reply, RequestsTransport, Transport, TransportFailed
 from license_client.verify import Verifier
@@ -48,5 +49,6 @@ __all__ = [
     "VerdictClaims",
     "Verifier",
     "__version__",
+    "looks_mistyped",
     "machine_fingerprint",
 ]

@@ -21,7 +21,7 @@ from license_client.claims import LeaseClaims, VerdictClaims
 from license_client.codes import Local
 from license_client.errors import ConfigurationError, KeyMalformed, TokenInvalid
 from license_client.keys import PublicKeys
-from license_client.license_key import canonical_key
+from license_client.license_key import canonical_key, looks_mistyped
 from license_client.result import Attempt, Result, moment
 from license_client.servers import Servers
 from license_client.store import TokenStore
@@ -225,7 +225,7 @@ class LicenseClient:
         return Result(
             valid=claims.valid,
             code=claims.code,
-            detail=texts.detail_of(claims.code, claims.valid, self._language),
+            detail=texts.detail_of(claims.code, claims.valid, self._language, is_mistyped=looks_mistyped(self._key)),
             source="server",
             act=call.act,
             request_id=call.request_id,

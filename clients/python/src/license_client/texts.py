@@ -11,7 +11,8 @@ from license_client.errors import ConfigurationError
 
 _ENGLISH: dict[str, str] = {
     "VALID": "is valid",
-    "NOT_FOUND": "there is no such license",
+    "NOT_FOUND": "no license has this key: compare it with the message that it came in",
+    "NOT_FOUND mistyped": "the key looks mistyped: a character is wrong, missing or too many; copy it again",
     "BANNED": "the license is banned",
     "SUSPENDED": "the license is suspended",
     "EXPIRED": "the license has expired",
@@ -56,7 +57,8 @@ _ENGLISH: dict[str, str] = {
 
 _PORTUGUESE: dict[str, str] = {
     "VALID": "é válida",
-    "NOT_FOUND": "esta licença não existe",
+    "NOT_FOUND": "nenhuma licença tem esta chave: compare-a com a mensagem em que ela veio",
+    "NOT_FOUND mistyped": "a chave parece ter um erro: um caractere errado, a menos ou a mais; copie-a de novo",
     "BANNED": "a licença foi banida",
     "SUSPENDED": "a licença está suspensa",
     "EXPIRED": "a licença expirou",
@@ -111,9 +113,11 @@ def texts_in(language: str) -> Mapping[str, str]:
     return LANGUAGES[language]
 
 
-def detail_of(code: str, valid: bool, language: str = "en") -> str:
-    """A sentence for a code, known or not."""
+def detail_of(code: str, valid: bool, language: str = "en", *, is_mistyped: bool = False) -> str:
+    """A sentence for a code, known or not. `is_mistyped`: the key that was asked about looks so."""
     texts = texts_in(language)
+    if code == "NOT_FOUND" and is_mistyped:
+        return texts["NOT_FOUND mistyped"]
     known = (texts.get(f"{code} valid") if valid else None) or texts.get(code)
     return known or texts["OTHER_CODE"].format(code=code)
 
