@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator, Mapping
 from typing import Any, NoReturn
 
-from sqlalchemy import Connection, delete, false, func, insert, or_, update
+from sqlalchemy import ColumnElement, Connection, delete, false, insert, or_, select, union, update
 
 from api.admin import pages
 from api.admin.idempotency import Effect
@@ -23,12 +23,14 @@ from api.admin.license_rows import (
 )
 from api.admin.rows import found, plain
 from api.admin.schemas import LicenseBody, require, sent
+from api.ledger import search_index
 from api.ledger.errors import LedgerRefused
 from api.ledger.log import Journal
 from api.ledger.tables import licenses, policies
 from api.node.change_marks import ChangeMarks
 from api.problems import Malformed, Problem
 from api.signing import key_claim
+from api.signing.license_key import canonical_key
 
 _STATUSES = ("active", "suspended", "banned", "expired")
 
@@ -59,8 +61,8 @@ class Licenses:
         return resource(found(Kind.LICENSE, row))
 
     def page(self, filters: Mapping[str, str], limit: int, cursor: str | None) -> dict[str, Any]:
-        query = with_policy().where(*pages.conditions(filters, self._filters()))
         with self._journal.reading() as connection:
+            query = with_policy().where(*pages.conditions(filters, self._filters(connection)))
             rows, next = pages.fetch(connection, query, licenses.c.id, Kind.LICENSE, limit, cursor)
         return {"items": [resource(row) for row in rows], "next": next}
 
@@ -87,23 +89,48 @@ class Licenses:
             change.update(delete(licenses).where(licenses.c.id == id))
             change.commit(self._journal.event("license.deleted", license_id=id))
 
-    def _filters(self) -> dict[str, pages.Filter]:
+    def _filters(self, connection: Connection) -> dict[str, pages.Filter]:
         columns = licenses.c
-        searched = (columns.name, columns.email, columns.external_ref, columns.key_hint)
         return {
             "product": lambda text: policies.c.product == text,
             "policy": lambda text: columns.policy == text,
             "status": lambda text: self._with_status(text),
-            "email": lambda text: func.lower(columns.email) == func.lower(text),
-            "key_hint": lambda text: columns.key_hint == text,
+            "email": lambda text: search_index.by_email(connection, text),
+            "key_hint": _has_hint,
             "external_ref": lambda text: columns.external_ref == text,
-            "q": lambda text: pages.contains(text, *searched),
+            "q": lambda text: _found(connection, text),
+            "find": lambda text: _named(connection, text),
         }
 
     def _with_status(self, text: str) -> Any:
         if text not in _STATUSES:
             raise ValueError(f"must be one of {', '.join(_STATUSES)}")
         return licenses.c.expires_at <= self._journal.now() if text == "expired" else licenses.c.status == text
+
+
+def _found(connection: Connection, searched: str) -> ColumnElement[bool]:
+    """The license whose whole key is `searched`, else those of which each term of it begins a word."""
+    has_key = licenses.c.key_hash == key_claim(canonical_key(searched))
+    if connection.execute(select(licenses.c.id).where(has_key)).first() is not None:
+        return has_key
+    return search_index.by_words(connection, searched)
+
+
+def _named(connection: Connection, named: str) -> ColumnElement[bool]:
+    """The licenses that `named` may mean: by id or key, else by reference, hint, e-mail address or whole name."""
+    columns = licenses.c
+    for alone in (columns.id == named, columns.key_hash == key_claim(canonical_key(named))):
+        if connection.execute(select(columns.id).where(alone)).first() is not None:
+            return alone
+    by_texts = (search_index.by_email(connection, named), search_index.by_name(connection, named))
+    # Each looked up by its own index: one query with all of them walks the licenses.
+    conditions = (columns.external_ref == named, _has_hint(named), *by_texts)
+    return columns.id.in_(union(*(select(columns.id).where(condition) for condition in conditions)))
+
+
+def _has_hint(text: str) -> ColumnElement[bool]:
+    """Whether a license's key ends in `text`: keys of our own making in capitals, others in either."""
+    return licenses.c.key_hint.in_({text, text.upper(), text.lower()})
 
 
 def locked(connection: Connection, id: str) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import click
@@ -23,11 +24,15 @@ def db() -> None:
 
 @db.command("upgrade")
 def upgrade() -> None:
-    """Bring the schema to the newest revision; a node does the same when it starts."""
+    """Bring the schema to the newest revision; a node does the same when it starts.
+
+    Also fills the index that licenses are searched by, all of it: a node leaves a large ledger's to the leader.
+    """
     with open_ledger_only() as database:
         changed = migrate.upgrade(database)
+        migrate.fill_search_index(database, math.inf, anew=True)
         revision = migrate.revision(database)
-    click.echo(f"The schema is {'now ' if changed else ''}at {revision}.")
+    click.echo(f"The schema is {'now ' if changed else ''}at {revision}, and every license can be searched for.")
 
 
 @db.command("current")

@@ -14,7 +14,7 @@ import msgspec
 from sqlalchemy import Connection, Delete, Table, Update, func, insert, select, update
 
 from api.ids import new_id
-from api.ledger import tables
+from api.ledger import search_index, tables
 from api.ledger.database import Database
 from api.ledger.errors import require_kept
 from api.ledger.records import Event, IdempotencyRecord
@@ -131,6 +131,7 @@ class Change:
 
     def commit_all(self, events: Sequence[Event], stamped: Stamped | None = None) -> None:
         """Appends `events`, gives the rows of `stamped` the last one's `seq`, and ends the transaction."""
+        search_index.fill(self.connection, (stamped or {}).get(tables.licenses, ()))
         append = self._append_sqlite if self._journal.database.is_sqlite else self._append_postgres
         append(events, stamped or {})
         self.committed = True

@@ -13,15 +13,17 @@ from pathlib import Path
 from sqlalchemy import Connection, insert, select, text
 
 from api.ids import new_id
-from api.ledger import neighbours, tables
+from api.ledger import neighbours, search_index, tables
 from api.ledger.database import Database
 from api.ledger.errors import LedgerUnsuitable
 from failover.session import Limits
 
 #: The newest revision in migrations/versions. Revisions are numbers, so that newer and older can be compared.
-HEAD = "0006"
+HEAD = "0008"
 
 _MIGRATIONS = Path(__file__).resolve().parents[2] / "migrations"
+#: How long a node that brings the schema up to date goes on with filling the index of searches: some 50,000 licenses.
+_FILLING_S = 5.0
 #: Any constant: it only has to be the same on all nodes.
 _ADVISORY_LOCK = 7_203_114_552
 #: An index on a large table takes its time, and others wait for who came first.
@@ -55,11 +57,26 @@ def upgrade(database: Database) -> bool:
         return False
     try:
         with database.writing(_LIMITS) as connection, neighbours.named(database):
-            return _upgraded(connection, database)
+            changed = _upgraded(connection, database)
     except LedgerUnsuitable:
         if is_newest:
             return False  # a role that may make no tables goes on with the old name
         raise
+    if changed:
+        fill_search_index(database, _FILLING_S)
+    return changed
+
+
+def fill_search_index(database: Database, patience_s: float, *, anew: bool = False) -> bool:
+    """Fills the index that licenses are searched by, some at a time, for `patience_s`; gives whether it is whole.
+
+    Whatever is left is the leader's to fill. `anew`: looks at every license. Raises `LedgerError`.
+    """
+    filling, until, more = search_index.Filling(anew=anew), time.monotonic() + patience_s, True
+    while more and time.monotonic() < until:
+        with database.writing() as connection:
+            more = filling(connection)
+    return not more
 
 
 def _upgraded(connection: Connection, database: Database) -> bool:

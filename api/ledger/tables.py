@@ -21,6 +21,7 @@ from sqlalchemy import (
     UniqueConstraint,
     text,
 )
+from sqlalchemy.dialects.postgresql import TSVECTOR
 
 import failover.tables
 
@@ -31,6 +32,7 @@ _HASH = String(43)
 _NOT_NORMAL = text("mode <> 'normal'")
 _GONE = text("NOT active")
 _UNSENT = text("sent_at IS NULL")
+_EMPTY = text("words IS NULL")
 
 
 def _seq() -> Column[int]:
@@ -101,6 +103,25 @@ licenses = Table(
     Column("last_seen_at", Double),
     Column("created_at", Double, nullable=False),
     _seq(),
+)
+
+#: What licenses are searched by, as `search_index` makes it of their texts. `words` null: to be made (anew).
+license_search = Table(
+    "license_search",
+    metadata,
+    Column("license_id", _ID, ForeignKey("licenses.id", ondelete="CASCADE"), primary_key=True),
+    Column("words", Text().with_variant(TSVECTOR(), "postgresql")),
+    Column("name", Text, index=True),
+    Column("email", Text, index=True),
+    Index("ix_license_search_empty", "license_id", postgresql_where=_EMPTY, sqlite_where=_EMPTY),
+    # Without a list of entries that wait, which each search would read. SQLite reads all words: only the empty ones.
+    Index(
+        "ix_license_search_words",
+        "words",
+        postgresql_using="gin",
+        postgresql_with={"fastupdate": "off"},
+        sqlite_where=_EMPTY,
+    ),
 )
 
 #: `seat_at`: when the machine was last activated or deactivated; `culled`: the leader took its seat for its silence.

@@ -15,6 +15,7 @@ import msgspec
 
 from api import logs
 from api.config.settings import Settings
+from api.ledger import search_index
 from api.ledger.database import Database
 from api.ledger.errors import LedgerBusy, LedgerSlow
 from api.ledger.log import Journal
@@ -154,8 +155,16 @@ def duties_of(settings: Settings) -> list[Duty]:
         Duty("event retention", 10.0, by_date(partial(retention.forget_events, keep=keep), pace), quiet_s=300.0),
         Duty("tidying", 3600.0, by_date(partial(retention.tidy, keep=keep), pace)),
         Duty("machines", 3600.0, by_date(partial(retention.forget_machines, keep=keep), pace)),
+        # Searches find what is not filled yet, one by one: this only keeps it few. A large ledger takes some minutes.
+        Duty("search index", 10.0, _search_filling(), quiet_s=300.0, cost_factor=3.0),
         Duty("answers", 3600.0, by_date(retention.forget_answers, pace)),
     ]
+
+
+def _search_filling() -> Callable[[Writing], bool]:
+    """Fills the index that licenses are searched by."""
+    filling = search_index.Filling()
+    return lambda writing: filling(writing.connection)
 
 
 def run_on(

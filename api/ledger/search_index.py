@@ -1,0 +1,204 @@
+"""The index that licenses are searched by: a row for each in `license_search`, made by us and kept beside the license.
+
+The database notes what has to be made anew: a trigger empties a license's row whenever a text of the license is
+written, by whichever release or program. Writers of this release fill the row in the same transaction; what others left
+empty is compared here until the leader fills it. Words are kept for prefixes: a tsvector under GIN on Postgres, which
+needs no extension, and plain text on SQLite, which is read whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Sequence
+from itertools import islice
+from typing import Any, NamedTuple
+
+import msgspec
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    cast,
+    delete,
+    false,
+    func,
+    insert,
+    literal,
+    or_,
+    select,
+    text,
+    union_all,
+)
+from sqlalchemy.dialects.postgresql import TSQUERY
+
+from api.ledger.search_words import folded, has_all, terms_of, words_of
+from api.ledger.tables import duty_marks, license_search, licenses
+
+#: How many rows that were left empty a search compares by itself.
+_COMPARED = 2_000
+#: Up to so many matches are fetched and sorted. More of them lie so close that the newest are found by walking.
+_FEW = 10_000
+_CHUNK = 1_000
+_COMPLETE = "licenses indexed for search"
+_TEXTS = (licenses.c.id, licenses.c.name, licenses.c.email, licenses.c.external_ref, licenses.c.key_hint)
+_search = license_search.c
+
+_FILL_POSTGRES = text("""
+INSERT INTO license_search AS s (license_id, words, name, email)
+SELECT x.license_id, x.words::tsvector, x.name, x.email
+FROM json_to_recordset(CAST(:entries AS json)) AS x(license_id text, words text, name text, email text)
+ON CONFLICT (license_id) DO UPDATE SET words = EXCLUDED.words, name = EXCLUDED.name, email = EXCLUDED.email
+""")
+_FILL_SQLITE = text("""
+INSERT INTO license_search (license_id, words, name, email) VALUES (:license_id, :words, :name, :email)
+ON CONFLICT (license_id) DO UPDATE SET words = excluded.words, name = excluded.name, email = excluded.email
+""")
+
+
+class Texts(NamedTuple):
+    """What a license is found by."""
+
+    id: str
+    name: str | None
+    email: str | None
+    external_ref: str | None
+    key_hint: str
+
+    def words(self) -> list[str]:
+        """What a search term may be the beginning of."""
+        return words_of((self.name, self.email, self.external_ref, self.key_hint))
+
+
+# -- searching --------------------------------------------------------------------------------------------------------
+
+
+def by_words(connection: Connection, searched: str) -> ColumnElement[bool]:
+    """Whether each term of `searched` begins a word of a license. A condition on `licenses`."""
+    terms = terms_of(searched)
+    if not terms:
+        return false()
+    others = left_empty(connection, lambda texts: has_all(texts.words(), terms))
+    if connection.dialect.name == "sqlite":
+        wanted = [func.instr(_search.words, f" {term}") > 0 for term in terms]
+        return _in(select(_search.license_id).where(*wanted), others)
+    query = cast(literal(" & ".join(f"{_quoted(term)}:*" for term in terms)), TSQUERY)
+    matching = select(_search.license_id).where(_search.words.op("@@")(query))
+    if _count(connection, matching) <= _FEW:
+        # The offset keeps the planner from walking the licenses by their ids until some match.
+        return _in(matching.offset(0), others)
+    words = select(_search.words).where(_search.license_id == licenses.c.id).scalar_subquery()
+    return or_(words.op("@@")(query), licenses.c.id.in_(others))
+
+
+def by_email(connection: Connection, email: str) -> ColumnElement[bool]:
+    """Whether a license's e-mail address is `email`, whatever the case. A condition on `licenses`."""
+    wanted = folded(email)
+    others = left_empty(connection, lambda texts: folded(texts.email or "") == wanted)
+    return _in(select(_search.license_id).where(_search.email == wanted), others)
+
+
+def by_name(connection: Connection, name: str) -> ColumnElement[bool]:
+    """Whether a license's whole name is `name`, whatever case and accents. A condition on `licenses`."""
+    wanted = folded(name)
+    others = left_empty(connection, lambda texts: folded(texts.name or "") == wanted)
+    return _in(select(_search.license_id).where(_search.name == wanted), others)
+
+
+def left_empty(connection: Connection, is_wanted: Callable[[Texts], bool]) -> list[str]:
+    """The ids of those wanted among the licenses whose rows wait to be filled; few, or none, as a rule."""
+    joined = license_search.join(licenses, licenses.c.id == _search.license_id)
+    query = select(*_TEXTS).select_from(joined).where(_search.words.is_(None)).limit(_COMPARED)
+    found = (Texts(*row) for row in connection.execute(query))
+    return [texts.id for texts in found if is_wanted(texts)]
+
+
+def _in(matching: Any, others: Sequence[str]) -> ColumnElement[bool]:
+    if not others:
+        return licenses.c.id.in_(matching)
+    # One list of ids: with an OR between two of them neither index would be used.
+    return licenses.c.id.in_(union_all(matching, select(licenses.c.id).where(licenses.c.id.in_(others))))
+
+
+def _count(connection: Connection, matching: Any) -> int:
+    """How many match, or one more than `_FEW`."""
+    some = matching.limit(_FEW + 1).subquery()
+    return int(connection.execute(select(func.count()).select_from(some)).scalar_one())
+
+
+def _quoted(word: str) -> str:
+    """`word` as a lexeme of a tsvector or a tsquery."""
+    return "'" + word.replace("\\", "\\\\").replace("'", "''") + "'"
+
+
+# -- filling ----------------------------------------------------------------------------------------------------------
+
+
+def fill(connection: Connection, ids: Iterable[str] | None = None) -> int:
+    """Fills rows that are empty: those of the licenses `ids`, or the next ones of all. Gives how many those were."""
+    if ids is None:
+        return _fill(connection, None)
+    left, filled = iter(ids), 0
+    while chunk := list(islice(left, _CHUNK)):
+        filled += _fill(connection, chunk)
+    return filled
+
+
+class Filling:
+    """Fills what is empty, chunk by chunk; before that, once in a ledger, what was there before there was an index."""
+
+    def __init__(self, *, anew: bool = False) -> None:
+        """`anew`: look at every license, whether or not that was done before."""
+        self._after = ""
+        self._anew = anew
+
+    def __call__(self, connection: Connection) -> bool:
+        """Fills some rows; gives whether there may be more."""
+        if not self._anew and _is_complete(connection):
+            return fill(connection) == _CHUNK
+        joined = licenses.outerjoin(license_search, licenses.c.id == _search.license_id)
+        query = select(*_TEXTS, _search.license_id).select_from(joined).where(licenses.c.id > self._after)
+        locked = query.order_by(licenses.c.id).limit(_CHUNK).with_for_update(read=True, key_share=True, of=licenses)
+        rows = list(connection.execute(locked))
+        _write(connection, [Texts(*row[:-1]) for row in rows if row[-1] is None])
+        self._after = rows[-1].id if rows else self._after
+        if len(rows) < _CHUNK:
+            self._anew = False
+            _set_complete(connection)
+        return True
+
+
+def _fill(connection: Connection, ids: Collection[str] | None) -> int:
+    query = select(_search.license_id).where(_search.words.is_(None))
+    if ids is not None:
+        query = query.where(_search.license_id.in_(ids))
+    # Locked before the license is read: a text that changes meanwhile empties the row again afterwards.
+    query = query.order_by(_search.license_id).limit(_CHUNK).with_for_update(skip_locked=True)
+    locked = list(connection.execute(query).scalars())
+    if locked:
+        texts = connection.execute(select(*_TEXTS).where(licenses.c.id.in_(locked)))
+        _write(connection, [Texts(*row) for row in texts])
+    return len(locked)
+
+
+def _write(connection: Connection, found: Sequence[Texts]) -> None:
+    if not found:
+        return
+    if connection.dialect.name == "sqlite":
+        connection.execute(
+            _FILL_SQLITE, [_entry(texts, "".join(f" {word}" for word in texts.words())) for texts in found]
+        )
+        return
+    entries = [_entry(texts, " ".join(map(_quoted, texts.words()))) for texts in found]
+    connection.execute(_FILL_POSTGRES, {"entries": msgspec.json.encode(entries).decode()})
+
+
+def _entry(texts: Texts, words: str) -> dict[str, str | None]:
+    name, email = (None if one is None else folded(one) for one in (texts.name, texts.email))
+    return {"license_id": texts.id, "words": words, "name": name, "email": email}
+
+
+def _is_complete(connection: Connection) -> bool:
+    return connection.execute(select(duty_marks.c.value).where(duty_marks.c.name == _COMPLETE)).first() is not None
+
+
+def _set_complete(connection: Connection) -> None:
+    connection.execute(delete(duty_marks).where(duty_marks.c.name == _COMPLETE))
+    connection.execute(insert(duty_marks), {"name": _COMPLETE, "value": 1})
