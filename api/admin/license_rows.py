@@ -104,6 +104,7 @@ def resource(row: Row, key: str | None = None) -> dict[str, Any]:
     shown = {
         "id": row["id"],
         "policy": row["policy"],
+        "policy_name": row["policy_name"],
         "product": row["product"],
         "status": row["status"],
         "key_hint": row["key_hint"],
@@ -115,12 +116,21 @@ def resource(row: Row, key: str | None = None) -> dict[str, Any]:
         "entitlements": None if own is None else msgspec.json.decode(own),
         "metadata": msgspec.json.decode(row["metadata_json"]),
         "external_ref": row["external_ref"],
+        "inherited": _inherited(row),
         "uses": row["uses"],
         "machines": row["seats"],
         "created_at": timestamp(row["created_at"]),
         "last_seen_at": timestamp(row["last_seen_at"]),
     }
     return shown if key is None else shown | {"key": key}
+
+
+def _inherited(row: Row) -> dict[str, Any]:
+    """What the policy says where the license says nothing itself: limits, of which null is none, and entitlements."""
+    policy = policy_in(row)
+    given = {"max_machines": policy.max_machines, "max_uses": policy.max_uses, "entitlements": policy.entitlements}
+    own = {**row, "entitlements": row["entitlements_json"]}
+    return {name: value for name, value in given.items() if own[name] is None}
 
 
 def _characters(drawn: bytes, bits: int) -> str:

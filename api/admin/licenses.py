@@ -98,8 +98,8 @@ class Licenses:
             "email": lambda text: search_index.by_email(connection, text),
             "key_hint": _has_hint,
             "external_ref": lambda text: columns.external_ref == text,
-            "q": lambda text: _found(connection, text),
-            "find": lambda text: _named(connection, text),
+            "q": pages.Pasted(lambda text: _found(connection, text)),
+            "find": pages.Pasted(lambda text: _named(connection, text)),
         }
 
     def _with_status(self, text: str) -> Any:
@@ -116,15 +116,15 @@ def _found(connection: Connection, searched: str) -> ColumnElement[bool]:
     return search_index.by_words(connection, searched)
 
 
-def _named(connection: Connection, named: str) -> ColumnElement[bool]:
-    """The licenses that `named` may mean: by id or key, else by reference, hint, e-mail address or whole name."""
-    columns = licenses.c
-    for alone in (columns.id == named, columns.key_hash == key_claim(canonical_key(named))):
+def _named(connection: Connection, pasted: str) -> ColumnElement[bool]:
+    """The licenses that `pasted` may name: by id or key, else by reference, hint, e-mail address or whole name."""
+    columns, name = licenses.c, canonical_key(pasted)
+    for alone in (columns.id == name, columns.key_hash == key_claim(name)):
         if connection.execute(select(columns.id).where(alone)).first() is not None:
             return alone
-    by_texts = (search_index.by_email(connection, named), search_index.by_name(connection, named))
-    # Each looked up by its own index: one query with all of them walks the licenses.
-    conditions = (columns.external_ref == named, _has_hint(named), *by_texts)
+    by_texts = (search_index.by_email(connection, pasted), search_index.by_name(connection, pasted))
+    # Each is looked up by its own index: one query with all of them walks the licenses.
+    conditions = (columns.external_ref == name, _has_hint(name), *by_texts)
     return columns.id.in_(union(*(select(columns.id).where(condition) for condition in conditions)))
 
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import msgspec
 from sqlalchemy import Column, ColumnElement, Connection, Select, or_
 
 from api.admin import cursor as cursors
@@ -16,10 +17,21 @@ from api.problems import Malformed
 #: Makes a condition of a filter's text. Raises `ValueError`, saying what the text must be.
 Filter = Callable[[str], ColumnElement[bool]]
 
+
+class Pasted(msgspec.Struct, frozen=True):
+    """The filter of a text as people paste it, from a mail for instance: control characters in it mean nothing."""
+
+    condition: Filter
+
+    def __call__(self, text: str) -> ColumnElement[bool]:
+        return self.condition(text)
+
+
 MAX_LIMIT = 100
 _LONGEST_FILTER = 320
 #: Lone surrogates among them: neither database takes those.
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+_NO_TEXT = re.compile("[\x00\ud800-\udfff]")
 
 
 def conditions(filters: Mapping[str, str], known: Mapping[str, Filter]) -> list[ColumnElement[bool]]:
@@ -53,7 +65,8 @@ def contains(text: str, *columns: Column[Any]) -> ColumnElement[bool]:
 def _condition(name: str, text: str, known: Mapping[str, Filter]) -> ColumnElement[bool]:
     if name not in known:
         raise Malformed(shown_name(name), f"is not a filter of this list; it takes {', '.join(known)}")
-    if not 1 <= len(text) <= _LONGEST_FILTER or _UNPRINTABLE.search(text):
+    is_pasted = isinstance(known[name], Pasted)
+    if not 1 <= len(text) <= _LONGEST_FILTER or (_NO_TEXT if is_pasted else _UNPRINTABLE).search(text):
         raise Malformed(name, f"must be 1 to {_LONGEST_FILTER} characters, none of them a control character")
     try:
         return known[name](text)

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 from sqlalchemy import Connection, delete, insert, select, update
 
-from api.admin import pages
+from api.admin import names, pages
 from api.admin.idempotency import Effect
 from api.admin.kinds import Kind
 from api.admin.rows import found, missing
@@ -31,12 +31,6 @@ _DEFAULT_RULES: dict[str, Any] = {
 #: How many new machines a license with seats may bring in 30 days beyond them: more than customers with new PCs do, and
 #: few enough that a seat is not lent around by activating, taking the offline token, and deactivating.
 _MOVES_PER_SEAT, _MOVES = 2, 3
-
-_FILTERS: dict[str, pages.Filter] = {
-    "product": lambda text: policies.c.product == text,
-    "policy": lambda text: policies.c.id == text,
-    "q": lambda text: pages.contains(text, policies.c.name),
-}
 
 
 class Policies:
@@ -63,8 +57,8 @@ class Policies:
         return _resource(found(Kind.POLICY, row))
 
     def page(self, filters: Mapping[str, str], limit: int, cursor: str | None) -> dict[str, Any]:
-        query = select(policies).where(*pages.conditions(filters, _FILTERS))
         with self._journal.reading() as connection:
+            query = select(policies).where(*pages.conditions(filters, _filters(connection)))
             rows, next = pages.fetch(connection, query, policies.c.id, Kind.POLICY, limit, cursor)
         return {"items": [_resource(row) for row in rows], "next": next}
 
@@ -114,7 +108,17 @@ def _columns(given: Mapping[str, Any], rules: Mapping[str, Any]) -> dict[str, An
     return columns | {"rules_json": msgspec.json.encode(merged).decode()}
 
 
+def _filters(connection: Connection) -> dict[str, pages.Filter]:
+    columns = policies.c
+    return {
+        "product": lambda text: columns.product == text,
+        "policy": lambda text: columns.id == text,
+        "q": pages.Pasted(lambda text: names.by_words(connection, text, columns.id, columns.name)),
+        "find": pages.Pasted(lambda text: names.named(connection, text, columns.id, columns.name, of=columns.product)),
+    }
+
+
 def _resource(row: Mapping[str, Any]) -> dict[str, Any]:
     rules = {**_DEFAULT_RULES, **msgspec.json.decode(row["rules_json"])}
-    names = {"id": row["id"], "product": row["product"], "name": row["name"]}
-    return names | rules | {"created_at": timestamp(row["created_at"])}
+    named = {"id": row["id"], "product": row["product"], "name": row["name"]}
+    return named | rules | {"created_at": timestamp(row["created_at"])}

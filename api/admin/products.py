@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import Connection, delete, insert, select, update
 
-from api.admin import pages
+from api.admin import names, pages
 from api.admin.idempotency import Effect
 from api.admin.kinds import Kind
 from api.admin.rows import found, missing
@@ -18,11 +18,6 @@ from api.ledger.log import Journal
 from api.ledger.tables import products
 from api.node.clock import timestamp
 from api.problems import Problem
-
-_FILTERS: dict[str, pages.Filter] = {
-    "product": lambda text: products.c.code == text,
-    "q": lambda text: pages.contains(text, products.c.code, products.c.name),
-}
 
 
 class Products:
@@ -50,8 +45,8 @@ class Products:
         return _resource(found(Kind.PRODUCT, row))
 
     def page(self, filters: Mapping[str, str], limit: int, cursor: str | None) -> dict[str, Any]:
-        query = select(products).where(*pages.conditions(filters, _FILTERS))
         with self._journal.reading() as connection:
+            query = select(products).where(*pages.conditions(filters, _filters(connection)))
             rows, next = pages.fetch(connection, query, products.c.id, Kind.PRODUCT, limit, cursor)
         return {"items": [_resource(row) for row in rows], "next": next}
 
@@ -77,6 +72,15 @@ class Products:
                 change.commit(self._journal.event("product.deleted", id=id))
         except LedgerRefused as error:
             raise Problem("CONFLICT", "policies still belong to this product") from error
+
+
+def _filters(connection: Connection) -> dict[str, pages.Filter]:
+    texts = (products.c.code, products.c.name)
+    return {
+        "product": lambda text: products.c.code == text,
+        "q": pages.Pasted(lambda text: names.by_words(connection, text, products.c.id, *texts)),
+        "find": pages.Pasted(lambda text: names.named(connection, text, products.c.id, *texts)),
+    }
 
 
 def _resource(row: Mapping[str, Any]) -> dict[str, Any]:

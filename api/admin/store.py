@@ -11,6 +11,7 @@ from sqlalchemy import Table
 from api.admin.actions import Actions
 from api.admin.bulk import Bulk
 from api.admin.event_log import EventLog
+from api.admin.finding import CANDIDATES, the_one
 from api.admin.idempotency import EVERY_TIME, Effect, done_once
 from api.admin.kinds import Kind
 from api.admin.licenses import Licenses
@@ -87,6 +88,15 @@ class Resources:
         page: Resource = self._kinds[kind].page(filters, limit, cursor)
         return page
 
+    def named(self, kind: Kind, name: str) -> Resource:
+        """The one product, policy or license that `name` means: its id or code, whole name, e-mail, hint or key.
+
+        Raises `RESOURCE_NOT_FOUND`, and `CONFLICT` with its `candidates` where it may mean several. Machines have ids.
+        """
+        if kind is Kind.MACHINE:
+            return self.get(kind, name)
+        return the_one(kind, name, self.page(kind, {"find": name}, CANDIDATES + 1)["items"])
+
     def update(self, kind: Kind, id: str, body: AnyBody) -> Resource:
         """The resource after the change; what the body does not name stays as it was."""
         given = parse(BODIES[kind], body)
@@ -127,6 +137,10 @@ class Resources:
     def events(self, filters: Mapping[str, str]) -> Iterator[Resource]:
         """All events that match, read in chunks while they are taken."""
         return self._events.stream(filters)
+
+    def newest_events(self, filters: Mapping[str, str]) -> Iterator[Resource]:
+        """The same, the newest first."""
+        return self._events.newest(filters)
 
     def create_token(self, name: str, scopes: Iterable[str]) -> Resource:
         """`{"id", "name", "scopes", "created_at", "token"}`; the token is shown this once."""

@@ -13,7 +13,7 @@ from api.admin.csv_text import to_csv
 from api.admin.event_log import COLUMNS, FILTERS
 from api.cli.context import open_context
 from api.cli.output import as_json, cell
-from api.cli.resources import chosen, filter_options, limit_option
+from api.cli.resources import chosen, filter_options, license_id_of, limit_option
 
 #: What people look at, and how wide it usually is: a log is too long to be measured first.
 _SHOWN = (("seq", 8), ("occurred_at", 20), ("type", 20), ("mode", 8), ("node", 16), ("license_id", 36), ("code", 0))
@@ -32,11 +32,14 @@ def events() -> None:
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV for a spreadsheet.")
 @as_json
 def list_(limit: int | None, as_csv: bool, as_json: bool, **given: str | None) -> None:
-    """List events, the oldest first. --since and --until take RFC 3339 times or Unix seconds."""
+    """List events: for people the newest first, as CSV and JSON in the order of the log."""
     if as_csv and as_json:
         raise click.UsageError("--csv and --json exclude each other")
     with open_context() as context:
-        found = islice(context.resources.events(chosen(given)), limit)
+        resources, wanted = context.resources, chosen(given)
+        if "license" in wanted:
+            wanted["license"] = license_id_of(resources, wanted["license"])
+        found = islice((resources.events if as_csv or as_json else resources.newest_events)(wanted), limit)
         for text in to_csv(COLUMNS, found) if as_csv else _json(found) if as_json else _table(found):
             click.echo(text, nl=False)
 

@@ -12,11 +12,24 @@ from api.admin.kinds import Kind
 from api.admin.schemas import LicenseBody
 from api.cli.context import open_context
 from api.cli.license_files import export, import_, write_created
+from api.cli.license_view import readable
 from api.cli.options import body_of, body_options
-from api.cli.output import as_json, show, show_list
-from api.cli.resources import delete_command, every, limit_option, list_command, show_command, update_command
+from api.cli.output import as_json, show_list
+from api.cli.resources import (
+    WAYS,
+    delete_command,
+    every,
+    limit_option,
+    list_command,
+    named_in,
+    show_as,
+    show_command,
+    update_command,
+)
 
-_COLUMNS = ("id", "key_hint", "status", "product", "name", "email", "expires_at", "machines", "last_seen_at")
+_COLUMNS = (
+    "id", "key_hint", "status", "product", "name", "email", "expires_at", "machines", "max_machines", "last_seen_at",
+)  # fmt: skip
 _FILTERS = ("product", "policy", "status", "email", "key_hint", "external_ref", "q")
 _MACHINE_COLUMNS = ("id", "fingerprint", "name", "platform", "alive", "last_seen_at", "created_at")
 
@@ -26,9 +39,9 @@ def license_() -> None:
     """Licenses. A key is shown once, when it is made; the ledger keeps its hash and last four characters."""
 
 
-license_.add_command(list_command(Kind.LICENSE, _COLUMNS, _FILTERS))
-license_.add_command(show_command(Kind.LICENSE))
-license_.add_command(update_command(Kind.LICENSE, skip=("key",)))
+license_.add_command(list_command(Kind.LICENSE, _COLUMNS, _FILTERS, readable))
+license_.add_command(show_command(Kind.LICENSE, readable))
+license_.add_command(update_command(Kind.LICENSE, skip=("key",), readable=readable))
 license_.add_command(delete_command(Kind.LICENSE))
 license_.add_command(import_)
 license_.add_command(export)
@@ -41,24 +54,27 @@ license_.add_command(export)
 @as_json
 def create(count: int, file: Path | None, as_json: bool, **values: Any) -> None:
     """Make a license, or many, and show the keys this once: on the terminal, or in a file."""
-    body = body_of(values)
     with open_context() as context:
+        body = named_in(context.resources, body_of(values))
         if file is not None:
             write_created(context.resources, body, count, file)
         elif count == 1:
-            show(context.resources.create(Kind.LICENSE, body), as_json)
+            show_as(context.resources.create(Kind.LICENSE, body), as_json, readable)
         else:
             show_list(context.resources.create_many(body, count), ("id", "key"), as_json)
 
 
 @license_.command("machines")
-@click.argument("id")
+@click.argument("name")
 @limit_option
 @as_json
-def machines(id: str, limit: int | None, as_json: bool) -> None:
-    """List the machines that hold a seat of a license."""
+def machines(name: str, limit: int | None, as_json: bool) -> None:
+    """List the machines that hold a seat of a license, the newest first.
+
+    NAME: its id, key, the last four characters of the key, its e-mail address, external_ref or name.
+    """
     with open_context() as context:
-        context.resources.get(Kind.LICENSE, id)
+        id = context.resources.named(Kind.LICENSE, name)["id"]
         found = list(every(context.resources, Kind.MACHINE, {"license": id}, limit))
     show_list(found, _MACHINE_COLUMNS, as_json)
 
@@ -66,20 +82,21 @@ def machines(id: str, limit: int | None, as_json: bool) -> None:
 @license_.command("free")
 @click.argument("machine")
 def free(machine: str) -> None:
-    """Free the seat that MACHINE (the id of a machine) holds."""
+    """Free the seat that MACHINE holds: the id of a machine, as `flask license machines` lists it."""
     with open_context() as context:
         context.resources.delete(Kind.MACHINE, machine)
     click.echo("The seat is free.")
 
 
 def _action(name: str) -> click.Command:
-    @click.command(name, help=_ABOUT[name])
-    @click.argument("id")
+    @click.command(name, help=f"{_ABOUT[name]} {WAYS[Kind.LICENSE]}")
+    @click.argument("which", metavar="NAME")
     @body_options(ACTIONS[name].body)
     @as_json
-    def act(id: str, as_json: bool, **values: Any) -> None:
+    def act(which: str, as_json: bool, **values: Any) -> None:
         with open_context() as context:
-            show(context.resources.act(id, name, body_of(values)), as_json)
+            id = context.resources.named(Kind.LICENSE, which)["id"]
+            show_as(context.resources.act(id, name, body_of(values)), as_json, readable)
 
     return act
 

@@ -10,6 +10,7 @@ import click
 from msgspec import inspect
 
 from api.admin.schemas import Body
+from api.cli.help import FIELDS
 
 _NONE = "none"
 _HELP = {
@@ -75,16 +76,17 @@ def _fields(body: type[Body]) -> tuple[inspect.Field, ...]:
 def _option(field: inspect.Field, required: bool) -> Callable[[F], F]:
     inner, nullable = _unwrapped(field.type)
     flag = f"--{field.name.replace('_', '-')}"
-    hint = _HELP.get(type(inner), "")
+    hint = "; ".join(filter(None, (FIELDS.get(field.name), _HELP.get(type(inner)))))
     if isinstance(inner, inspect.BoolType):
-        return click.option(f"{flag}/--no-{flag[2:]}", field.name, default=None)
+        return click.option(f"{flag}/--no-{flag[2:]}", field.name, default=None, help=f"{hint}.")
     if isinstance(inner, inspect.VarTupleType):
-        hint = f"{hint}; none: no entitlement of its own" if nullable else f"{hint}; none: an empty list"
-        return click.option(flag.removesuffix("s"), field.name, multiple=True, callback=_listed(nullable), help=hint)
+        none = "no entitlement of its own" if nullable else "an empty list"
+        hint, listed = f"{hint}; none: {none}.", _listed(nullable)
+        return click.option(flag.removesuffix("s"), field.name, multiple=True, callback=listed, help=hint)
     if nullable:
-        hint = f"{hint}; none: unset".lstrip("; ")
+        hint = f"{hint}; none: unset"
     kind = _Nullable(_kind(inner)) if nullable else _kind(inner)
-    return click.option(flag, field.name, type=kind, required=required, help=hint or None)
+    return click.option(flag, field.name, type=kind, required=required, help=f"{hint}.")
 
 
 def _unwrapped(type: inspect.Type) -> tuple[inspect.Type, bool]:

@@ -35,16 +35,21 @@ def show_list(items: Sequence[Item], columns: Sequence[str], as_json: bool) -> N
 
 
 def cell(value: Any) -> str:
-    """A value as people read it: a dash for null, yes or no, texts joined by commas."""
+    """A value as people read it: a dash for null, yes or no, texts and named values joined by commas."""
     if value is None:
         return "-"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, list | tuple):
-        return ", ".join(map(str, value)) or "-"
+        return ", ".join(map(_within, value)) or "-"
     if isinstance(value, dict):
-        return json.dumps(value, ensure_ascii=False) if value else "-"
+        return ", ".join(f"{name}={_within(one)}" for name, one in value.items()) or "-"
     return str(value)
+
+
+def _within(value: Any) -> str:
+    """A value that stands within another one."""
+    return f"({cell(value)})" if isinstance(value, list | tuple | dict) and value else cell(value)
 
 
 def _json(value: Any) -> None:

@@ -14,6 +14,7 @@ import click
 
 from api.cli.context import open_context, read_settings
 from api.cli.output import as_json, show_list
+from api.cli.resources import is_license_id, license_id_of
 from api.node.clock import timestamp
 from api.node.shared_state import open_shared_state
 from api.supervisor.replay import forget_dead
@@ -23,30 +24,34 @@ from failover.queue import Queued
 
 _COLUMNS = ("event_id", "type", "license_id", "occurred_at", "tries", "reason")
 
-license_option = click.option("--license", "license_id", help="Only events of this license.")
+license_option = click.option(
+    "--license", "license", help="Only events of this license: its id, or what else names it while the ledger answers."
+)
 
 
 @click.command("dead")
 @license_option
 @as_json
-def dead(license_id: str | None, as_json: bool) -> None:
-    """List the events that this node's replay has set aside, and why."""
+def dead(license: str | None, as_json: bool) -> None:
+    """List the events that this node's replay has set aside, the newest first, and why."""
+    license_id = None if license is None else _license_id(license)
     with _opened(read_settings().queue_path) as queue:
         found = [_shown(one) for one in queue.dead() if license_id in (None, one.event.key)]
         if not as_json:
             click.echo(f"{len(found)} set aside in {queue.path}", err=True)
-        show_list(found, _COLUMNS, as_json)
+        show_list(found[::-1], _COLUMNS, as_json)
 
 
 @click.command("revive")
 @click.argument("event_ids", nargs=-1)
 @license_option
-def revive(event_ids: tuple[str, ...], license_id: str | None) -> None:
+def revive(event_ids: tuple[str, ...], license: str | None) -> None:
     """Let events that were set aside wait for the ledger again: all, those of EVENT_IDS, or those of one license.
 
     The node sends them in their old order with its next replay, and counts their tries anew.
     """
     with open_context() as context, _opened(context.settings.queue_path) as queue:
+        license_id = None if license is None else license_id_of(context.resources, license)
         found = [one for one in queue.dead() if license_id in (None, one.event.key)]
         chosen = [one for one in found if not event_ids or one.event.event_id in event_ids]
         if missing := set(event_ids) - {one.event.event_id for one in chosen}:
@@ -57,6 +62,14 @@ def revive(event_ids: tuple[str, ...], license_id: str | None) -> None:
             forget_dead(context.journal, [one.event.event_id for one in chosen])
         revived = queue.revive([one.position for one in chosen])
         click.echo(f"{revived} events wait again in {queue.path}")
+
+
+def _license_id(name: str) -> str:
+    """The id that `name` means. The ledger is asked only where it is none: it may be out of reach."""
+    if is_license_id(name):
+        return name
+    with open_context() as context:
+        return license_id_of(context.resources, name)
 
 
 @contextlib.contextmanager

@@ -26,15 +26,15 @@ def create(name: str, scopes: tuple[str, ...], as_json: bool) -> None:
 @token.command("list")
 @as_json
 def list_(as_json: bool) -> None:
-    """List the tokens that have not been revoked."""
+    """List the tokens that have not been revoked, the newest first."""
     with open_context() as context:
-        show_list(context.resources.tokens(), ("id", "name", "scopes", "created_at"), as_json)
+        show_list(context.resources.tokens()[::-1], ("id", "name", "scopes", "created_at"), as_json)
 
 
 @token.command("revoke")
 @click.argument("id")
 def revoke(id: str) -> None:
-    """Revoke a token."""
+    """Revoke a token: ID as `flask token list` shows it."""
     with open_context() as context:
         context.resources.revoke_token(id)
     click.echo("Revoked.")

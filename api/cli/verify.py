@@ -91,7 +91,8 @@ def _fault(answer: dict[str, Any], claims: VerdictClaims | LeaseClaims, now: flo
     for name in ("nonce", "code", "valid"):
         # What is around the claims is for display, and here it displays something else.
         if name in answer and answer[name] != getattr(claims, name):
-            return f"the answer says {name} {answer[name]!r}, and {getattr(claims, name)!r} is signed"
+            says, signed = (json.dumps(one, ensure_ascii=False) for one in (answer[name], getattr(claims, name)))
+            return f"the answer says {name} {says}, and {signed} is signed"
     return None
 
 

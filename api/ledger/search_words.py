@@ -14,7 +14,8 @@ _WORD, _TEXT = 64, 320
 
 def folded(text: str) -> str:
     """`text` in small letters without accents, its words one space apart: `  JOSÉ  da Silva` is `jose da silva`."""
-    return " ".join((text.lower() if text.isascii() else _bare(text)).split())[:_TEXT]
+    small = text.lower() if text.isascii() and text.isprintable() else _bare(text)
+    return " ".join(small.split())[:_TEXT]
 
 
 def words_of(texts: Iterable[str | None]) -> list[str]:
@@ -44,7 +45,12 @@ def has_all(words: Iterable[str], terms: Iterable[str]) -> bool:
 def _bare(text: str) -> str:
     # Twice: small letters of some capitals are composed ones.
     small = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", text).casefold())
-    return "".join(letter for letter in small if not unicodedata.combining(letter))
+    return "".join(letter for letter in small if letter.isspace() or not _is_invisible(letter))
+
+
+def _is_invisible(letter: str) -> bool:
+    """Whether it is an accent, or a control or direction mark as mail and word processors leave them."""
+    return bool(unicodedata.combining(letter)) or unicodedata.category(letter) in ("Cc", "Cf")
 
 
 def _beginnings(word: str) -> list[int]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import text, update
 
 from api.admin.actions import ACTIONS
 from api.ledger import permitted_keys, tables
@@ -23,7 +23,8 @@ from tests.support.nodes import ledger_of, rows, running_node
 from tests.support.processes import until
 
 DAY = 86_400.0
-_KEY = re.compile(r"[0-9A-HJKMNP-TV-Z]{6}(-[0-9A-HJKMNP-TV-Z]{6}){4}")
+_KEY = re.compile(r"[0-9A-HJKMNP-TV-Z]{7}(-[0-9A-HJKMNP-TV-Z]{7}){3}")
+_OLD_KEY = re.compile(r"[0-9A-HJKMNP-TV-Z]{6}(-[0-9A-HJKMNP-TV-Z]{6}){4}")
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgres"])
@@ -164,6 +165,21 @@ def test_the_license_key_of_the_first_answer_is_derived_again_and_works(admin: A
     assert admin.node.call("validate", keys[0]).code == "VALID"
     other = admin.ok("POST", path, body | ({"external_ref": new()} if name == "licenses" else {}))
     assert other["key"] not in keys
+
+
+def test_a_record_of_the_first_release_gives_the_license_key_that_release_made(admin: Admin) -> None:
+    """And one of this release names no signing key that the first one holds: it would derive another license key."""
+    body, key = {"policy": admin.policy()["id"]}, new()
+    answer = admin.ok("POST", "/licenses", body, **{"Idempotency-Key": key})
+    (signing_key,) = admin.node.runtime.settings.signing_keys[:1]
+    table = tables.idempotency_records
+    mine = [row for row in rows(admin.node.database, table) if answer["id"] in row["answer_json"]]
+    assert [row["kid"] for row in mine] == [signing_key.kid[:42]]
+    with admin.node.database.writing() as connection:
+        connection.execute(update(table).where(table.c.id == mine[0]["id"]).values(kid=signing_key.kid))
+    again = admin.ok("POST", "/licenses", body, **{"Idempotency-Key": key})
+    assert _OLD_KEY.fullmatch(again["key"])
+    assert again["id"] == answer["id"]
 
 
 def test_the_same_key_after_its_record_is_forgotten_gives_another_license(admin: Admin) -> None:

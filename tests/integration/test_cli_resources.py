@@ -153,8 +153,8 @@ def test_events_come_as_a_table_as_json_and_as_csv(cli: Cli) -> None:
     make_policy(cli.env)
     assert [line.split()[2] for line in cli.ok("events", "list").splitlines()] == [
         "type",
-        "product.created",
         "policy.created",
+        "product.created",
     ]
     assert [event["seq"] for event in cli.json("events", "list", "--type", "policy.created")] == [2]
     assert cli.json("events", "list", "--type", "nothing") == []

@@ -30,11 +30,20 @@ class _PolicyView(Policy, frozen=True, kw_only=True):
     created_at: Timestamp
 
 
+class Inherited(msgspec.Struct, kw_only=True):
+    """What a license has from its policy, those members only for which its own are null. A limit of null: none."""
+
+    max_machines: int | msgspec.UnsetType | None = msgspec.UNSET
+    max_uses: int | msgspec.UnsetType | None = msgspec.UNSET
+    entitlements: list[str] | msgspec.UnsetType = msgspec.UNSET
+
+
 class LicenseAdminView(msgspec.Struct, kw_only=True):
     """A license's own values; null where it inherits its policy's. `key` is there once, when it was made."""
 
     id: str
     policy: str
+    policy_name: str
     product: str
     status: Status
     key_hint: str
@@ -46,6 +55,7 @@ class LicenseAdminView(msgspec.Struct, kw_only=True):
     entitlements: list[str] | None
     metadata: dict[str, Any]
     external_ref: str | None
+    inherited: Inherited
     uses: int
     machines: int
     created_at: Timestamp
@@ -88,9 +98,9 @@ _VIEWS: dict[Kind, type[msgspec.Struct]] = {
     Kind.MACHINE: MachineAdminView,
 }
 _FILTERS: dict[Kind, tuple[str, ...]] = {
-    Kind.PRODUCT: (),
-    Kind.POLICY: ("product",),
-    Kind.LICENSE: ("product", "policy", "status", "email", "key_hint", "external_ref", "q"),
+    Kind.PRODUCT: ("q", "find"),
+    Kind.POLICY: ("product", "q", "find"),
+    Kind.LICENSE: ("product", "policy", "status", "email", "key_hint", "external_ref", "q", "find"),
     Kind.MACHINE: ("license", "fingerprint"),
 }
 _PAGE = (
@@ -124,8 +134,17 @@ _EXAMPLES: dict[Kind, dict[str, Any]] = {
 }
 
 
+#: What the filters of text do, where their names do not say it.
+_ABOUT_FILTERS = {
+    "q": "Terms, each of which begins a word of a name (a license's e-mail address, reference or hint too), whatever "
+    "case and accents; or a license's whole key",
+    "find": "What names one: its id, code, whole name, and of a license its key, hint, reference or e-mail address. "
+    "More than one answer: it is ambiguous",
+}
+
+
 def _filters(names: tuple[str, ...]) -> tuple[Parameter, ...]:
-    return tuple(Parameter(name, "query", {"type": "string"}) for name in names)
+    return tuple(Parameter(name, "query", {"type": "string"}, _ABOUT_FILTERS.get(name, "")) for name in names)
 
 
 def _resource_routes(kind: Kind) -> tuple[Route, ...]:
