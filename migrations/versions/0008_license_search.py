@@ -60,9 +60,11 @@ def upgrade() -> None:
             )
 
 
-# It names the schema: who edits a license by hand may have another search path.
+# It names the schema: who edits a license by hand may have another search path. And it has its owner's rights: a role
+# that was granted the older tables one by one goes on writing licenses.
 _EMPTY = """
-CREATE FUNCTION empty_license_search() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE FUNCTION empty_license_search() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog AS $$
 BEGIN
     EXECUTE format('INSERT INTO %I.license_search (license_id) VALUES ($1) ON CONFLICT (license_id) '
         'DO UPDATE SET words = NULL, name = NULL, email = NULL', TG_TABLE_SCHEMA) USING NEW.id;

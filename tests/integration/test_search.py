@@ -71,10 +71,8 @@ def test_names_and_addresses_are_found_without_regard_to_case_and_accents(admin:
     admin.license(policy, name=decomposed, email="josé.silva@example.org", external_ref=f"order-7-{uuid.uuid4()}")
     admin.license(policy, name="Josefine", email="j@elsewhere.net")
     both = [decomposed, "José Silva"]
-    names, others = (
-        ("JOSÉ SILVA", "José silv", "jose\u0301 s", "SILVA@"),
-        ("josé.silva@", "EXAMPLE.org", "order-7", "7-"),
-    )
+    names = ("JOSÉ SILVA", "José silv", "jose\u0301 silva", "SILVA@")
+    others = ("josé.silva@", "EXAMPLE.org", "order-7", "7-")
     for searched in names + others:
         assert found(admin, policy, q=searched) == both, searched
     assert found(admin, policy, q="jose") == ["Josefine", *both]
