@@ -15,9 +15,9 @@ from api.licensing import Act, Call
 #: No control characters, NUL among them. Lone surrogates are no JSON text: the decoder refuses them.
 _PRINTABLE = r"^[^\x00-\x1f\x7f-\x9f]*\Z"
 
-#: Thirty letters and digits, whatever dashes between them: what may be a license key of our own is no id, since ids are
-#: answered, logged and kept.
-_NO_KEY = r"(?!(?:-*[0-9A-Za-z]){30}-*\Z)"
+#: Of 28 or 30 letters and digits, whatever dashes between them: what may be a license key of our own is no id, since
+#: ids are answered, logged and kept.
+_NO_KEY = r"(?!(?:-*[0-9A-Za-z]){28}(?:(?:-*[0-9A-Za-z]){2})?-*\Z)"
 
 #: The shortest and the longest license key, in characters.
 KEY_LENGTHS = (8, 128)

@@ -21,6 +21,7 @@ from api.signing import KeyStatus, generate
 from tests.support.admin import Admin, Json, admin_on
 from tests.support.nodes import ledger_of, rows, running_node
 from tests.support.processes import until
+from tests.vectors.keys import CHECKED
 
 DAY = 86_400.0
 _KEY = re.compile(r"[0-9A-HJKMNP-TV-Z]{7}(-[0-9A-HJKMNP-TV-Z]{7}){3}")
@@ -232,6 +233,7 @@ def test_a_key_is_its_tokens_and_no_other_can_use_it_up(admin: Admin) -> None:
     [
         "",
         KEY_FORM,
+        CHECKED,
         "short",
         "x" * 65,
         "with a space",

@@ -33,7 +33,10 @@ _NOTES = {
     Act.CHECKOUT: "The verdict's `token` lives for `ttl` seconds, but never beyond the license's expiry and grace.",
 }
 
-_REQUEST_ID = {"type": "string", "pattern": "^(?!(?:-*[0-9A-Za-z]){30}-*$)[A-Za-z0-9_-]{8,64}$"}
+_REQUEST_ID = {
+    "type": "string",
+    "pattern": "^(?!(?:-*[0-9A-Za-z]){28}(?:(?:-*[0-9A-Za-z]){2})?-*$)[A-Za-z0-9_-]{8,64}$",
+}
 _SIGNING = (
     Parameter("X-Request-Id", "header", _REQUEST_ID, "The same for every retry of one call; needed with a signature"),
     Parameter("X-Timestamp", "header", {"type": "string", "pattern": "^[0-9]{1,12}$"}, "Unix seconds, within 300 s"),
