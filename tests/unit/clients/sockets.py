@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from http.client import parse_headers
 from pathlib import Path
-from typing import Self
+from typing import Self, cast
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -88,7 +88,7 @@ def _read(connection: socket.socket) -> tuple[str, bytes, Mapping[str, str]]:
         if not line:
             raise ConnectionResetError("no request came")
         path = line.split(b" ")[1].decode()
-        headers = parse_headers(stream)
+        headers = cast(Mapping[str, str], parse_headers(stream))
         return path, stream.read(int(headers["Content-Length"])), headers
 
 
