@@ -33,8 +33,10 @@ from api.ledger.tables import duty_marks, license_search, licenses
 
 #: How many rows that were left empty a search compares by itself.
 _COMPARED = 2_000
-#: Up to so many matches are looked up by their ids. More of them lie so close that the newest are found by walking.
+#: Up to so many matches are looked up by their ids.
 _FEW = 5_000
+#: More of them are found by walking from the newest license on, where a page of them is among so many of the newest.
+_NEWEST, _PAGE = 5_000, 101
 _CHUNK = 1_000
 _COMPLETE = "licenses indexed for search"
 _TEXTS = (licenses.c.id, licenses.c.name, licenses.c.email, licenses.c.external_ref, licenses.c.key_hint)
@@ -83,8 +85,11 @@ def by_words(connection: Connection, searched: str) -> ColumnElement[bool]:
     found = _few(connection, matching)
     if found is not None:
         return licenses.c.id.in_({*found, *others})
-    words = select(_search.words).where(_search.license_id == licenses.c.id).scalar_subquery()
-    return or_(words.op("@@")(query), licenses.c.id.in_(others))
+    if _are_dense(connection, query):
+        words = select(_search.words).where(_search.license_id == licenses.c.id).scalar_subquery()
+        return or_(words.op("@@")(query), licenses.c.id.in_(others))
+    # As an array they are found first, once, and looked up by their ids, whatever the planner takes them for.
+    return or_(licenses.c.id == func.any(func.array(matching.scalar_subquery())), licenses.c.id.in_(others))
 
 
 def by_email(connection: Connection, email: str) -> ColumnElement[bool]:
@@ -122,6 +127,13 @@ def _few(connection: Connection, matching: Any) -> list[str] | None:
     """
     found = list(connection.execute(matching.limit(_FEW + 1)).scalars())
     return found if len(found) <= _FEW else None
+
+
+def _are_dense(connection: Connection, query: Any) -> bool:
+    """Whether the newest licenses have so many matches that walking from them on finds a page at once."""
+    newest = select(_search.words).order_by(_search.license_id.desc()).limit(_NEWEST).subquery()
+    matching = select(literal(1)).where(newest.c.words.op("@@")(query)).limit(_PAGE).subquery()
+    return int(connection.execute(select(func.count()).select_from(matching)).scalar_one()) == _PAGE
 
 
 def _quoted(word: str) -> str:

@@ -128,8 +128,9 @@ def test_many_matches_are_shown_newest_first(admin: Admin, monkeypatch: pytest.M
     policy = admin.policy()
     made = admin.resources.create_many({"policy": policy["id"], "name": "Crowd"}, 60)
     expected = sorted((one["id"] for one in made), reverse=True)
-    for few in (10_000, 5):
+    for few, page_size in ((10_000, 101), (5, 50), (5, 101)):  # by their ids, by walking, as an array
         monkeypatch.setattr(search_index, "_FEW", few)
+        monkeypatch.setattr(search_index, "_PAGE", page_size)
         page = admin.ok("GET", f"/licenses?policy={policy['id']}&q=crowd&limit=40")
         rest = admin.ok("GET", f"/licenses?policy={policy['id']}&q=crowd&limit=40&cursor={page['next']}")
         assert [one["id"] for one in page["items"] + rest["items"]] == expected
