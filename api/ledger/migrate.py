@@ -22,7 +22,7 @@ from failover.session import Limits
 HEAD = "0008"
 
 _MIGRATIONS = Path(__file__).resolve().parents[2] / "migrations"
-#: How long a node that brings the schema up to date goes on with filling the index of searches: some thousands a second.
+#: How long a node that brings the schema up to date fills the index of searches: some thousands of licenses a second.
 _FILLING_S = 5.0
 #: Any constant: it only has to be the same on all nodes.
 _ADVISORY_LOCK = 7_203_114_552
