@@ -19,7 +19,7 @@ from api.ledger.errors import LedgerUnsuitable
 from failover.session import Limits
 
 #: The newest revision in migrations/versions. Revisions are numbers, so that newer and older can be compared.
-HEAD = "0006"
+HEAD = "0007"
 
 _MIGRATIONS = Path(__file__).resolve().parents[2] / "migrations"
 #: Any constant: it only has to be the same on all nodes.
