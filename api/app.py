@@ -48,7 +48,7 @@ def create_app(settings: Settings | None = None, instance: str | None = None, *,
     `app.extensions["non_blocking"]` is what answers client calls without a thread for each, for a server that can.
     Without `background` nothing runs between requests, and the node's supervisor is `flask node run-supervisor`.
     """
-    settings = settings or Settings.from_env(os.environ)
+    settings = settings or _settings()
     app = _application(settings, instance, background=background)
     if not background:
         app.wsgi_app = PerRequest(  # type: ignore[method-assign]
@@ -60,6 +60,11 @@ def create_app(settings: Settings | None = None, instance: str | None = None, *,
     else:
         app.extensions["runtime"].start()
     return app
+
+
+def _settings() -> Settings:
+    """Those of the environment. Raises `SettingsError`."""
+    return Settings.from_env(os.environ, on_terminal=sys.stderr is not None and sys.stderr.isatty())
 
 
 def _application(settings: Settings, instance: str | None, *, background: bool = True) -> Flask:
@@ -99,7 +104,7 @@ def main() -> int:
     if get_load_dotenv():
         load_dotenv()  # as `flask` does: the server and its command line are to speak of one ledger
     try:
-        settings = Settings.from_env(os.environ)
+        settings = _settings()
     except SettingsError as error:
         print(f"These settings cannot be used:\n{error}", file=sys.stderr)
         return 2
@@ -110,7 +115,13 @@ def main() -> int:
     from api.supervisor import companion
 
     demo.announce(settings)
-    options = ServerOptions(host=settings.host, port=settings.port, workers=settings.workers, body_limit=BODY_LIMIT)
+    options = ServerOptions(
+        host=settings.host,
+        port=settings.port,
+        workers=settings.workers,
+        body_limit=BODY_LIMIT,
+        port_advice=f"; choose another with the setting PORT, as in: PORT={settings.port % 65_535 + 1} make run",
+    )
     # One for the life of this server: a supervisor that is started again must find its own lease again.
     instance = new_id()
     supervisor = Companion("supervisor", lambda: companion.run(settings, instance))

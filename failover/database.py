@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import psycopg2
-from sqlalchemy import Connection
+from sqlalchemy import Connection, inspect
 from sqlalchemy.event import listens_for
 
 from failover.causes import DRIVER_ERRORS, translated
@@ -111,6 +111,7 @@ class Database:
             try:
                 with self.writing() as connection:
                     all_tables().create_all(connection)
+                    _complete(connection)
                 return
             except StoreBusy:
                 raise
@@ -140,3 +141,13 @@ class Database:
             return
         with self._watchdog.guard(connection.connection.driver_connection, self._guard_s):
             yield
+
+
+def _complete(connection: Connection) -> None:
+    """Adds what tables lack that an older release has made."""
+    for table in all_tables().sorted_tables:
+        there = {column["name"] for column in inspect(connection).get_columns(table.name)}
+        for column in table.columns:
+            if column.name not in there:
+                added = f"{column.name} {column.type.compile(connection.dialect)}"
+                connection.exec_driver_sql(f"ALTER TABLE {table.name} ADD COLUMN {added}")

@@ -13,7 +13,10 @@ from failover.model import Identity, State
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """What a process says about itself. `queue_oldest_s`: age of the oldest row in its queue; None: no row."""
+    """What a process says about itself. `queue_oldest_s`: age of the oldest row in its queue; None: no row.
+
+    `settings_digest`: the host's own, of what all processes must have alike; None from a process that gives none.
+    """
 
     role: str
     state: str
@@ -22,6 +25,7 @@ class Report:
     applied_seq: int = 0
     queue: int = 0
     queue_oldest_s: float | None = None
+    settings_digest: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,3 +148,9 @@ def doubled(beats: Sequence[Beat], timeout: float) -> dict[int, tuple[str, ...]]
         if beat.is_fresh(timeout) and beat.report.state != State.STOPPING:
             nodes.setdefault(beat.identity.rank, set()).add(beat.identity.node)
     return {rank: tuple(sorted(names)) for rank, names in nodes.items() if len(names) > 1}
+
+
+def youngest_alive(beats: Sequence[Beat], timeout: float) -> dict[str, Beat]:
+    """The live process of each node that started last: while a deploy runs two, it is the one that stays."""
+    alive = [beat for beat in beats if beat.is_fresh(timeout) and beat.report.state != State.STOPPING]
+    return {beat.identity.node: beat for beat in sorted(alive, key=lambda beat: beat.started_at)}

@@ -71,17 +71,18 @@ LAST_FAILBACK = "SELECT @now - at FROM failovers WHERE kind = 'failback' ORDER B
 
 BEAT = """
 INSERT INTO heartbeats (instance, node, rank, role, state, url, version, started_at, beat_at, applied_seq, queue,
-    queue_oldest_at)
+    queue_oldest_at, settings_digest)
 VALUES (:instance, :node, :rank, :role, :state, :url, :version, @now, @now, :applied_seq, :queue,
-    @now - :queue_oldest_s)
+    @now - :queue_oldest_s, :settings_digest)
 ON CONFLICT (instance) DO UPDATE SET node = excluded.node, rank = excluded.rank, role = excluded.role,
     state = excluded.state, url = excluded.url, version = excluded.version, beat_at = excluded.beat_at,
-    applied_seq = excluded.applied_seq, queue = excluded.queue, queue_oldest_at = excluded.queue_oldest_at
+    applied_seq = excluded.applied_seq, queue = excluded.queue, queue_oldest_at = excluded.queue_oldest_at,
+    settings_digest = excluded.settings_digest
 """
 
 BEATS = """
 SELECT instance, node, rank, role, state, url, version, started_at, beat_at, @now - beat_at AS age_s, applied_seq,
-    queue, @now - queue_oldest_at AS queue_oldest_s
+    queue, @now - queue_oldest_at AS queue_oldest_s, settings_digest
 FROM heartbeats ORDER BY rank, beat_at DESC
 """
 
@@ -90,14 +91,15 @@ FORGET_BEAT = "DELETE FROM heartbeats WHERE instance = :instance AND beat_at = :
 #: The columns of a beat as `exchange` gives them.
 BEAT_COLUMNS = (
     *("instance", "node", "rank", "role", "state", "url", "version", "started_at", "beat_at", "applied_seq", "queue"),
-    "queue_oldest_at",
+    *("queue_oldest_at", "settings_digest"),
 )
 
 #: A plain update: an upsert would lock the row first, which is written to the log as well. The answer is one column,
 #: for each column more is described anew every time.
 _EXCHANGE = """
 UPDATE heartbeats SET node = :node, rank = :rank, role = :role, state = :state, url = :url, version = :version,
-    beat_at = @now, applied_seq = :applied_seq, queue = :queue, queue_oldest_at = @now - :queue_oldest_s
+    beat_at = @now, applied_seq = :applied_seq, queue = :queue, queue_oldest_at = @now - :queue_oldest_s,
+    settings_digest = :settings_digest
 WHERE instance = :instance;
 SELECT json_build_array(
     @now,

@@ -42,17 +42,21 @@ class Supervisor:
         hooks: Hooks | None = None,
         url: str | None = None,
         version: str = "",
+        settings_digest: str | None = None,
         epoch_seen: int = 0,
         exchange: Exchange | None = None,
         line: Callable[[], int | None] = no_channel,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`exchange`: beats in one message, in place of `heartbeats`; `line`: where word of the lease may come from."""
+        """`exchange`: beats in one message, in place of `heartbeats`; `line`: where word of the lease may come from.
+
+        `settings_digest`: `failover.heartbeat.Report`'s.
+        """
         self.me = me
         self.config = config
         self._queue, self._replay = queue, replay
         self._hooks = hooks or Hooks()
-        self._url, self._version = url, version
+        self._url, self._version, self._settings_digest = url, version, settings_digest
         self._monotonic = monotonic
         self._gauge = QueueGauge(queue)
         self._decision = Decision(State.STARTING)
@@ -202,6 +206,7 @@ class Supervisor:
             applied_seq=self._hooks.applied_seq(),
             queue=queued.pending,
             queue_oldest_s=queued.oldest_s,
+            settings_digest=self._settings_digest,
         )
 
     def _look_around(self) -> Surroundings:

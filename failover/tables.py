@@ -5,7 +5,7 @@ Times are Unix seconds by the database's clock, in double precision.
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Column, Double, Integer, MetaData, String, Table, UniqueConstraint
+from sqlalchemy import BigInteger, Column, Double, Integer, MetaData, String, Table, Text, UniqueConstraint
 
 _ID = String(36)
 
@@ -35,6 +35,7 @@ def heartbeats(metadata: MetaData) -> Table:
         Column("applied_seq", BigInteger, nullable=False, server_default="0"),
         Column("queue", BigInteger, nullable=False, server_default="0"),
         Column("queue_oldest_at", Double),
+        Column("settings_digest", Text),
         postgresql_with=QUIET,
     )
 

@@ -21,7 +21,7 @@ from api.stats.nodes import nodes
 from api.supervisor import companion
 from api.supervisor.start import SupervisorRuns
 
-_COLUMNS = ("id", "rank", "role", "url", "beat_age_s", "applied_seq", "queue", "version")
+_COLUMNS = ("id", "rank", "role", "url", "beat_age_s", "applied_seq", "queue", "version", "presence")
 #: The whole of the counted checks is read.
 _PATIENCE_S = 5.0
 
@@ -36,7 +36,7 @@ def node() -> None:
 def list_(as_json: bool) -> None:
     """List the nodes that beat in the ledger."""
     with open_context() as context:
-        show_list(nodes(context.database, context.journal.now()), _COLUMNS, as_json)
+        show_list(_listed(context), _COLUMNS, as_json)
 
 
 @node.command("show")
@@ -48,10 +48,14 @@ def show_(id: str | None, as_json: bool) -> None:
         if id is None:
             show(_own(context), as_json)
             return
-        found = [one for one in nodes(context.database, context.journal.now()) if one["id"] == id]
+        found = [one for one in _listed(context) if one["id"] == id]
     if not found:
         raise click.ClickException("no node of this id beats in the ledger")
     show_list(found, _COLUMNS, as_json)
+
+
+def _listed(context: AdminContext) -> list[dict[str, Any]]:
+    return nodes(context.database, context.journal.now(), context.settings.heartbeat_timeout)
 
 
 @node.command("stats")

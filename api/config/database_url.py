@@ -16,6 +16,10 @@ from psycopg2.extensions import parse_dsn
 
 from failover.engines import libpq_url
 
+#: What dashboards and guides write where the password is to be put, Supabase's `[YOUR-PASSWORD]` among them.
+_NO_PASSWORD = re.compile(
+    r"\[.*\]|<.*>|\{.*\}|.*(your|sua|su)[-_ ]?(db[-_ ]?)?(password|senha|contrasena).*", re.IGNORECASE
+)
 _SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 _ALIKE = {"no-verify": "require", "true": "require", "on": "require", "false": "disable", "off": "disable"}
 _THREE = ("disable", "prefer", "require")
@@ -118,6 +122,8 @@ def _of_values(url: str) -> Iterator[str]:
     except psycopg2.Error:  # its words repeat what it could not read
         yield "is not a URL as libpq reads it: postgresql://user:password@host:port/database?name=value"
         return
+    if _NO_PASSWORD.fullmatch(given.get("password", "")):
+        yield "has a placeholder where the password is to be put"
     hosts = given.get("host", given.get("hostaddr", "")).split(",")
     if not all(hosts):
         yield "names no host" if len(hosts) == 1 else "has an empty place among its hosts"

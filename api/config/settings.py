@@ -14,6 +14,7 @@ from typing import TypeVar
 
 from api.config import platforms as hosting
 from api.config import values as values
+from api.config.near_misses import near_misses
 from api.config.secret_files import SECRET_NAMES, SecretFileError, load_or_create
 from api.config.values import DAY, ROOT, LogFormat, LogLevel, RateLimit
 from api.signing.keys import SigningKey
@@ -53,6 +54,7 @@ class Settings:
     Paths are absolute, durations are seconds, retention is whole days. `database_url` is as given, or names the
     SQLite file `db_path`; a `ledger_schema` is in it as well, so that whatever connects by it finds the tables there.
     Secrets are masked in `repr`. `flask_env` `development` changes the defaults of the two settings of the log.
+    `ignore_settings`: names in the environment that are nearly a setting's and are meant as they are.
     """
 
     port: int
@@ -67,6 +69,8 @@ class Settings:
     node_url: str | None
     node_region: str | None
     peer_urls: tuple[str, ...]
+    single_node: bool
+    keep_awake: bool
     heartbeat_interval: float
     heartbeat_timeout: float
     failback_delay: float
@@ -91,6 +95,7 @@ class Settings:
     disk: hosting.Disk
     platform: str | None
     demo: bool
+    ignore_settings: tuple[str, ...]
 
     @property
     def embedded(self) -> bool:
@@ -102,16 +107,19 @@ class Settings:
         return f"Settings({', '.join(shown)})"
 
     @classmethod
-    def from_env(cls, environ: Mapping[str, str]) -> Settings:
+    def from_env(cls, environ: Mapping[str, str], *, on_terminal: bool = False) -> Settings:
         """The settings that `environ` gives, defaults filled in. Raises SettingsError with every fault.
 
         Secrets that an embedded ledger lacks are made and kept in `data_dir`, the only thing written here.
+        `on_terminal`: whether a person reads the log as it is written, for whom text is the default.
         """
         read = _Reader(environ)
         places = _places(read)
         host = hosting.detect(environ, places.data_dir)
-        settings = _assembled(read, places, host, _secrets(read, places, host))
+        part = _part(read, places, host)
+        settings = _assembled(read, places, host, part, _secrets(read, places, host, part), on_terminal)
         _check_together(read, settings, places.url_given)
+        read.report_near_misses(settings.ignore_settings)
         if read.faults:
             raise SettingsError(tuple(read.faults), read.hint)
         return settings
@@ -122,6 +130,7 @@ class _Reader:
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         self._environ = environ
+        self._names: set[str] = set()
         self.faults: list[str] = []
         self.hint = ""
 
@@ -131,6 +140,7 @@ class _Reader:
 
     def parsed(self, name: str, texts: Mapping[str, str], parse: Callable[[str], T], default: T) -> T:
         """`texts[name]` parsed; the default where that is missing, blank or faulty."""
+        self._names.add(name)
         text = texts.get(name, "").strip()
         if not text:
             return default
@@ -146,6 +156,7 @@ class _Reader:
 
         A faulty one is recorded and read as an empty text.
         """
+        self._names |= {name, f"{name}_FILE"}
         text, file = self._environ.get(name), self._environ.get(f"{name}_FILE")
         if text is not None and file is not None:
             self.fault(name, f"is set together with {name}_FILE: keep one of them")
@@ -159,6 +170,13 @@ class _Reader:
     def fault(self, name: str, what: str) -> None:
         """Record that setting `name` is wrong."""
         self.faults.append(f"{name}: {what}")
+
+    def report_near_misses(self, ignored: tuple[str, ...]) -> None:
+        """Record each name in the environment that is nearly one of those that were read. A blank one sets nothing."""
+        given = [name for name, text in self._environ.items() if text.strip()]
+        for name, meant in near_misses(given, self._names, ignored):
+            # A name of the environment may hold anything; a fault is one line.
+            self.fault(ascii(name)[1:-1], f"is no setting, is {meant} meant? Rename it, or list it in IGNORE_SETTINGS")
 
     def _from_file(self, name: str, file: str) -> str:
         # The faults do not repeat the path: people put the secret itself there by mistake.
@@ -210,11 +228,47 @@ def _places(read: _Reader) -> _Places:
     return _Places(url, schema, given is not None, db_path, data_dir, queue_path, sound=not read.faults)
 
 
-def _secrets(read: _Reader, places: _Places, host: hosting.Hosting) -> dict[str, str]:
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """This node's part among others. `needs_shared`: why an embedded ledger cannot be meant; None where it can."""
+
+    rank: int
+    peer_urls: tuple[str, ...]
+    single: bool
+    needs_shared: str | None
+
+
+def _part(read: _Reader, places: _Places, host: hosting.Hosting) -> _Part:
+    rank = read("NODE_RANK", values.whole(1, 99), 1)
+    peers: tuple[str, ...] = read("PEER_URLS", values.several(values.http_url), ())
+    single = read("SINGLE_NODE", values.boolean, False)
+    why = None
+    if places.database_url.startswith("sqlite:") and not single:
+        why = _not_alone(rank, peers, host.platform)
+    if why is not None:
+        is_named = "names a file of this node's own" if places.url_given else "is missing"
+        read.fault(
+            "DATABASE_URL",
+            f"{is_named}, and {why}: it would know none of the others' licenses. Name the Postgres that all nodes "
+            "share; or set SINGLE_NODE=true, if this node is the only one",
+        )
+    return _Part(rank, peers, single, why)
+
+
+def _not_alone(rank: int, peers: tuple[str, ...], platform: str | None) -> str | None:
+    """What speaks for other nodes, or for a node that is to have them."""
+    if peers:
+        return "PEER_URLS names other nodes"
+    if rank > 1:
+        return f"NODE_RANK is {rank}, of several nodes"
+    return None if platform is None else f"this node runs on {platform}"
+
+
+def _secrets(read: _Reader, places: _Places, host: hosting.Hosting, part: _Part) -> dict[str, str]:
     """The secrets by name: what is given; the rest generated where this node may keep it, a fault elsewhere."""
     given = {name: text for name in SECRET_NAMES if (text := read.secret(name)) is not None}
     missing = [name for name in SECRET_NAMES if name not in given]
-    shared = not places.database_url.startswith("sqlite:")
+    shared = not places.database_url.startswith("sqlite:") or part.needs_shared is not None
     if missing and (shared or (host.platform is not None and host.disk != "persistent")):
         why = "with a shared ledger" if shared else f"on {host.platform} without a disk that lasts"
         for name in missing:
@@ -228,7 +282,14 @@ def _secrets(read: _Reader, places: _Places, host: hosting.Hosting) -> dict[str,
     return given
 
 
-def _assembled(read: _Reader, places: _Places, host: hosting.Hosting, secrets: dict[str, str]) -> Settings:
+def _assembled(
+    read: _Reader,
+    places: _Places,
+    host: hosting.Hosting,
+    part: _Part,
+    secrets: dict[str, str],
+    on_terminal: bool,
+) -> Settings:
     flask_env = read("FLASK_ENV", _WORD, "production")
     developing = flask_env == "development"
     return Settings(
@@ -240,10 +301,12 @@ def _assembled(read: _Reader, places: _Places, host: hosting.Hosting, secrets: d
         data_dir=places.data_dir,
         queue_path=places.queue_path,
         node_id=read("NODE_ID", _NODE_ID, _own_name(host)),
-        node_rank=read("NODE_RANK", values.whole(1, 99), 1),
+        node_rank=part.rank,
         node_url=read("NODE_URL", values.http_url, _own_url(host)),
         node_region=read("NODE_REGION", _NODE_ID, _own_region(host)),
-        peer_urls=read("PEER_URLS", values.several(values.http_url), ()),
+        peer_urls=part.peer_urls,
+        single_node=part.single,
+        keep_awake=read("KEEP_AWAKE", values.boolean, True),
         heartbeat_interval=read("HEARTBEAT_INTERVAL", values.duration(0.05, 60), 1.5),
         heartbeat_timeout=read("HEARTBEAT_TIMEOUT", values.duration(0.15, 3600), 6.0),
         failback_delay=read("FAILBACK_DELAY", values.duration(0, DAY), 30.0),
@@ -263,11 +326,12 @@ def _assembled(read: _Reader, places: _Places, host: hosting.Hosting, secrets: d
         check_retention_days=read("CHECK_RETENTION_DAYS", values.whole(1, 36_500), 7),
         event_retention_days=read("EVENT_RETENTION_DAYS", values.whole(1, 36_500), 90),
         log_level=read("LOG_LEVEL", values.log_level, "DEBUG" if developing else "INFO"),
-        log_format=read("LOG_FORMAT", values.log_format, "text" if developing else "json"),
+        log_format=read("LOG_FORMAT", values.log_format, "text" if developing or on_terminal else "json"),
         flask_env=flask_env,
         disk=host.disk,
         platform=host.platform,
         demo=read("PROTECAO_DEMO", values.boolean, False),
+        ignore_settings=read("IGNORE_SETTINGS", values.several(str), ()),
     )
 
 

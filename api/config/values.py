@@ -13,6 +13,7 @@ from typing import Literal, TypeVar
 from urllib.parse import SplitResult, urlsplit
 
 from api.config.database_url import check
+from api.config.placeholders import is_placeholder
 from api.signing.keys import SigningKey, SigningKeyError, parse_signing_keys
 
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
@@ -125,11 +126,13 @@ def log_format(text: str) -> LogFormat:
 
 
 def secret(text: str) -> str:
-    """A secret that can travel in a header and is not short."""
+    """A secret that can travel in a header, is not short, and does not only stand where one is to be put."""
     if not re.fullmatch(r"[!-~]+", text):
         raise ValueError("may hold only visible ASCII characters, without spaces")
     if len(text) < SHORTEST_SECRET:
         raise ValueError(f"is shorter than {SHORTEST_SECRET} characters")
+    if is_placeholder(text):
+        raise ValueError("is a placeholder that everybody knows, and no secret")
     return text
 
 

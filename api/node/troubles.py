@@ -34,6 +34,10 @@ class Trouble(Enum):
         "PEER_URLS names {urls}, and no node that beats in this node's ledger has that NODE_URL: give all nodes the "
         "same DATABASE_URL, and each its own NODE_URL"
     )
+    SETTING_DIFFERS = (
+        "{setting} is not the same on all nodes: {values}. What one of them takes another refuses: give all nodes of "
+        "a ledger the same"
+    )
     WALL_CLOCK = "this machine's wall clock is over {seconds} s {way} the ledger's, by which all answers go"
     READ_ONLY = "the ledger takes reads only ({reason}): this node answers from its own copy meanwhile"
     LEDGER = "the ledger cannot be used ({reason}): this node answers from its own copy meanwhile"

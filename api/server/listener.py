@@ -23,7 +23,11 @@ _DROP_NEW = ((0x30, 0, 0, 13), (0x54, 0, 0, 0x12), (0x15, 0, 1, 0x02), (0x06, 0,
 
 
 class PortUnavailable(Exception):
-    """The address cannot be listened on; the message says which and why."""
+    """The address cannot be listened on; the message says which and why. `is_in_use`: by another process."""
+
+    def __init__(self, message: str, *, is_in_use: bool = False) -> None:
+        super().__init__(message)
+        self.is_in_use = is_in_use
 
 
 class _Instruction(ctypes.Structure):
@@ -65,8 +69,9 @@ def open_port(listener: socket.socket) -> None:
 
 
 def _unavailable(host: str, port: int, error: OSError) -> PortUnavailable:
-    why = "it is in use by another process" if error.errno == errno.EADDRINUSE else error.strerror
-    return PortUnavailable(f"cannot listen on {host}:{port}: {why}")
+    is_in_use = error.errno == errno.EADDRINUSE
+    why = "it is in use by another process" if is_in_use else error.strerror
+    return PortUnavailable(f"cannot listen on {host}:{port}: {why}", is_in_use=is_in_use)
 
 
 def turn_away(listener: socket.socket) -> None:

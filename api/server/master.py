@@ -44,7 +44,7 @@ def serve(options: ServerOptions, factory: WorkerFactory, companions: Sequence[C
     try:
         listener = bind(options.host, options.port)
     except PortUnavailable as error:
-        log.error("%s", error)
+        log.error("%s%s", error, options.port_advice if error.is_in_use else "")
         return 1
     _allow_many_files()
     gc.collect()

@@ -36,6 +36,7 @@ class ServerOptions:
     is silent, or has something at work, for `hang_timeout` is killed. A request's head must arrive within
     `head_timeout`, its body within `body_timeout`, and an answer that nobody reads is ended after `stall_timeout`;
     `idle_timeout` bounds idle keep-alive connections (longer than the 60 s for which proxies keep theirs).
+    `port_advice` ends the message that the port is in use: how to choose another is the application's to say.
     """
 
     host: str = "0.0.0.0"  # noqa: S104 (the hosts' proxies reach us from outside)
@@ -51,6 +52,7 @@ class ServerOptions:
     stall_timeout: float = 30.0
     body_limit: int = 64 * 1024
     idle_timeout: float = 75.0
+    port_advice: str = ""
 
     def __post_init__(self) -> None:
         """Raise ValueError where nothing could be served."""

@@ -22,7 +22,8 @@ from api.node.troubles import Trouble
 from api.snapshot.adoption import ADOPTED, Found, adopted_by, copied_in, objection
 from api.snapshot.copy import FOLLOWED, Position, Snapshot, source_of
 
-_CHUNK = 5_000
+#: The rows of a chunk are in memory at once, on machines that have little.
+_CHUNK = 1_000
 _GUARD_S = 20.0
 #: How long copying one chunk may take.
 _CHUNK_S = 10.0

@@ -21,6 +21,7 @@ from api.node.clock import Clock, timestamp
 from api.stats import cluster
 from api.stats.last_known import Counts
 from api.stats.nodes import nodes
+from api.stats.presence import FRESH_S
 
 _MINUTES = 60
 #: After so many minutes the whole of the counted checks is read again, for what came late or was rolled up.
@@ -44,14 +45,16 @@ class Settled(msgspec.Struct, frozen=True):
 class Counting:
     """Counts the ledger in `database` for `node`, of which old minutes are read now and then only."""
 
-    def __init__(self, database: Database, clock: Clock, node: str) -> None:
+    def __init__(self, database: Database, clock: Clock, node: str, fresh_s: float = FRESH_S) -> None:
+        """`fresh_s`: how old the beat of a node that is there may be."""
         self._database, self._clock, self._node = database, clock, node
+        self.fresh_s = fresh_s
         self._settled: Settled | None = None
 
     def counts(self) -> Counts:
         """What the ledger says now. Raises `LedgerError`."""
         now = self._clock.now()
-        beating = nodes(self._database, now)
+        beating = nodes(self._database, now, self.fresh_s)
         with brief_reading(self._database) as connection:
             settled = self._settled
             if settled is None or int(now // 60) - _MINUTES + 1 - settled.until >= _SETTLE_EVERY:

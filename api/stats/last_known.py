@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
-from api.stats import cluster
+from api.stats import cluster, presence
 
 #: The file's name in `DATA_DIR`.
 FILE_NAME = "last-known.json"
@@ -64,15 +64,15 @@ def last_known_counts(folder: Path) -> Counts:
     return UNKNOWN
 
 
-def aged(counts: Counts, now: float) -> Counts:
-    """What `counts` come to at `now` (ledger time), when no beat has come since."""
+def aged(counts: Counts, now: float, fresh_s: float = presence.FRESH_S) -> Counts:
+    """What `counts` come to at `now` (ledger time), when no beat has come since; `fresh_s`: how old one may be."""
     if counts.at is None:
         return counts
     passed = max(0.0, now - counts.at)
     return replace(
         counts,
         lease=_run_on(counts.lease, passed),
-        nodes=[{**node, "beat_age_s": round(node["beat_age_s"] + passed, 1)} for node in counts.nodes],
+        nodes=[presence.aged(node, node["beat_age_s"] + passed, fresh_s) for node in counts.nodes],
         checks={**counts.checks, "last_hour": _of_the_last_hour(counts.checks["per_minute"], now)},
     )
 

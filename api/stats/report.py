@@ -46,7 +46,7 @@ class Stats:
     def __init__(self, runtime: ReportedNode) -> None:
         self._runtime = runtime
         self._counts = UNKNOWN
-        self._counting_of = Counting(runtime.admins, runtime.clock, runtime.node.id)
+        self._counting_of = Counting(runtime.admins, runtime.clock, runtime.node.id, runtime.settings.heartbeat_timeout)
         #: Until when (monotonic) the counts are current, and when they are counted again at the earliest.
         self._current_until = self._count_at = float("-inf")
         self._counting = threading.Lock()
@@ -73,7 +73,7 @@ class Stats:
         newest = max(
             self._counts, last_known_counts(self._runtime.settings.data_dir), key=lambda counts: counts.at or 0.0
         )
-        return aged(newest, self._runtime.clock.now())
+        return aged(newest, self._runtime.clock.now(), self._runtime.settings.heartbeat_timeout)
 
     def _node(self, reachable: bool) -> dict[str, Any]:
         runtime, node = self._runtime, self._runtime.node

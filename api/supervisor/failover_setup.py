@@ -9,6 +9,7 @@ from sqlalchemy import Connection
 from api.config.settings import Settings
 from api.ledger.database import Database
 from api.ledger.log import brief_reading
+from api.supervisor import settings_digest
 from api.supervisor.copying import Copy
 from api.supervisor.queueing import Queueing
 from api.version import VERSION
@@ -45,6 +46,7 @@ def failover_supervisor(
         ),
         url=settings.node_url,
         version=VERSION,
+        settings_digest=settings_digest.digest(settings),
         epoch_seen=epoch_seen,
         exchange=None if rest.is_sqlite else SqlExchange(_Briefly(rest), copy),
         line=leases.line,

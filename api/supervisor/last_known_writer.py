@@ -7,16 +7,19 @@ meanwhile, who beats and who leads, the supervisor knows anyway.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from msgspec.structs import replace
 
 from api.node.clock import Clock
+from api.stats import presence
 from api.stats.counts import Counting
 from api.stats.last_known import Counts, save_last_known
 from failover import Status
+from failover.heartbeat import Beat
+from failover.model import State
 
 #: So often it is counted all the same: time makes licenses expire.
 _COUNT_EVERY_S = 300.0
@@ -49,16 +52,27 @@ class LastKnownWriter:
             return
         status = self._status()
         if status.ledger_reachable:
-            save_last_known(self._folder, with_heartbeats(counted[0], status, self._clock.now()))
+            save_last_known(
+                self._folder, with_heartbeats(counted[0], status, self._clock.now(), self._counting.fresh_s)
+            )
 
 
-def with_heartbeats(counts: Counts, status: Status, now: float) -> Counts:
-    """`counts` as they are at `now` (ledger time) by what the supervisor knows of the others. Pure."""
-    ages: dict[str, float] = {}
-    for beat in status.beats:
-        ages[beat.identity.node] = min(beat.age_s, ages.get(beat.identity.node, beat.age_s))
-    nodes = [{**node, "beat_age_s": round(ages.get(node["id"], node["beat_age_s"]), 1)} for node in counts.nodes]
+def with_heartbeats(counts: Counts, status: Status, now: float, fresh_s: float = presence.FRESH_S) -> Counts:
+    """`counts` as they are at `now` (ledger time) by what the supervisor knows of the others. Pure.
+
+    `fresh_s`: how old the beat of a node that is there may be.
+    """
+    beats = {beat.identity.node: beat for beat in sorted(status.beats, key=lambda beat: -beat.age_s)}
+    nodes = [_as_heard(node, beats.get(node["id"]), fresh_s) for node in counts.nodes]
     return replace(counts, at=now, nodes=nodes, lease={**counts.lease, **_lease(status)})
+
+
+def _as_heard(node: Mapping[str, Any], beat: Beat | None, fresh_s: float) -> dict[str, Any]:
+    if beat is None:
+        return presence.aged(node, node["beat_age_s"], fresh_s)
+    is_there = beat.age_s < fresh_s and beat.report.state != State.STOPPING
+    known = {**node, "presence": presence.Presence.BEATING.value} if is_there else node
+    return presence.aged(known, beat.age_s, fresh_s)
 
 
 def _lease(status: Status) -> dict[str, Any]:

@@ -96,7 +96,7 @@ class StatePublisher:
         return None if dispute is None or self._clock.is_trusted else troubles.trouble_of(dispute)
 
     def _seen(self, status: Status) -> Iterator[str]:
-        yield from troubles.of_the_cluster(status)
+        yield from troubles.of_the_cluster(status, self._supervisor.config.heartbeat_timeout)
         yield from self._peers.troubles(status.beats, ledger_reachable=status.ledger_reachable)
         yield from troubles.of_the_clock(self._clock)
         yield from troubles.of_the_ledger(self._copy.ledger_trouble)

@@ -103,7 +103,7 @@ class _Process:
         self._jobs = jobs = Jobs()
         # Sooner where it is due: to run a job costs more than to find that there is nothing to do.
         jobs.every(_FOLLOW_EVERY_S, "follow", self._follow)
-        counting = Counting(rest, clock, settings.node_id)
+        counting = Counting(rest, clock, settings.node_id, settings.heartbeat_timeout)
         last_known = LastKnownWriter(settings.data_dir, counting, clock, supervisor.status, lambda: copy.head_seen)
         jobs.every(_SAVE_COUNTS_EVERY_S, "remember", last_known.write)
         proof = duties.run_on(jobs, settings, rest, supervisor, clock, queueing.evidence, lambda: copy.head_seen)

@@ -10,8 +10,9 @@ from api.ledger.errors import LedgerReadOnly, LedgerUnavailable
 from api.node.clock import Clock, Dispute, timestamp
 from api.node.clock_judge import ClockSource
 from api.node.troubles import Trouble
+from api.supervisor import settings_digest
 from failover import Status
-from failover.heartbeat import Beat
+from failover.heartbeat import Beat, youngest_alive
 from failover.queue import QueueStats
 from failover.replay import Held
 
@@ -25,12 +26,21 @@ _PEERS_START_S = 60.0
 _NEARLY_FULL = 0.9
 
 
-def of_the_cluster(status: Status) -> Iterator[str]:
-    """What the heartbeats show."""
+def of_the_cluster(status: Status, heartbeat_timeout: float) -> Iterator[str]:
+    """What the heartbeats show; `heartbeat_timeout`: how old one of a live process may be, in seconds."""
     for rank, nodes in sorted(status.doubled.items()):
         yield Trouble.RANK_TWICE(nodes=" and ".join(nodes), rank=rank)
     for node, processes in sorted(status.twins.items()):
         yield Trouble.NODE_TWICE(node=node, processes=processes)
+    alive = youngest_alive(status.beats, heartbeat_timeout)
+    digests = {node: beat.report.settings_digest for node, beat in alive.items()}
+    for setting, (first, *others) in settings_digest.differing(digests):
+        values = [_have(first, "one"), *(_have(nodes, "another") for nodes in others)]
+        yield Trouble.SETTING_DIFFERS(setting=setting, values=", ".join(values))
+
+
+def _have(nodes: Sequence[str], what: str) -> str:
+    return f"{' and '.join(nodes)} {'has' if len(nodes) == 1 else 'have'} {what}"
 
 
 def of_the_clock(clock: Clock) -> Iterator[str]:

@@ -52,6 +52,11 @@ class Tree:
         """The memory of all, with what several share counted once between them (Linux; elsewhere resident)."""
         return sum(map(_pss, self._all())) / 1e6
 
+    @staticmethod
+    def own_pss_mb(process: psutil.Process) -> float:
+        """The memory of one process, with its part of what it shares."""
+        return _pss(process) / 1e6
+
     def _all(self) -> list[psutil.Process]:
         return [self._first, *self._first.children(recursive=True)]
 

@@ -11,6 +11,7 @@ from tests.bench.idle import Idle
 from tests.bench.isolated import IsolatedLoad
 from tests.bench.run import SUBJECTS, Results
 from tests.bench.sample import median, ratio
+from tests.bench.small import Small
 
 BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
 IDLE_BEGIN, IDLE_END = "<!-- bench:idle -->", "<!-- bench:idle:end -->"
@@ -34,6 +35,8 @@ def render(results: Results) -> str:
         parts.append(_while_isolated(results.isolated))
     if results.copying:
         parts.append(_while_copying(results.copying))
+    if results.small:
+        parts.append(_of_one_worker(results.small))
     if results.idle:
         parts.append(_while_idle(results.idle))
     return "\n".join([*parts, "\n".join(targets(results)) + "\n"])
@@ -45,6 +48,7 @@ def targets(results: Results) -> list[str]:
         *(_load_targets(results) if results.samples else ()),
         *(_isolated_targets(results.isolated) if results.isolated else ()),
         *(_copying_targets(results.copying) if results.copying else ()),
+        *(_small_targets(results.small) if results.small else ()),
         *(_idle_targets(results.idle) if results.idle else ()),
     ]
 
@@ -95,6 +99,18 @@ def _copying_targets(found: Copying) -> list[str]:
         _line(cost <= 1.1, f"a check with {many} licenses costs {cost:.2f} × one with {few} (at most 1.1)"),
         _line(found.pss_mb <= 300, f"memory (PSS) of that node {found.pss_mb:.0f} MB (at most 300)"),
         _line(found.look_up_us <= 15, f"a look-up in the copy {found.look_up_us:.0f} µs (about 10)"),
+    ]
+
+
+def _small_targets(found: Small) -> list[str]:
+    idle, loaded = found.idle_mb, found.loaded_mb
+    return [
+        _line(idle <= 110, f"memory (PSS) of a node with WEB_CONCURRENCY=1 and no calls {idle:.0f} MB (at most 110)"),
+        _line(
+            loaded <= 160,
+            f"the same with {found.licenses:,} licenses at {found.connections} connections {loaded:.0f} MB "
+            "(at most 160)",
+        ),
     ]
 
 
@@ -167,6 +183,11 @@ def _while_copying(found: Copying) -> str:
         f"licenses {few:.2f} ms, of {asked} among {licenses} {many:.2f} ms, of any of the {licenses}, where it is its "
         f"license's first in a minute, {all:.2f} ms ({found.connections} connections).\n"
     )
+
+
+def _of_one_worker(found: Small) -> str:
+    shown = "; ".join(f"{when} {', '.join(f'{each:.0f}' for each in sizes)}" for when, sizes in found.parts.items())
+    return f"With WEB_CONCURRENCY=1 the memory of each process, from the master down, in MB: {shown}.\n"
 
 
 def _while_idle(found: Idle) -> str:

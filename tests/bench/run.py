@@ -1,6 +1,7 @@
 """One run: bare, naive and ours take turns at each number of connections, then what is measured once.
 
-Its parts: that `load`, the same load on an `isolated` node, and the `snapshot` of many licenses.
+Its parts: that `load`, the same load on an `isolated` node, the `snapshot` of many licenses, and a `small` node of one
+worker.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import psycopg2
 
-from tests.bench import copying, idle, isolated, machine
+from tests.bench import copying, idle, isolated, machine, small
 from tests.bench.calls import GOOD
 from tests.bench.copying import Copying
 from tests.bench.idle import Idle
@@ -22,11 +23,12 @@ from tests.bench.isolated import IsolatedLoad
 from tests.bench.ledger import events
 from tests.bench.plan import Plan
 from tests.bench.sample import Sample, measure
+from tests.bench.small import Small
 from tests.bench.stage import PATH, Stage
 from tests.support.postgres import PostgresServer
 from tests.support.processes import ServerProcess
 
-PARTS = ("load", "isolated", "snapshot")
+PARTS = ("load", "isolated", "snapshot", "small")
 SUBJECTS = {"bare": "/bare", "naive": "/naive", "ours": PATH}
 
 
@@ -46,6 +48,7 @@ class Results:
     isolated: IsolatedLoad | None = None
     copying: Copying | None = None
     idle: Idle | None = None
+    small: Small | None = None
 
 
 def run(plan: Plan, parts: Collection[str] = PARTS) -> Results:
@@ -57,10 +60,17 @@ def run(plan: Plan, parts: Collection[str] = PARTS) -> Results:
             _load(stage, plan, results)
         if "isolated" in parts:
             results.isolated = isolated.measured(stage, plan)
-        if "snapshot" in parts:
+        if {"snapshot", "small"} & set(parts):
             with Stage(plan.many, folder) as large:
-                results.copying = copying.measured(stage, large, plan)
+                _many_licenses(stage, large, plan, parts, results)
     return results
+
+
+def _many_licenses(stage: Stage, large: Stage, plan: Plan, parts: Collection[str], results: Results) -> None:
+    if "snapshot" in parts:
+        results.copying = copying.measured(stage, large, plan)
+    if "small" in parts:
+        results.small = small.measured(stage, large, plan)
 
 
 def run_idle(plan: Plan) -> Results:

@@ -45,12 +45,12 @@ class Stage:
     def __exit__(self, *_: object) -> None:
         self._ends.close()
 
-    def node(self, url: str | None = None, disk: Path | None = None) -> ServerProcess:
+    def node(self, url: str | None = None, disk: Path | None = None, **more: str) -> ServerProcess:
         """A node as a vendor starts it, `cd api && python app.py`, on the database or on another way to it.
 
-        `disk`: its folder, empty where none is given.
+        `disk`: its folder, empty where none is given; `more`: further settings.
         """
-        env = self._node_env(url or self.url, disk or self.new_disk())
+        env = self._node_env(url or self.url, disk or self.new_disk()) | more
         return ServerProcess.python("app.py", env=env, cwd=ROOT / "api")
 
     def new_disk(self) -> Path:

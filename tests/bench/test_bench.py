@@ -15,6 +15,7 @@ from tests.bench.plan import Plan
 from tests.bench.report import BEGIN, END, IDLE_BEGIN, IDLE_END, render, targets, write_between
 from tests.bench.run import SUBJECTS, Results, run, run_idle
 from tests.bench.sample import Sample
+from tests.bench.small import Small
 
 _TINIEST = Plan(
     licenses=10, connections=(1, 4), rounds=1, seconds=0.3, warm_up_s=0.3, starts=1, delay_ms=2.0, syncs=5,
@@ -78,6 +79,16 @@ def test_an_idle_node_is_measured_on_every_side() -> None:
     assert any("UPDATE heartbeats" in name for name in found.of_messages)
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("postgres_server")
+def test_a_node_of_one_worker_is_weighed_idle_and_under_load() -> None:
+    found = run(_TINIEST, ["small"]).small
+    assert found is not None
+    assert found.idle_mb > 1
+    assert found.loaded_mb > 1
+    assert all(len(sizes) > 2 for sizes in found.parts.values())
+
+
 def test_an_idle_cluster_that_costs_too_much_is_said_to_and_a_month_is_computed_from_it() -> None:
     idle = Idle(3, 60.0, 6.1, 40.0, 100e6, 300e6, 39e6, [0.9, 1.2, 0.8], Counter({"UPDATE heartbeats": 120}))
     text = render(Results(machine="a machine", idle=idle))
@@ -93,7 +104,7 @@ def test_an_idle_cluster_that_costs_too_much_is_said_to_and_a_month_is_computed_
 def test_the_report_has_a_row_for_each_subject_and_a_line_for_each_target() -> None:
     text = render(_made_up(ours=460.0))
     assert text.count("| **ours** |") == 2
-    assert text.count("reached: ") == 15
+    assert text.count("reached: ") == 17
     assert "| 64 | **ours** | 460 |" in text
 
 
@@ -140,5 +151,6 @@ def _made_up(ours: float) -> Results:
     copying = Copying(
         (1_000, 100_000), 16, 9.0, 500, Counter(), [sample(500.0)], [sample(490.0)], [sample(480.0)], 200.0, 53.0, 11.0
     )
+    small = Small(100_000, 16, 100.0, 150.0, {"idle": [20.0, 80.0]})
     once = {"pss_mb": 100.0, "starts_s": [1.0], "delayed": [sample(600.0)], "round_trip_ms": 25.0}
-    return Results(samples=samples, **once, isolated=isolated, copying=copying)  # type: ignore[arg-type]
+    return Results(samples=samples, **once, isolated=isolated, copying=copying, small=small)  # type: ignore[arg-type]

@@ -15,6 +15,7 @@ from sqlalchemy.pool import StaticPool
 from failover import sql
 from failover.database import Database
 from failover.errors import NotLeading, StoreBusy, StoreUnavailable
+from failover.heartbeat import Report
 from failover.lease import SqlLeaseStore, fence
 from failover.model import Identity
 from tests.support.failover_stores import Stores, in_database
@@ -132,3 +133,16 @@ def test_a_database_that_nobody_migrates_gets_its_tables(empty_ledger_url: str) 
         list(pool.map(begin, range(3)))
     stores = in_database(empty_ledger_url)
     assert stores.leases.acquire(ONE, 6.0) == 1
+
+
+def test_tables_that_an_older_release_made_get_what_they_lack(empty_ledger_url: str) -> None:
+    database = Database(empty_ledger_url)
+    database.create_tables()
+    with database.writing() as connection:
+        connection.execute(text("ALTER TABLE heartbeats DROP COLUMN settings_digest"))
+    database.create_tables()
+    database.create_tables()
+    report = Report(role="standby", state="STANDBY", settings_digest="d")
+    stores = in_database(empty_ledger_url)
+    stores.heartbeats.write(ONE, report)
+    assert [beat.report for beat in stores.heartbeats.read()] == [report]

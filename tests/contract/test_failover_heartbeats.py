@@ -5,13 +5,15 @@ from __future__ import annotations
 import pytest
 
 from failover.beating import pending
-from failover.heartbeat import PrimaryHealth, Report, doubled
+from failover.heartbeat import Beat, PrimaryHealth, Report, doubled, youngest_alive
 from failover.liveness import BeatWatch
 from failover.model import Identity, State
 from tests.support.failover_stores import Stores, in_database, in_memory
 
 ONE, TWO = Identity.new("n1", 1), Identity.new("n2", 2)
-REPORT = Report(role="standby", state="STANDBY", url="http://127.0.0.1:1", version="1.2", applied_seq=9)
+REPORT = Report(
+    role="standby", state="STANDBY", url="http://127.0.0.1:1", version="1.2", applied_seq=9, settings_digest="d"
+)
 
 
 @pytest.fixture(params=["memory", "sqlite", "postgres"])
@@ -145,3 +147,14 @@ def test_a_failback_waits_for_old_rows_of_live_nodes_and_for_rank_1() -> None:
     assert pending(stores.heartbeats.read(), 9, ONE, 6.0) == 0, "a dead node's queue does not block"
     stores.heartbeats.write(TWO, Report(role="backup", state="LEADING", queue=3, queue_oldest_s=1.0))
     assert pending(stores.heartbeats.read(), 9, ONE, 6.0) == 0, "intake goes on meanwhile"
+
+
+def test_of_a_node_that_is_being_deployed_the_process_that_started_last_counts() -> None:
+    old, new, leaving, dead = (Identity.new(node, 1) for node in ("n1", "n1", "n1", "n2"))
+
+    def beat(identity: Identity, started_at: float, age_s: float = 1.0, state: str = "STANDBY") -> Beat:
+        report = Report(role="standby", state=state)
+        return Beat(identity=identity, age_s=age_s, beat_at=0.0, started_at=started_at, report=report)
+
+    beats = [beat(new, 20.0), beat(old, 10.0), beat(leaving, 30.0, state=State.STOPPING), beat(dead, 40.0, age_s=7.0)]
+    assert {node: found.identity for node, found in youngest_alive(beats, 6.0).items()} == {"n1": new}

@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.support.processes import ServerProcess, freeze, is_running, until
+from tests.support.processes import ROOT, ServerProcess, freeze, is_running, until
 from tests.support.small_servers import APP, Looping, ask, in_flight, small_app, workers
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="the kernel's help is Linux's")
@@ -26,6 +26,17 @@ def test_a_port_in_use_is_said_and_ends_with_status_1() -> None:
         with ServerProcess.python(*APP, env={}, port=port) as server:
             assert server.wait() == 1
             assert f"cannot listen on 127.0.0.1:{port}: it is in use by another process" in server.output()
+
+
+def test_a_node_on_a_port_in_use_says_how_to_choose_another(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port, env = taken.getsockname()[1], {"DATA_DIR": str(tmp_path / "data")}
+        with ServerProcess.python("app.py", env=env, cwd=ROOT / "api", port=port) as node:
+            assert node.wait() == 1
+            assert (
+                f"in use by another process; choose another with the setting PORT, as in: PORT={port % 65_535 + 1}"
+                in (node.output())
+            )
 
 
 def test_a_second_server_cannot_take_the_first_ones_port() -> None:

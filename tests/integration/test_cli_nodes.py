@@ -100,7 +100,7 @@ def test_of_two_copies_of_a_node_the_younger_one_gets_the_lease(cli: Cli, databa
 
 def test_a_node_is_listed_once_and_a_second_time_only_while_two_copies_beat(cli: Cli, database: Database) -> None:
     beat(database, ONE, Identity("instance-of-today", "node-2", 2))
-    beat(database, TWO, ago=100)
+    beat(database, TWO, ago=1000)
     listed = cli.json("node", "list")
     assert [(node["id"], node["rank"], node["url"], node["version"]) for node in listed] == [
         ("node-1", 1, "https://node-1.example", "1.0.0"),

@@ -17,6 +17,7 @@ from api.ids import new_id
 from api.ledger import permitted_keys, tables
 from api.ledger.database import Database
 from api.ledger.migrate import upgrade
+from api.node.troubles import Trouble
 from api.problems import Problem
 from api.signing import KeyStatus, generate
 from api.stats.cluster import hand_to
@@ -300,6 +301,26 @@ def test_a_node_that_may_not_sign_has_no_part_in_who_leads_until_it_may(
             assert says(tmp_path / "2", state="STARTING").role == "standby"
         with pytest.raises(Problem, match="n2 is STOPPING"):
             hand_to(database, "n2", 6.0, promote=True)
+
+
+def test_secrets_that_differ_between_nodes_are_a_trouble_on_each_of_them(ledger_url: str, tmp_path: Path) -> None:
+    """A node of the release before says nothing of its secrets, and is left out."""
+    one = settings_of(ledger_url, tmp_path / "1", NODE_ID="n1")
+    two = settings_of(ledger_url, tmp_path / "2", NODE_ID="n2", NODE_RANK="2", SHARED_SECRET="another-of-the-two")
+    trouble = Trouble.SETTING_DIFFERS(setting="SHARED_SECRET", values="n1 has one, n2 has another")
+    with contextlib.closing(Database(ledger_url)) as database:
+        old = Report(role="standby", state="STANDBY")
+        SqlHeartbeatStore(database).write(Identity.new("old", 3), old)
+    with supervised(one):
+        with supervised(two):
+            for folder in (one.data_dir, two.data_dir):
+                until(lambda folder=folder: trouble in _troubles(folder), f"{folder.name} tells of it", 60)
+        until(lambda: trouble not in _troubles(one.data_dir), "it is over with the node that differed", 60)
+
+
+def _troubles(folder: Path) -> tuple[str, ...]:
+    state = said(folder)
+    return () if state is None else state.troubles
 
 
 def beaten_for(database: Database, node: str) -> float:

@@ -49,9 +49,17 @@ def signing_key() -> str:
 
 
 def environment(url: str, folder: Path, **more: str) -> dict[str, str]:
-    """A node's whole environment. Failures are not limited, unless `more` says otherwise."""
+    """A node's whole environment. Failures are not limited, unless `more` says otherwise, and several processes may
+    share one embedded ledger, as nodes do a Postgres.
+    """
     secrets = {"API_KEY": API_KEY, "SHARED_SECRET": SHARED_SECRET, "ADMIN_TOKEN": ADMIN_TOKEN}
-    quiet = {"RATE_LIMIT": "1000000/minute", "WEB_CONCURRENCY": "1", "LOG_LEVEL": "ERROR", "LEDGER_BUDGET": "2.5"}
+    quiet = {
+        "SINGLE_NODE": "true",
+        "RATE_LIMIT": "1000000/minute",
+        "WEB_CONCURRENCY": "1",
+        "LOG_LEVEL": "ERROR",
+        "LEDGER_BUDGET": "2.5",
+    }
     return {"DATABASE_URL": url, "DATA_DIR": str(folder), "SIGNING_KEY": signing_key(), **secrets, **quiet, **more}
 
 

@@ -58,6 +58,9 @@ def test_what_libpq_takes_is_taken(url: str) -> None:
         ("postgresql://h/db?options=-c%20a=b", r"%3D"),
         ("postgresql://h/db?options=-csearch_path%3Dx", r"LEDGER_SCHEMA"),
         ("postgresql://h,i/db?target_session_attrs=standby", r"takes no writes"),
+        ("postgresql://u:[YOUR-PASSWORD]@h:5432/db", r"a placeholder where the password"),
+        ("postgresql://u:%3Cpassword%3E@h:5432/db", r"a placeholder where the password"),
+        ("postgresql://u:SUA_SENHA_AQUI@h:5432/db", r"a placeholder where the password"),
         ("postgresql://h/db?target_session_attrs=readwrite", r"is read-write meant"),
         ("postgresql://h/db?connect_timeout=soon", r"connect_timeout= must be a whole number"),
         (

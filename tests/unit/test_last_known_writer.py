@@ -16,14 +16,18 @@ from failover.heartbeat import Beat, Report
 from failover.queue import QueueStats
 from tests.support.clock import FakeClock
 
-NODES = ({"id": "n1", "beat_age_s": 0.5}, {"id": "n2", "beat_age_s": 9.0}, {"id": "gone", "beat_age_s": 700.0})
+NODES = (
+    {"id": "n1", "beat_age_s": 0.5},
+    {"id": "n2", "beat_age_s": 9.0},
+    {"id": "gone", "beat_age_s": 700.0, "presence": "silent"},
+)
 
 
 class Counted:
     """A ledger that says how often it was counted."""
 
     def __init__(self, clock: FakeClock) -> None:
-        self._clock, self.times = clock, 0
+        self._clock, self.times, self.fresh_s = clock, 0, 6.0
 
     def counts(self) -> Counts:
         self.times += 1
@@ -88,6 +92,7 @@ def test_what_the_supervisor_knows_is_put_by_without_asking(scene: Scene, tmp_pa
     kept = last_known_counts(tmp_path)
     assert (scene.ledger.times, kept.at) == (1, scene.clock())
     assert {node["id"]: node["beat_age_s"] for node in kept.nodes} == {"n1": 0.8, "n2": 1.2, "gone": 700.0}
+    assert {node["id"]: node["presence"] for node in kept.nodes} == {"n1": "beating", "n2": "beating", "gone": "silent"}
     assert (kept.lease["holder"], kept.lease["epoch"], kept.lease["expires_in_s"]) == ("n1", 7, 4.2)
 
 

@@ -96,6 +96,11 @@ def test_a_platforms_proxies_are_the_default_and_the_setting_goes_before_them() 
     assert settings(**on_fly, TRUSTED_PROXIES="0").trusted_proxies == 0
 
 
+def test_the_log_is_text_for_a_person_at_a_terminal_unless_it_was_chosen() -> None:
+    assert Settings.from_env(SECRETS, on_terminal=True).log_format == "text"
+    assert Settings.from_env(SECRETS | {"LOG_FORMAT": "json"}, on_terminal=True).log_format == "json"
+
+
 def test_development_changes_what_is_logged_by_default_and_nothing_else() -> None:
     plain, developing = settings(), settings(FLASK_ENV="development")
     assert (developing.log_level, developing.log_format) == ("DEBUG", "text")
@@ -269,14 +274,14 @@ def test_the_demo_never_touches_a_ledger_that_was_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("where", ["API_KEY", "SHARED_SECRET"])
 def test_the_admin_token_is_none_of_the_secrets_that_clients_carry(where: str) -> None:
-    both = {where: f"{'a' * 20},{SECRETS['ADMIN_TOKEN']}"}
+    both = {where: f"{MADE.api_key},{SECRETS['ADMIN_TOKEN']}"}
     assert faults(SECRETS | both)[0].startswith("ADMIN_TOKEN")
 
 
 def test_several_keys_and_secrets_are_separated_by_commas() -> None:
-    got = settings(API_KEY=f"{'a' * 16}, {'b' * 16}", SHARED_SECRET=f"{'c' * 16},{'d' * 16},{'c' * 16}")
-    assert got.api_keys == ("a" * 16, "b" * 16)
-    assert got.shared_secrets == ("c" * 16, "d" * 16)
+    keys, secrets = (tuple(os.urandom(16).hex() for _ in range(2)) for _ in range(2))
+    got = settings(API_KEY=", ".join(keys), SHARED_SECRET=",".join((*secrets, secrets[0])))
+    assert (got.api_keys, got.shared_secrets) == (keys, secrets)
 
 
 @pytest.mark.parametrize("form", ["pem", "escaped", "both"])
@@ -328,8 +333,8 @@ def test_an_embedded_ledger_gets_its_secrets_made_once(tmp_path: Path) -> None:
 
 def test_the_environment_wins_over_the_file(tmp_path: Path) -> None:
     made = Settings.from_env({"DATA_DIR": str(tmp_path)})
-    got = Settings.from_env({"DATA_DIR": str(tmp_path), "API_KEY": "k" * 20})
-    assert got.api_keys == ("k" * 20,)
+    got = Settings.from_env({"DATA_DIR": str(tmp_path), "API_KEY": MADE.api_key})
+    assert got.api_keys == (MADE.api_key,)
     assert got.admin_token == made.admin_token
 
 
@@ -345,7 +350,7 @@ def test_a_shared_ledger_never_has_secrets_made(tmp_path: Path) -> None:
 
 
 def test_a_platform_without_a_disk_that_lasts_is_given_its_secrets(tmp_path: Path) -> None:
-    railway = {"DATA_DIR": str(tmp_path), "RAILWAY_REPLICA_ID": "r-1"}
+    railway = {"DATA_DIR": str(tmp_path), "RAILWAY_REPLICA_ID": "r-1", "SINGLE_NODE": "true"}
     found = faults(railway | {"API_KEY": SECRETS["API_KEY"]})
     assert [fault.partition(":")[0] for fault in found] == ["SHARED_SECRET", "ADMIN_TOKEN", "SIGNING_KEY"]
     got = settings(**railway)
@@ -353,9 +358,41 @@ def test_a_platform_without_a_disk_that_lasts_is_given_its_secrets(tmp_path: Pat
 
 
 def test_a_platform_with_a_volume_makes_its_own(tmp_path: Path) -> None:
-    got = Settings.from_env({"RAILWAY_VOLUME_MOUNT_PATH": str(tmp_path), "DATA_DIR": str(tmp_path / "node")})
+    railway = {"RAILWAY_VOLUME_MOUNT_PATH": str(tmp_path), "SINGLE_NODE": "true"}
+    got = Settings.from_env(railway | {"DATA_DIR": str(tmp_path / "node")})
     assert got.disk == "persistent"
     assert (tmp_path / "node" / "secrets.json").exists()
+
+
+_OF_SEVERAL_NODES: tuple[tuple[dict[str, str], str], ...] = (
+    ({"PEER_URLS": "https://b.example"}, "PEER_URLS names other nodes"),
+    ({"NODE_RANK": "2"}, "NODE_RANK is 2"),
+    ({"RAILWAY_PROJECT_ID": "p"}, "runs on railway"),
+    ({"RENDER": "true"}, "runs on render"),
+    ({"FLY_APP_NAME": "a"}, "runs on fly"),
+    ({"DYNO": "web.1"}, "runs on heroku"),
+    ({"PYTHONANYWHERE_DOMAIN": "pythonanywhere.com"}, "runs on pythonanywhere"),
+)
+
+
+@pytest.mark.parametrize(("several", "why"), _OF_SEVERAL_NODES)
+def test_an_embedded_ledger_beside_other_nodes_is_refused_unless_it_is_meant(
+    several: dict[str, str], why: str, tmp_path: Path
+) -> None:
+    embedded = {"DATA_DIR": str(tmp_path / "data"), **several}
+    for given in (SECRETS, SECRETS | {"DATABASE_URL": f"sqlite:///{tmp_path}/a.db"}):
+        [fault] = faults(given | embedded)
+        assert fault.startswith("DATABASE_URL: ")
+        assert why in fault
+        assert "SINGLE_NODE=true" in fault
+        assert Settings.from_env(given | embedded | {"SINGLE_NODE": "true"}).embedded
+    assert not Settings.from_env(SECRETS | embedded | {"DATABASE_URL": POSTGRES}).embedded
+
+
+def test_where_the_shared_ledger_was_forgotten_all_that_goes_with_it_is_named_at_once(tmp_path: Path) -> None:
+    found = faults({"DATA_DIR": str(tmp_path / "data"), "NODE_RANK": "2"})
+    assert [fault.partition(":")[0] for fault in found] == ["DATABASE_URL", *SECRETS]
+    assert not (tmp_path / "data").exists()
 
 
 def test_a_damaged_file_of_secrets_is_a_fault_beside_the_others(tmp_path: Path) -> None:

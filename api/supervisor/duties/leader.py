@@ -25,6 +25,7 @@ from api.node.identity import Node
 from api.snapshot.evidence import Evidence
 from api.supervisor.duties import culls, notices, outbox, retention, rollup, watching
 from api.supervisor.duties.counts import Proof
+from api.supervisor.duties.keep_awake import LOOK_S, KeepAwake
 from api.supervisor.duties.pace import Pace, by_date
 from api.supervisor.duties.terms import Term, Writing
 from failover import Supervisor
@@ -189,5 +190,7 @@ def run_on(
     tick_s = min(_TICK_S, settings.heartbeat_interval)
     proof = Proof(evidence)
     duties = [*duties_of(settings), Duty("counts", 3600.0, proof), Duty("doubtful counts", 300.0, proof.again)]
+    if settings.keep_awake:
+        duties.append(Duty("keep awake", LOOK_S, KeepAwake(settings.peer_urls).do))
     jobs.every(tick_s, "duties", Duties(Term(journal, me, epoch), duties, head=head).tick)
     return proof

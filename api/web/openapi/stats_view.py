@@ -49,7 +49,13 @@ class LeaseView(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
 
 class BeatView(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """A node as it was last heard of, `beat_age_s` ago. `url` null: it was not given its `NODE_URL`."""
+    """A node as it was last heard of, `beat_age_s` ago. `url` null: it was not given its `NODE_URL`.
+
+    `presence`, as far as beats and the leader's calls of `/livez` tell. `beating`: it is there. `asleep`: its host
+    ended it in order, and the next call wakes it where the host does that. `isolated`: it answers at its `url` and
+    does not beat. `unreachable`: its `url` does not answer. `dead`: its `url` refuses, or its host says that nothing
+    runs there. `silent`: it beats no more and has not been called since. Null: not known.
+    """
 
     id: str
     rank: Annotated[int, Meta(ge=1)]
@@ -59,6 +65,7 @@ class BeatView(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     applied_seq: Count
     queue: Count
     version: str
+    presence: Literal["beating", "asleep", "isolated", "unreachable", "dead", "silent"] | None
 
 
 class QueueView(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
