@@ -451,7 +451,7 @@ def test_importing_the_settings_reads_no_environment() -> None:
 
 
 def test_a_node_takes_its_address_and_region_from_the_platform_where_they_are_not_set() -> None:
-    fly = {"FLY_APP_NAME": "a", "FLY_MACHINE_ID": "m1", "FLY_REGION": "gru"}
+    fly = {"FLY_APP_NAME": "a", "FLY_MACHINE_ID": "m1", "FLY_REGION": "gru", "DATABASE_URL": POSTGRES}
     got = settings(**fly)
     assert (got.node_id, got.node_url, got.node_region) == ("m1", "https://a.fly.dev", "gru")
     got = settings(**fly, NODE_ID="two", NODE_URL="https://own.example", NODE_REGION="br")
@@ -459,4 +459,4 @@ def test_a_node_takes_its_address_and_region_from_the_platform_where_they_are_no
 
 
 def test_an_address_of_the_platform_that_is_none_is_no_fault_of_the_operators() -> None:
-    assert settings(RAILWAY_PUBLIC_DOMAIN="a domain").node_url is None
+    assert settings(RAILWAY_PUBLIC_DOMAIN="a domain", DATABASE_URL=POSTGRES).node_url is None
