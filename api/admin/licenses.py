@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator, Mapping
 from typing import Any, NoReturn
 
-from sqlalchemy import Connection, delete, false, func, insert, or_, update
+from sqlalchemy import Connection, Select, delete, false, func, insert, or_, update
 
 from api.admin import pages
 from api.admin.idempotency import Effect
@@ -30,6 +30,13 @@ from api.node.change_marks import ChangeMarks
 from api.problems import Malformed, Problem
 from api.signing import key_claim
 
+#: What an export as CSV has of each license.
+COLUMNS = (
+    "id", "policy", "product", "status", "key_hint", "name", "email", "expires_at", "max_machines", "max_uses",
+    "entitlements", "metadata", "external_ref", "uses", "machines", "created_at", "last_seen_at",
+)  # fmt: skip
+
+_CHUNK = 500
 _STATUSES = ("active", "suspended", "banned", "expired")
 
 
@@ -64,6 +71,21 @@ class Licenses:
             rows, next = pages.fetch(connection, query, licenses.c.id, Kind.LICENSE, limit, cursor)
         return {"items": [resource(row) for row in rows], "next": next}
 
+    def stream(self, filters: Mapping[str, str]) -> Iterator[dict[str, Any]]:
+        """All that match, newest first, read in chunks while they are taken."""
+        wanted = pages.conditions(filters, self._filters())
+        return self._all(with_policy().where(*wanted).order_by(licenses.c.id.desc()).limit(_CHUNK))
+
+    def _all(self, query: Select[Any]) -> Iterator[dict[str, Any]]:
+        following = query
+        while True:
+            with self._journal.reading() as connection:
+                rows = [plain(row) for row in connection.execute(following).mappings()]
+            yield from map(resource, rows)
+            if len(rows) < _CHUNK:
+                return
+            following = query.where(licenses.c.id < rows[-1]["id"])
+
     def update(self, id: str, body: LicenseBody) -> dict[str, Any]:
         given = sent(body)
         if "key" in given:
@@ -96,6 +118,7 @@ class Licenses:
             "status": lambda text: self._with_status(text),
             "email": lambda text: func.lower(columns.email) == func.lower(text),
             "key_hint": lambda text: columns.key_hint == text,
+            "key_hash": lambda text: columns.key_hash == text,
             "external_ref": lambda text: columns.external_ref == text,
             "q": lambda text: pages.contains(text, *searched),
         }
