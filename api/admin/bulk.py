@@ -10,7 +10,8 @@ from msgspec import UNSET, Meta, UnsetType
 from sqlalchemy import Column, insert, select
 
 from api.admin.csv_text import unguarded
-from api.admin.license_rows import columns_of, hold_policy, key_columns, new_key, new_row, policy_in, resource
+from api.admin.idempotency import EVERY_TIME, Effect
+from api.admin.license_rows import columns_of, hold_policy, key_columns, new_row, policy_in, resource
 from api.admin.rows import plain
 from api.admin.schemas import PRINTABLE, LicenseBody, Moment, parse, require
 from api.ledger.errors import LedgerRefused
@@ -19,7 +20,7 @@ from api.ledger.tables import licenses, policies
 from api.licensing.model import DAY, MAX_USES, Status
 from api.node.change_marks import ChangeMarks
 from api.node.clock import timestamp
-from api.problems import Malformed
+from api.problems import Malformed, Problem
 
 #: The log's head is locked while the rows get their place in the log: some 0.2 s for this many.
 MAX_AT_ONCE = 10_000
@@ -48,19 +49,19 @@ class ImportedLicense(LicenseBody, kw_only=True):
     key_hint: Annotated[str, Meta(min_length=1, max_length=4, pattern=PRINTABLE)] | UnsetType = UNSET
 
 
-class BadRow(Exception):
-    """`row` (1 for the first) cannot be taken, and so nothing was: `field` and `detail` say why.
+class BadRow(Problem):
+    """`row` (1 for the first) cannot be taken, and so nothing was: `field` and `reason` say why.
 
-    `others`: the other bad rows that were found with it, in their order.
+    `others`: the other bad rows that were found with it, in their order. The problem names them all as `rows`.
     """
 
-    others: tuple[BadRow, ...] = ()
-
-    def __init__(self, row: int, field: str, detail: str) -> None:
-        super().__init__(f"row {row}: {field}: {detail}")
+    def __init__(self, row: int, field: str, reason: str, others: tuple[BadRow, ...] = ()) -> None:
+        super().__init__("MALFORMED", f"row {row}: {field}: {reason}", field="rows")
         self.row = row
         self.field = field
-        self.detail = detail
+        self.reason = reason
+        self.others = others
+        self.members["rows"] = [{"row": bad.row, "field": bad.field, "detail": bad.reason} for bad in (self, *others)]
 
 
 class Bulk:
@@ -70,7 +71,7 @@ class Bulk:
         self._journal = journal
         self._changes = changes
 
-    def create_many(self, body: LicenseBody, count: int) -> list[dict[str, Any]]:
+    def create_many(self, body: LicenseBody, count: int, effect: Effect = EVERY_TIME) -> list[dict[str, Any]]:
         given = require(body)
         for name in ("key", "external_ref"):
             if given.get(name) is not None:
@@ -79,25 +80,28 @@ class Bulk:
             raise Malformed("count", f"must be 1 to {MAX_AT_ONCE}")
         with self._journal.change() as change:
             policy = hold_policy(change.connection, given["policy"])
-            keys, now = [new_key() for _ in range(count)], self._journal.now()
+            keys, now = [effect.license_key(number) for number in range(count)], self._journal.now()
             shared = columns_of(given)
             rows = [new_row(policy_in(policy), now) | shared | key_columns(key) for key in keys]
             change.connection.execute(insert(licenses), rows)
             event = self._journal.event("license.created", policy=given["policy"], count=count)
-            change.commit(event, {licenses: [row["id"] for row in rows]})
+            made = [resource(row | policy, key) for row, key in zip(rows, keys, strict=True)]
+            change.commit(event, {licenses: [row["id"] for row in rows]}, effect.record({"items": made}, now))
         self._changes.keys_changed()
-        return [resource(row | policy, key) for row, key in zip(rows, keys, strict=True)]
+        return made
 
-    def import_licenses(self, rows: Iterable[Mapping[str, Any]]) -> int:
-        """The number of licenses taken. Raises `BadRow`, and then none was."""
+    def import_licenses(
+        self, rows: Iterable[Mapping[str, Any]], effect: Effect = EVERY_TIME, *, check: bool = False
+    ) -> int:
+        """The number of licenses taken, or that could be (`check`). Raises `BadRow`, and then none was."""
         taken, faults = _all_parsed(rows, self._journal.now())
         faults += _repeated(taken)
-        if faults:
+        if faults or check:
             self._refuse(taken, faults)
-        if not taken:
-            return 0
+        if check or not taken:
+            return len(taken)
         try:
-            self._insert(list(taken.values()))
+            self._insert(list(taken.values()), effect)
         except (LedgerRefused, Malformed) as error:
             self._refuse(taken, [])
             raise error
@@ -114,14 +118,15 @@ class Bulk:
                 return
             after = rows[-1]["id"]
 
-    def _insert(self, taken: list[dict[str, Any]]) -> None:
+    def _insert(self, taken: list[dict[str, Any]], effect: Effect) -> None:
         with self._journal.change() as change:
             held = {id: hold_policy(change.connection, id) for id in sorted({given["policy"] for given in taken})}
             now = self._journal.now()
             rows = [_imported(given, held[given["policy"]], now) for given in taken]
             change.connection.execute(insert(licenses), rows)
             event = self._journal.event("license.imported", count=len(rows))
-            change.commit(event, {licenses: [row["id"] for row in rows]})
+            record = effect.record(imported(len(rows)), now)
+            change.commit(event, {licenses: [row["id"] for row in rows]}, record)
 
     def _refuse(self, taken: _Taken, faults: list[BadRow]) -> None:
         """Raises the first of `faults` and of what the ledger has against `taken`, by row, with the others in it."""
@@ -140,8 +145,7 @@ class Bulk:
             ]
         if faults:
             first, *others = sorted(faults, key=lambda fault: fault.row)
-            first.others = tuple(others)
-            raise first
+            raise BadRow(first.row, first.field, first.reason, tuple(others))
 
     def _held(self, column: Column[Any], values: list[str]) -> set[str]:
         """Those of `values` that a license has in `column`."""
@@ -150,6 +154,11 @@ class Bulk:
             with self._journal.reading(5.0) as connection:
                 held |= set(connection.scalars(select(column).where(column.in_(values[start : start + _CHUNK]))))
         return held
+
+
+def imported(count: int, *, check: bool = False) -> dict[str, Any]:
+    """How an import of so many rows is answered."""
+    return {"rows": count, "imported": not check}
 
 
 def _all_parsed(rows: Iterable[Mapping[str, Any]], now: float) -> tuple[_Taken, list[BadRow]]:

@@ -15,6 +15,8 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _CHUNK = 500
 #: Its quotation mark is never closed: a strict reader refuses the file, a lenient one shows a last row that says it.
 BROKEN_OFF = '"INCOMPLETE: this file broke off here, and more was to come. Ask for it again.\n'
+#: The same in a file of which each line is an object; no row has this member.
+NDJSON_BROKEN_OFF = '{"incomplete": "this file broke off here, and more was to come. Ask for it again."}\n'
 
 
 def to_csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> Iterator[str]:
@@ -25,15 +27,15 @@ def to_csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> Iterato
         yield _lines([[_cell(row[name]) for name in columns] for row in chunk])
 
 
-def marked_if_broken(text: Iterable[str]) -> Iterator[str]:
-    """`text`, ended by `BROKEN_OFF` where it fails; what went wrong is raised after that.
+def marked_if_broken(text: Iterable[str], mark: str = BROKEN_OFF) -> Iterator[str]:
+    """`text`, ended by `mark` where it fails; what went wrong is raised after that.
 
     A server that has begun an answer may end it as if it were whole (Granian does): then only this tells.
     """
     try:
         yield from text
     except Exception:
-        yield BROKEN_OFF
+        yield mark
         raise
 
 

@@ -15,6 +15,7 @@ from api.admin.schemas import moment
 from api.ledger.log import Journal
 from api.ledger.tables import events
 from api.node.clock import timestamp
+from api.problems import Malformed
 
 COLUMNS = (
     "seq", "event_id", "type", "license_id", "machine_id", "node", "instance", "epoch", "mode", "occurred_at",
@@ -28,6 +29,9 @@ FILTERS: dict[str, pages.Filter] = {
     "since": lambda text: events.c.occurred_at >= moment(text),
     "until": lambda text: events.c.occurred_at < moment(text),
 }
+
+#: Not a filter of events but of where to begin: a reader that follows the log names the last `seq` it has.
+AFTER = "after"
 
 _LIST = "events"
 _CHUNK = 500
@@ -46,11 +50,12 @@ class EventLog:
 
     def page(self, filters: Mapping[str, str], limit: int, cursor: str | None) -> dict[str, Any]:
         """A page may have fewer than `limit` events though more follow: `next` says so."""
+        filters, place = _split(filters)
         wanted = pages.conditions(filters, FILTERS)
         pages.check_limit(limit)
-        after = 0 if cursor is None else cursors.decode(_LIST, cursor, int)
         first, head = self._ends()
-        after, until = max(after, first - 1), time.monotonic() + _PAGE_S
+        begin = _behind(place, head) if cursor is None else cursors.decode(_LIST, cursor, int)
+        after, until = max(begin, first - 1), time.monotonic() + _PAGE_S
         rows: list[Any] = []
         while after < head and len(rows) <= limit and time.monotonic() < until:
             found = self._window(after, head, wanted, limit + 1 - len(rows), indexed="license" in filters)
@@ -62,9 +67,10 @@ class EventLog:
 
     def stream(self, filters: Mapping[str, str]) -> Iterator[dict[str, Any]]:
         """What the log holds as this begins; events that come meanwhile would keep a busy node's stream from ending."""
+        filters, place = _split(filters)
         wanted = pages.conditions(filters, FILTERS)
         first, head = self._ends()
-        return self._all(wanted, first - 1, head, indexed="license" in filters)
+        return self._all(wanted, max(_behind(place, head), first - 1), head, indexed="license" in filters)
 
     def newest(self, filters: Mapping[str, str]) -> Iterator[dict[str, Any]]:
         """The same by descending `seq`, for people."""
@@ -100,6 +106,21 @@ class EventLog:
         with self._journal.reading() as connection:
             rows = list(connection.execute(query.limit(limit)).mappings())
         return _Window(rows, rows[-1]["seq"] if len(rows) == limit else to)
+
+
+def _split(filters: Mapping[str, str]) -> tuple[dict[str, str], int]:
+    """The filters without `after`, and what that names. Raises `Malformed`."""
+    others = dict(filters)
+    text = others.pop(AFTER, "0")
+    digits = text.removeprefix("-")
+    if not (digits.isascii() and digits.isdigit() and len(digits) <= 18):
+        raise Malformed(AFTER, "must be a place of the log (seq), or -N for the last N places")
+    return others, int(text)
+
+
+def _behind(place: int, head: int) -> int:
+    """The place behind which to begin: `place`, or so many before the last one where that is negative."""
+    return place if place >= 0 else max(0, head + place)
 
 
 class _Window(NamedTuple):

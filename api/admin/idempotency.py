@@ -26,21 +26,29 @@ from api.signing import SigningKey
 from api.signing.base64url import b64url
 
 _PURPOSE = "license key of an idempotent call"
+_TOKEN_PURPOSE = "admin token of an idempotent call"  # noqa: S105 - says what for, and is none
 _SALT_BYTES = 16
 #: What a record names a signing key by. A node of the first release, which makes other license keys of the same bytes,
 #: holds no such kid: it asks for a reissue and gives no wrong license key.
 _KID_LENGTH = 42
+_TOKEN_BYTES = 32
 #: Orders the members of `metadata` as well: two that differ in their order only are the same body.
 _encode = msgspec.json.Encoder(order="sorted").encode
 
 Answer = dict[str, Any]
 
+#: What tells a token of ours from any other secret that turns up somewhere.
+TOKEN_PREFIX = "admin_"  # noqa: S105 - begins all of them
+
 
 class Effect(Protocol):
     """What a call's effect is bound to."""
 
-    def license_key(self) -> str:
-        """The key of the license that is made, or gets a new one."""
+    def license_key(self, number: int = 0) -> str:
+        """The key of the license that is made, or gets a new one; of several, the one of this `number`."""
+
+    def token(self) -> str:
+        """The random part of the token that is made."""
 
     def record(self, answer: Mapping[str, Any], now: float) -> IdempotencyRecord | None:
         """What is to be committed with the effect; `answer` may have a license key, the record has none."""
@@ -49,8 +57,11 @@ class Effect(Protocol):
 class EveryTime:
     """A call without an `Idempotency-Key`: it has its effect as often as it is sent."""
 
-    def license_key(self) -> str:
+    def license_key(self, number: int = 0) -> str:  # noqa: ARG002 - the protocol's signature
         return new_key()
+
+    def token(self) -> str:
+        return secrets.token_urlsafe(_TOKEN_BYTES)
 
     def record(self, answer: Mapping[str, Any], now: float) -> None:  # noqa: ARG002 - the protocol's signature
         return None
@@ -70,16 +81,22 @@ class Once:
         self.id = _hash(_encode([caller, key]))
         self._request_hash = _hash(_encode([path, body]))
         self._own_key: str | None = getattr(body, "key", None) or None
+        self._shown_once = body.SHOWN_ONCE
         self._held = {one.kid: one for one in held}
         self._kid = current
         self._salt = b64url(secrets.token_bytes(_SALT_BYTES))
 
-    def license_key(self) -> str:
-        return self._derived(self._held[self._kid], self._salt)
+    def license_key(self, number: int = 0) -> str:
+        return self._derived_key(self._held[self._kid], self._salt, number)
+
+    def token(self) -> str:
+        return self._derived_token(self._held[self._kid], self._salt)
 
     def record(self, answer: Mapping[str, Any], now: float) -> IdempotencyRecord:
-        kept = {name: value for name, value in answer.items() if name != "key"}
-        kid = self._kid[:_KID_LENGTH] if "key" in answer and self._own_key is None else None
+        kept = self._without_secret(answer)
+        if "items" in answer:
+            kept["items"] = [self._without_secret(item) for item in answer["items"]]
+        kid = self._kid[:_KID_LENGTH] if kept != answer and self._own_key is None else None
         return IdempotencyRecord(self.id, self._request_hash, _encode(kept).decode(), kid, self._salt, now)
 
     def first_answer(self, record: IdempotencyRecord) -> Answer:
@@ -89,16 +106,39 @@ class Once:
         answer: Answer = msgspec.json.decode(record.answer_json)
         if record.kid is None:
             return answer if self._own_key is None else answer | {"key": self._own_key}
-        held = next((key for kid, key in self._held.items() if kid.startswith(record.kid)), None)
-        if held is None:
-            detail = "this was done, and the signing key that gave its license key is not held here: reissue the key"
-            raise Problem("CONFLICT", detail, license={"id": answer["id"]})
-        return answer | {"key": self._derived(held, record.salt, is_old=len(record.kid) > _KID_LENGTH)}
+        key = next((key for kid, key in self._held.items() if kid.startswith(record.kid)), None)
+        if key is None:
+            raise self._lost(answer)
+        salt = record.salt
+        if "items" in answer:
+            items = [item | {"key": self._derived_key(key, salt, at)} for at, item in enumerate(answer["items"])]
+            return answer | {"items": items}
+        if self._shown_once == "token":
+            return answer | {"token": TOKEN_PREFIX + self._derived_token(key, salt)}
+        return answer | {"key": self._derived_key(key, salt, is_old=len(record.kid) > _KID_LENGTH)}
 
-    def _derived(self, key: SigningKey, salt: str, *, is_old: bool = False) -> str:
+    def _lost(self, answer: Answer) -> Problem:
+        """What to say where the signing key that gave the secret of `answer` is not held here."""
+        done = "this was done, and the signing key that gave its"
+        if self._shown_once == "token":
+            return Problem("CONFLICT", f"{done} token is not held here: revoke the token {answer['id']}, make another")
+        if "items" in answer:
+            return Problem("CONFLICT", f"{done} license keys is not held here: reissue the keys of the licenses")
+        license = {"id": answer["id"]}
+        return Problem("CONFLICT", f"{done} license key is not held here: reissue the key", license=license)
+
+    def _without_secret(self, answer: Mapping[str, Any]) -> Answer:
+        return {name: value for name, value in answer.items() if name != self._shown_once}
+
+    def _derived_key(self, key: SigningKey, salt: str, number: int = 0, *, is_old: bool = False) -> str:
         """`is_old`: as the first release made it."""
+        # The first has no number: so it was before there were several.
+        purpose = f"{_PURPOSE} {self.id} {number}" if number else f"{_PURPOSE} {self.id}"
         made_of, size = (old_key_of, OLD_KEY_BYTES) if is_old else (key_of, KEY_BYTES)
-        return made_of(key.derived(f"{_PURPOSE} {self.id}", salt.encode(), size))
+        return made_of(key.derived(purpose, salt.encode(), size))
+
+    def _derived_token(self, key: SigningKey, salt: str) -> str:
+        return b64url(key.derived(f"{_TOKEN_PURPOSE} {self.id}", salt.encode(), _TOKEN_BYTES))
 
 
 def done_once(journal: Journal, effect: Effect, do: Callable[[], Answer]) -> Answer:

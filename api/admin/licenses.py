@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator, Mapping
 from typing import Any, NoReturn
 
-from sqlalchemy import ColumnElement, Connection, delete, false, insert, or_, select, union, update
+from sqlalchemy import ColumnElement, Connection, Select, delete, false, insert, or_, select, union, update
 
 from api.admin import pages
 from api.admin.idempotency import Effect
@@ -32,6 +32,13 @@ from api.problems import Malformed, Problem
 from api.signing import key_claim
 from api.signing.license_key import canonical_key
 
+#: What an export as CSV has of each license.
+COLUMNS = (
+    "id", "policy", "product", "status", "key_hint", "name", "email", "expires_at", "max_machines", "max_uses",
+    "entitlements", "metadata", "external_ref", "uses", "machines", "created_at", "last_seen_at",
+)  # fmt: skip
+
+_CHUNK = 500
 _STATUSES = ("active", "suspended", "banned", "expired")
 
 
@@ -66,6 +73,22 @@ class Licenses:
             rows, next = pages.fetch(connection, query, licenses.c.id, Kind.LICENSE, limit, cursor)
         return {"items": [resource(row) for row in rows], "next": next}
 
+    def stream(self, filters: Mapping[str, str]) -> Iterator[dict[str, Any]]:
+        """All that match, newest first, read in chunks while they are taken."""
+        with self._journal.reading() as connection:
+            wanted = pages.conditions(filters, self._filters(connection))
+        return self._all(with_policy().where(*wanted).order_by(licenses.c.id.desc()).limit(_CHUNK))
+
+    def _all(self, query: Select[Any]) -> Iterator[dict[str, Any]]:
+        following = query
+        while True:
+            with self._journal.reading() as connection:
+                rows = [plain(row) for row in connection.execute(following).mappings()]
+            yield from map(resource, rows)
+            if len(rows) < _CHUNK:
+                return
+            following = query.where(licenses.c.id < rows[-1]["id"])
+
     def update(self, id: str, body: LicenseBody) -> dict[str, Any]:
         given = sent(body)
         if "key" in given:
@@ -97,6 +120,7 @@ class Licenses:
             "status": lambda text: self._with_status(text),
             "email": lambda text: search_index.by_email(connection, text),
             "key_hint": _has_hint,
+            "key_hash": lambda text: columns.key_hash == text,
             "external_ref": lambda text: columns.external_ref == text,
             "q": pages.Pasted(lambda text: _found(connection, text)),
             "find": pages.Pasted(lambda text: _named(connection, text)),

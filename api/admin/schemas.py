@@ -22,6 +22,10 @@ from api.signing.license_key import canonical_key
 #: No control characters, NUL among them.
 PRINTABLE = r"^[^\x00-\x1f\x7f-\x9f]*\Z"
 _METADATA_LIMIT = 16 * 1024
+#: How many licenses one HTTP call makes: their answer is some 300 KB, and is kept for a day with an `Idempotency-Key`.
+MAX_CREATED = 500
+#: How many rows one HTTP call imports. The body's 64 KiB are the nearer limit for rows of ordinary length.
+MAX_IMPORTED = 1_000
 #: 9999-12-31T23:59:59Z: later times cannot be written as RFC 3339.
 LAST_MOMENT = 253_402_300_799.0
 
@@ -45,9 +49,10 @@ NodeId = Annotated[str, Meta(min_length=1, max_length=128, pattern=PRINTABLE)]
 
 
 class Body(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """`REQUIRED`: what a new resource cannot do without."""
+    """`REQUIRED`: what a new resource cannot do without. `SHOWN_ONCE`: the member of the answer that is shown once."""
 
     REQUIRED: ClassVar[tuple[str, ...]] = ()
+    SHOWN_ONCE: ClassVar[str] = "key"
 
 
 class ProductBody(Body, kw_only=True):
@@ -97,6 +102,19 @@ class LicenseBody(Body, kw_only=True):
     key: PastedKey | UnsetType | None = UNSET
 
 
+class NewLicenseBody(LicenseBody, kw_only=True):
+    """`count`: so many licenses that differ in their keys, in one transaction; not with `key` or `external_ref`."""
+
+    count: Annotated[int, Meta(ge=1, le=MAX_CREATED)] | UnsetType = UNSET
+
+
+class ImportBody(Body, kw_only=True):
+    """Licenses that another system sold, all of them or none. `check`: only say what is wrong with them."""
+
+    rows: Annotated[list[dict[str, Any]], Meta(min_length=1, max_length=MAX_IMPORTED)]
+    check: bool = False
+
+
 class MachineBody(Body, kw_only=True):
     REQUIRED = ("license", "fingerprint")
 
@@ -118,6 +136,20 @@ class ReissueBody(Body, kw_only=True):
     key: PastedKey | None = None
 
 
+class KeyBody(Body, kw_only=True):
+    """A public signing key (RFC 7517). Its `kid`, where it has one, is the thumbprint of RFC 7638."""
+
+    REQUIRED = ("jwk",)
+
+    jwk: dict[str, Any]
+
+
+class ActivateKeyBody(Body, kw_only=True):
+    """`force`: also where the node that is asked does not hold the key's private half."""
+
+    force: bool = False
+
+
 class NodeActionBody(Body, kw_only=True):
     to: NodeId
 
@@ -128,6 +160,9 @@ BODIES: dict[Kind, type[Body]] = {
     Kind.LICENSE: LicenseBody,
     Kind.MACHINE: MachineBody,
 }
+
+#: What a `POST` to a collection takes, where that is more than a `PATCH` does.
+NEW_BODIES: dict[Kind, type[Body]] = BODIES | {Kind.LICENSE: NewLicenseBody}
 
 B = TypeVar("B", bound=Body)
 

@@ -9,9 +9,10 @@ from typing import Any
 from sqlalchemy import Table
 
 from api.admin.actions import Actions
-from api.admin.bulk import Bulk
+from api.admin.bulk import Bulk, imported
 from api.admin.event_log import EventLog
 from api.admin.finding import CANDIDATES, the_one
+from api.admin.findings import Findings
 from api.admin.idempotency import EVERY_TIME, Effect, done_once
 from api.admin.kinds import Kind
 from api.admin.licenses import Licenses
@@ -20,6 +21,7 @@ from api.admin.policies import Policies
 from api.admin.products import Products
 from api.admin.rows import plausible_id
 from api.admin.schemas import BODIES, Body, LicenseBody, parse
+from api.admin.signing_keys import SigningKeys
 from api.admin.token_store import TokenStore
 from api.ledger import tables
 from api.ledger.database import Database
@@ -71,6 +73,8 @@ class Resources:
         self._bulk = Bulk(journal, changes)
         self._events = EventLog(journal)
         self._tokens = TokenStore(journal, changes)
+        self._findings = Findings(journal)
+        self.signing_keys = SigningKeys(journal)
 
     def create(self, kind: Kind, body: AnyBody, effect: Effect = EVERY_TIME) -> Resource:
         """The new resource; a license with its `key`, this once."""
@@ -118,13 +122,33 @@ class Resources:
         """What `do` gives, or the first answer to the call that `effect` is of; `do` commits the effect's record."""
         return done_once(self._journal, effect, do)
 
-    def create_many(self, body: AnyBody, count: int) -> list[Resource]:
+    def create_many(self, body: AnyBody, count: int, effect: Effect = EVERY_TIME) -> list[Resource]:
         """`count` licenses that differ in their keys, each shown this once. One transaction, one event."""
-        return self._bulk.create_many(parse(LicenseBody, body), count)
+        given = parse(LicenseBody, body)
 
-    def import_licenses(self, rows: Iterable[Mapping[str, Any]]) -> int:
-        """Takes all rows (see `bulk.ImportedLicense`) or none, and gives their number. Raises `bulk.BadRow`."""
-        return self._bulk.import_licenses(rows)
+        def made() -> Resource:
+            return {"items": self._bulk.create_many(given, count, effect)}
+
+        with self._absence_is_true(Kind.LICENSE, body=given):
+            items: list[Resource] = self.once(effect, made)["items"]
+            return items
+
+    def import_licenses(
+        self, rows: Iterable[Mapping[str, Any]], effect: Effect = EVERY_TIME, *, check: bool = False
+    ) -> int:
+        """Takes all rows (see `bulk.ImportedLicense`) or none, and gives their number. Raises `bulk.BadRow`.
+
+        `check`: takes none, and raises the same.
+        """
+
+        def taken() -> Resource:
+            return imported(self._bulk.import_licenses(rows, effect, check=check))
+
+        return int(self.once(effect, taken)["rows"])
+
+    def licenses(self, filters: Mapping[str, str]) -> Iterator[Resource]:
+        """All licenses that match, newest first, read in chunks while they are taken."""
+        return self._licenses.stream(filters)
 
     def export_licenses(self) -> Iterator[Resource]:
         """Every license as a row that `import_licenses` takes, with the hash of its key in place of the key."""
@@ -142,9 +166,16 @@ class Resources:
         """The same, the newest first."""
         return self._events.newest(filters)
 
-    def create_token(self, name: str, scopes: Iterable[str]) -> Resource:
+    def findings_page(self, filters: Mapping[str, str], limit: int = 50, cursor: str | None = None) -> Resource:
+        """`{"items": [...], "next": cursor or None}`: conflicts and events set aside. Filters: `findings.FILTERS`."""
+        return self._findings.page(filters, limit, cursor)
+
+    def create_token(self, name: str, scopes: Iterable[str], effect: Effect = EVERY_TIME) -> Resource:
         """`{"id", "name", "scopes", "created_at", "token"}`; the token is shown this once."""
-        return self._tokens.create(name, scopes)
+        return self.once(effect, lambda: self._tokens.create(name, scopes, effect))
+
+    def token(self, id: str) -> Resource:
+        return self._tokens.get(plausible_id("token", id))
 
     def tokens(self) -> list[Resource]:
         """The tokens that have not been revoked, oldest first."""

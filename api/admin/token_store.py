@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import secrets
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
+from msgspec import Meta
 from sqlalchemy import insert, select, update
 
-from api.admin.rows import missing, plain
-from api.admin.schemas import Name
+from api.admin.idempotency import EVERY_TIME, TOKEN_PREFIX, Effect
+from api.admin.rows import found, missing, plain
+from api.admin.schemas import Body, Name
 from api.ids import new_id
 from api.ledger.log import Journal
 from api.ledger.tables import tokens
@@ -29,6 +30,18 @@ class Scope(StrEnum):
     LICENSES_READ = "licenses:read"
     LICENSES_WRITE = "licenses:write"
     NODES_WRITE = "nodes:write"
+    TOKENS_WRITE = "tokens:write"
+    KEYS_WRITE = "keys:write"
+
+
+class TokenBody(Body, kw_only=True):
+    """A new token: what or whom it is for, and what it may do."""
+
+    REQUIRED = ("name", "scopes")
+    SHOWN_ONCE = "token"
+
+    name: Name
+    scopes: Annotated[list[Scope], Meta(min_length=1)]
 
 
 class TokenStore:
@@ -38,20 +51,27 @@ class TokenStore:
         self._journal = journal
         self._changes = changes
 
-    def create(self, name: str, scopes: Iterable[str]) -> dict[str, Any]:
+    def create(self, name: str, scopes: Iterable[str], effect: Effect = EVERY_TIME) -> dict[str, Any]:
         row = {"id": new_id(), "name": _name(name), "scopes": _scopes(scopes), "created_at": self._journal.now()}
-        token = f"admin_{secrets.token_urlsafe(32)}"
+        token = TOKEN_PREFIX + effect.token()
+        answer = _resource(row) | {"token": token}
         with self._journal.change() as change:
             change.connection.execute(insert(tokens), row | {"token_hash": secret_hash(token)})
             event = self._journal.event("token.created", id=row["id"], name=row["name"], scopes=row["scopes"])
-            change.commit(event, {tokens: [str(row["id"])]})
+            change.commit(event, {tokens: [str(row["id"])]}, effect.record(answer, self._journal.now()))
         self._changes.keys_changed()
-        return _resource(row) | {"token": token}
+        return answer
 
     def all(self) -> list[dict[str, Any]]:
         with self._journal.reading() as connection:
             rows = connection.execute(select(tokens).where(tokens.c.revoked_at.is_(None)).order_by(tokens.c.id))
             return [_resource(plain(row)) for row in rows.mappings()]
+
+    def get(self, id: str) -> dict[str, Any]:
+        with self._journal.reading() as connection:
+            good = (tokens.c.id == id) & tokens.c.revoked_at.is_(None)
+            row = connection.execute(select(tokens).where(good)).mappings().first()
+        return _resource(found("token", row))
 
     def revoke(self, id: str) -> None:
         with self._journal.change() as change:

@@ -2,30 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator
 from typing import Any, TextIO
 
 import click
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from api.cli.context import AdminContext, open_context
+from api.admin.signing_keys import SigningKeys
+from api.cli.context import open_context
 from api.cli.output import as_json, show_list
 from api.cli.verify import verify
-from api.ledger import permitted_keys, tables
-from api.signing import (
-    KeyChangeRefused,
-    KeyStatus,
-    PublicJwk,
-    SigningKeyError,
-    keyring,
-    load_public_jwk,
-    parse_signing_keys,
-    public_jwk,
-)
-
-Transition = Callable[[Mapping[str, str], str], dict[str, KeyStatus]]
+from api.ledger import permitted_keys
+from api.signing import PublicJwk, SigningKeyError, load_public_jwk, parse_signing_keys, public_jwk
 
 
 @click.group("keys")
@@ -40,17 +31,9 @@ keys.add_command(verify)
 @as_json
 def list_(as_json: bool) -> None:
     """List the permitted keys, and whether this node's SIGNING_KEY holds their private halves."""
-    with open_context() as context:
-        _found(context)
-        with context.database.reading() as connection:
-            permitted = permitted_keys.load(connection)
-        held = {key.kid for key in context.settings.signing_keys}
-    order = list(KeyStatus)
-    found = [
-        {"kid": kid, "status": status, "held": kid in held, "jwk": permitted.jwks[kid]}
-        for kid, status in sorted(permitted.statuses.items(), key=lambda one: order.index(KeyStatus(one[1])))
-    ]
-    show_list(found, ("kid", "status", "held"), as_json)
+    with _opened() as (keys, held):
+        found = keys.all(held)
+    show_list(found, ("kid", "status", "held", "changed_at"), as_json)
 
 
 @keys.command("add")
@@ -61,7 +44,8 @@ def add(file: TextIO) -> None:
         jwk = public_key_in(file.read())
     except (SigningKeyError, UnicodeDecodeError) as error:
         raise click.ClickException(f"the key cannot be used: {error}") from error
-    _change("added", keyring.add, jwk["kid"], jwk)
+    with _opened() as (keys, held):
+        keys.add(jwk, held)
     click.echo(f"{jwk['kid']} is permitted as the next key.")
 
 
@@ -69,9 +53,10 @@ def add(file: TextIO) -> None:
 @click.argument("kid")
 def activate(kid: str) -> None:
     """Make a key the one that signs; the one that signed until now becomes the previous one."""
-    held = _change("activated", keyring.activate, kid)
+    with _opened() as (keys, held):
+        keys.activate(kid, held)
     click.echo(f"{kid} signs from now on.")
-    if not held:
+    if kid not in held:
         click.echo("This node's SIGNING_KEY does not hold it: nodes without it stop giving verdicts.", err=True)
 
 
@@ -79,7 +64,8 @@ def activate(kid: str) -> None:
 @click.argument("kid")
 def retire(kid: str) -> None:
     """Revoke a key for good: clients are no longer shown it."""
-    _change("retired", keyring.retire, kid)
+    with _opened() as (keys, held):
+        keys.retire(kid, held)
     click.echo(f"{kid} is revoked.")
 
 
@@ -116,26 +102,12 @@ def _from_public_pem(text: str) -> PublicJwk:
     return public_jwk(public)
 
 
-def _found(context: AdminContext) -> None:
-    """A ledger that no node has started on yet gets this node's keys first, as the node would do it."""
-    permitted_keys.found(context.database, context.settings.signing_keys, context.journal.now())
+@contextlib.contextmanager
+def _opened() -> Iterator[tuple[SigningKeys, set[str]]]:
+    """The ledger's signing keys, and the kids that this node holds.
 
-
-def _change(done: str, transition: Transition, kid: str, jwk: PublicJwk | None = None) -> bool:
-    """Moves the keys in one transaction with its event; gives whether this node holds the key."""
+    A ledger that no node has started on yet gets this node's keys first, as the node would do it.
+    """
     with open_context() as context:
-        _found(context)
-        with context.journal.change() as change:
-            # The ledger's only row is the lock: two administrators must not both start from the old statuses.
-            change.connection.execute(tables.ledger.select().with_for_update())
-            before = permitted_keys.load(change.connection).statuses
-            try:
-                after = transition(before, kid)
-            except KeyChangeRefused as error:
-                raise click.ClickException(str(error)) from error
-            moved = [one for one in after if before.get(one) != after[one]]
-            for one in moved:
-                permitted_keys.write(change.connection, one, after[one], context.journal.now(), jwk)
-            if moved:
-                change.commit(context.journal.event(f"key.{done}", kid=kid), {tables.signing_keys: moved})
-        return any(key.kid == kid for key in context.settings.signing_keys)
+        permitted_keys.found(context.database, context.settings.signing_keys, context.journal.now())
+        yield context.resources.signing_keys, {key.kid for key in context.settings.signing_keys}

@@ -45,7 +45,7 @@ def import_(file: BinaryIO) -> None:
             taken = context.resources.import_licenses([row.cells for row in rows])
         except BadRow as error:
             faults = [(rows[bad.row - 1].line, bad) for bad in (error, *error.others)]
-            raise _refused([f"line {line}: {bad.field}: {bad.detail}" for line, bad in faults]) from error
+            raise _refused([f"line {line}: {bad.field}: {bad.reason}" for line, bad in faults]) from error
     click.echo(f"{taken} licenses were imported.")
 
 

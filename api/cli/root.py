@@ -7,20 +7,17 @@ import os
 import click
 from flask import Flask
 
-from api.cli.db import db
-from api.cli.events import events
-from api.cli.keys import keys
-from api.cli.licenses import license_
-from api.cli.nodes import node
-from api.cli.policies import policy
-from api.cli.products import product
 from api.cli.secrets import secrets
-from api.cli.set_aside import dead, revive
-from api.cli.tokens import token
 
 _SERVES_NOTHING = (
     "`flask` is this node's command line, and serves nothing. Start the node with `make run`, or as hosts do with "
     "`cd api && python app.py`."
+)
+#: Modules that Windows has not, and a node needs.
+_UNIX_ONLY = frozenset({"fcntl", "resource", "termios"})
+_NAMES = ("product", "policy", "license", "token", "keys", "events", "node", "db")
+_NOT_HERE = (
+    "a node does not run on this system, nor do its commands; `license-admin` does the same over HTTPS: docs/admin.md"
 )
 
 
@@ -35,8 +32,26 @@ def create_cli() -> Flask:
     # What a command writes beside a node's files is, like them, for one user only.
     os.umask(0o077)
     app = Flask("api", static_folder=None)
-    for of_events in (dead, revive):
-        events.add_command(of_events)
-    for command in (product, policy, license_, token, keys, secrets, events, node, db):
+    for command in (secrets, *_of_a_node()):
         app.cli.add_command(command)
     return app
+
+
+def _of_a_node() -> list[click.Command]:
+    """The commands that work at a ledger; where this system has not what a node needs, what says so in their place."""
+    try:
+        from api.cli.node_commands import COMMANDS
+    except ModuleNotFoundError as error:
+        if error.name not in _UNIX_ONLY:
+            raise
+        return [_unavailable(name) for name in _NAMES]
+    return list(COMMANDS)
+
+
+def _unavailable(name: str) -> click.Command:
+    @click.command(name, context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
+    def unavailable() -> None:
+        """Not on this system: use license-admin."""
+        raise click.UsageError(_NOT_HERE)
+
+    return unavailable

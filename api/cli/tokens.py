@@ -18,7 +18,10 @@ def token() -> None:
 @click.option("--scope", "scopes", multiple=True, required=True, help="May be given several times.")
 @as_json
 def create(name: str, scopes: tuple[str, ...], as_json: bool) -> None:
-    """Make a token and show it, this once. Scopes: stats:read, licenses:read, licenses:write, nodes:write."""
+    """Make a token and show it, this once.
+
+    Scopes: stats:read, licenses:read, licenses:write, nodes:write, tokens:write, keys:write.
+    """
     with open_context() as context:
         show(context.resources.create_token(name, scopes), as_json)
 

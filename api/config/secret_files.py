@@ -81,9 +81,11 @@ def write_private(path: Path, content: str, *, replace: bool = False) -> None:
 
     With `replace` an older file is overwritten; without it FileExistsError is raised. Raises OSError.
     """
-    flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | (os.O_TRUNC if replace else os.O_EXCL)
+    # Windows has neither links of this kind nor modes: there a file has the rights of its folder.
+    flags = os.O_WRONLY | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | (os.O_TRUNC if replace else os.O_EXCL)
     with os.fdopen(os.open(path, flags, 0o600), "w", encoding="utf-8") as file:
-        os.fchmod(file.fileno(), 0o600)
+        if hasattr(os, "fchmod"):
+            os.fchmod(file.fileno(), 0o600)
         file.write(content)
         file.flush()
         os.fsync(file.fileno())

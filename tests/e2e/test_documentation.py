@@ -17,6 +17,7 @@ import shutil
 import subprocess
 import sys
 import textwrap
+import tomllib
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -27,10 +28,12 @@ import pytest
 
 import license_client
 from api.config.values import database_url
+from api.ledger import tables
 from api.signing import generate
 from tests.support.admin import Json
 from tests.support.cli import Cli
-from tests.support.nodes import ADMIN_TOKEN, PRODUCT, SHARED_SECRET, Node, Sold, environment, running_node, sell
+from tests.support.license_admin import InProcess, Vendor
+from tests.support.nodes import ADMIN_TOKEN, PRODUCT, SHARED_SECRET, Node, Sold, environment, rows, running_node, sell
 from tests.support.pages import Block, blocks
 from tests.support.processes import ROOT, free_port
 from tests.support.wine import Wine
@@ -57,6 +60,11 @@ class Stage:
         self.node, self.cli, self.folder = node, cli, folder
         self.sold: Sold = sell(node.database, {"offline_ttl_s": 1000})
         self.key = self.sold.key
+
+    def customer(self) -> Json:
+        """A license of the customer whom the pages speak of."""
+        [row] = rows(self.node.database, tables.licenses, id=self.sold.id)
+        return {"policy": row["policy"], "email": "ana@example.com", "external_ref": "ana"}
 
     def answer(self, act: str, key: str, **fields: Any) -> tuple[bytes, str, Json]:
         """The body that was sent, its nonce, and what was answered to it."""
@@ -337,6 +345,36 @@ def translated(original: str, count: int) -> list[Check]:
     return [same_as(original, number) for number in range(count)]
 
 
+def license_admin(snippet: Block, stage: Stage) -> None:
+    """Each command, in a folder of its own, at a node in the place of the servers that it names."""
+    folder = stage.folder / "license-admin"
+    folder.mkdir(exist_ok=True)
+    vendor = Vendor(["https://one.example"], folder, transport=InProcess(AnyServer(stage.node)))
+    stage.node.http.post("/v1/licenses", json=stage.customer(), headers={"Authorization": f"Bearer {ADMIN_TOKEN}"})
+    for line in snippet.text.splitlines():
+        program, *arguments = shlex.split(line)
+        if program == "python":
+            assert "admin" in tomllib.loads(page("clients/python/pyproject.toml"))["project"]["optional-dependencies"]
+            continue
+        assert program == "license-admin"
+        paths = [str(folder / each) if each.endswith((".csv", ".txt")) else each for each in arguments]
+        if arguments[0] == "configure":
+            (folder / "token").write_text(ADMIN_TOKEN)
+            paths += ["--config", str(folder / "own.toml"), "--token-file", str(folder / "token")]
+        vendor.ok(*paths)
+
+
+class AnyServer(dict[str, Node]):
+    """One node at whichever address."""
+
+    def __init__(self, node: Node) -> None:
+        super().__init__()
+        self._node = node
+
+    def __missing__(self, url: str) -> Node:
+        return self._node
+
+
 Check = Callable[[Block, Stage], None] | str
 _AHK, _PYTHON = "tests/e2e/test_ahk_readme.py", "tests/e2e/test_python_client_readme.py"
 _KILL_FEED, _SERVERS = "tests/integration/test_auto_failover.py", "tests/e2e/test_other_servers.py"
@@ -345,6 +383,7 @@ _KILL_FEED, _SERVERS = "tests/integration/test_auto_failover.py", "tests/e2e/tes
 CHECKS: dict[str, list[Check]] = {
     "README.md": [make_targets, drawing, ahk_loads, flask_commands],
     "CONTRIBUTING.md": [contributors],
+    "docs/admin.md": [license_admin] * 4,
     "docs/api.md": [request, answer, signing, pyjwt, joserfc],
     "docs/architecture.md": [drawing],
     "docs/contract.md": [every_member_of_an_answer, every_member_of_stats],

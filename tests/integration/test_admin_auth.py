@@ -31,6 +31,8 @@ CALLS = {
     Scope.LICENSES_READ: ("GET", "/licenses", None),
     Scope.LICENSES_WRITE: ("POST", "/products", {}),
     Scope.NODES_WRITE: ("POST", "/nodes/actions/promote", {}),
+    Scope.TOKENS_WRITE: ("GET", "/tokens", None),
+    Scope.KEYS_WRITE: ("POST", "/keys", {}),
 }
 ANY_ID = "00000000-0000-7000-8000-000000000000"
 PLURALS = ("products", "policies", "licenses", "machines")
@@ -45,6 +47,17 @@ EVERY_CALL = [
     ("GET", "/nodes", None),
     ("POST", "/nodes/actions/promote", {"to": "x"}),
     ("POST", "/nodes/actions/switchover", {"to": "x"}),
+    ("POST", "/licenses/import", {"rows": [{}]}),
+    ("GET", "/licenses/export", None),
+    ("GET", "/findings", None),
+    ("GET", "/tokens", None),
+    ("POST", "/tokens", {}),
+    ("GET", f"/tokens/{ANY_ID}", None),
+    ("DELETE", f"/tokens/{ANY_ID}", None),
+    ("GET", "/keys", None),
+    ("POST", "/keys", {}),
+    ("POST", f"/keys/{ANY_ID}/actions/activate", None),
+    ("POST", f"/keys/{ANY_ID}/actions/retire", None),
 ]
 
 

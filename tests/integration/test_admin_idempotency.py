@@ -78,12 +78,45 @@ def action_call(name: str) -> Callable[[Admin], tuple[str, Json]]:
     return call
 
 
+def batch_call(admin: Admin) -> tuple[str, Json]:
+    return "/licenses", {"policy": admin.policy()["id"], "count": 3}
+
+
+def import_call(admin: Admin) -> tuple[str, Json]:
+    policy = admin.policy()["id"]
+    return "/licenses/import", {"rows": [{"policy": policy, "key": f"vendor {uuid.uuid4().hex}"} for _ in range(2)]}
+
+
+def token_call(admin: Admin) -> tuple[str, Json]:
+    return "/tokens", {"name": "a colleague", "scopes": ["stats:read"]}
+
+
+def key_call(admin: Admin) -> tuple[str, Json]:
+    return "/keys", {"jwk": generate().public_jwk}
+
+
+def activate_key_call(admin: Admin) -> tuple[str, Json]:
+    """Of the key that signs already: the nodes hold no other."""
+    return f"/keys/{admin.node.runtime.signer.kid}/actions/activate", {}
+
+
+def retire_key_call(admin: Admin) -> tuple[str, Json]:
+    path, body = key_call(admin)
+    return f"/keys/{admin.ok('POST', path, body)['kid']}/actions/retire", {}
+
+
 CALLS: dict[str, Callable[[Admin], tuple[str, Json]]] = {
     "products": product_call,
     "policies": policy_call,
     "licenses": license_call,
     "licenses with a key of one's own": own_key_call,
     "machines": machine_call,
+    "a batch": batch_call,
+    "an import": import_call,
+    "tokens": token_call,
+    "keys": key_call,
+    "activate a key": activate_key_call,
+    "retire a key": retire_key_call,
     **{name: action_call(name) for name in ACTIONS},
 }
 #: The routes of `CALLS` and of the test of nodes' actions, as the application names them.
@@ -92,6 +125,11 @@ _COVERED = {
     "/v1/policies",
     "/v1/licenses",
     "/v1/machines",
+    "/v1/licenses/import",
+    "/v1/tokens",
+    "/v1/keys",
+    "/v1/keys/<id>/actions/activate",
+    "/v1/keys/<id>/actions/retire",
     f"/v1/licenses/<id>/actions/<any({', '.join(map(repr, ACTIONS))}):action>",
     "/v1/nodes/actions/<any(switchover, promote):action>",
 }
@@ -100,7 +138,7 @@ _COVERED = {
 def ledger_of_effects(admin: Admin) -> list[Any]:
     """All that an admin's call may change."""
     copied = (tables.events, tables.products, tables.policies, tables.licenses, tables.machines, tables.failovers)
-    return [rows(admin.node.database, table) for table in copied]
+    return [rows(admin.node.database, table) for table in (*copied, tables.tokens, tables.signing_keys)]
 
 
 def test_no_post_of_an_admin_is_forgotten(admin: Admin) -> None:
@@ -113,7 +151,7 @@ def test_the_document_names_the_header_and_its_refusal_at_every_such_route(admin
     document = json.loads(admin.node.http.get("/openapi.json").data)
     posts = [methods["post"] for path, methods in document["paths"].items() if "post" in methods]
     of_admins = [post for post in posts if post["security"] == [{"token": []}]]
-    assert len(of_admins) == 4 + len(ACTIONS) + 2
+    assert len(of_admins) == 4 + len(ACTIONS) + 2 + 5
     for post in of_admins:
         assert "Idempotency-Key" in [parameter["name"] for parameter in post["parameters"]]
         assert "IDEMPOTENCY_KEY_REUSED" in post["responses"]["422"]["description"]
@@ -302,7 +340,7 @@ def test_of_many_at_once_on_two_nodes_one_has_the_effect(two: tuple[Admin, Admin
         answers = list(threads.map(insist, [*two, *two]))
     assert all(answer == answers[0] for answer in answers)
     effects = rows(two[0].node.database, tables.events)[before:]
-    assert len(effects) == (0 if name == "reinstate" else 1)
+    assert len(effects) == (0 if name in ("reinstate", "activate a key") else 1)
     if name == "renew":
         [row] = rows(two[0].node.database, tables.licenses, id=answers[0]["id"])
         assert row["expires_at"] == pytest.approx(row["created_at"] + 33 * DAY, abs=1)

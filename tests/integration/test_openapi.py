@@ -133,7 +133,7 @@ def test_every_example_is_valid_by_its_own_schema(document: Json) -> None:
         if "example" in content:
             assert is_valid(document, content["schema"]["$ref"].split("/")[-1], content["example"]), path
             seen += 1
-    assert seen == 7 + 4 + 1 + 2
+    assert seen == 7 + 4 + 1 + 2 + 4  # client calls, resources, renew, nodes; token, keys (2), import
 
 
 def test_the_claims_of_both_tokens_are_in_it(admin: Admin, document: Json) -> None:

@@ -8,11 +8,13 @@ import msgspec
 
 from api.admin.actions import ACTIONS
 from api.admin.event_log import FILTERS as EVENT_FILTERS
+from api.admin.findings import FILTERS as FINDING_FILTERS
 from api.admin.kinds import Kind
-from api.admin.schemas import BODIES, NodeActionBody, RenewBody
+from api.admin.schemas import BODIES, NEW_BODIES, NodeActionBody, RenewBody
 from api.licensing.model import Policy, Status
 from api.node.clock import Timestamp
-from api.web.openapi.routes import Parameter, Route
+from api.web.openapi.access_routes import ACCESS_ROUTES, BULK_ROUTES
+from api.web.openapi.routes import ID, IDEMPOTENCY_KEY, Parameter, Route
 from api.web.openapi.shapes import list_of, requiring
 from api.web.openapi.stats_view import BeatView, StatsView
 
@@ -100,14 +102,14 @@ _VIEWS: dict[Kind, type[msgspec.Struct]] = {
 _FILTERS: dict[Kind, tuple[str, ...]] = {
     Kind.PRODUCT: ("q", "find"),
     Kind.POLICY: ("product", "q", "find"),
-    Kind.LICENSE: ("product", "policy", "status", "email", "key_hint", "external_ref", "q", "find"),
+    Kind.LICENSE: ("product", "policy", "status", "email", "key_hint", "key_hash", "external_ref", "q", "find"),
     Kind.MACHINE: ("license", "fingerprint"),
 }
 _PAGE = (
     Parameter("limit", "query", {"type": "integer", "minimum": 1, "maximum": 100, "default": 50}),
     Parameter("cursor", "query", {"type": "string"}, "The `next` of the page before"),
 )
-_EVENT_PAGE = (
+_CSV_PAGE = (
     Parameter(
         "limit", "query", {"type": "integer", "minimum": 1, "maximum": 1_000_000},
         "JSON: rows of a page, 50 unless given and at most 100. With `Accept: text/csv`: rows in all, every row unless "
@@ -115,17 +117,17 @@ _EVENT_PAGE = (
     ),
     Parameter("cursor", "query", {"type": "string"}, "The `next` of the page before; JSON only, refused for CSV"),
 )  # fmt: skip
-_IDEMPOTENCY_KEY = Parameter(
-    "Idempotency-Key",
-    "header",
-    {"type": "string", "pattern": "^(?!(?:-*[0-9A-Za-z]){28}(?:(?:-*[0-9A-Za-z]){2})?-*$)[A-Za-z0-9_-]{8,64}$"},
-    "Made anew for each call and sent with all its retries: one effect, and within 24 hours the first answer again, a "
-    "license's new key included, on whichever node. Under another body or route it is 422 "
-    "`IDEMPOTENCY_KEY_REUSED`; another token's is another key. A call that was refused, or met a 503, may be "
-    "sent again under it.",
+_AFTER = Parameter(
+    "after", "query", {"type": "string", "pattern": "^-?[0-9]{1,18}$"},
+    "Begin behind this place (`seq`); `-20`: with the last 20 places. A reader that follows the log names the last "
+    "`seq` it has",
+)  # fmt: skip
+_CSV = "With `Accept: text/csv` all that match, streamed, for a spreadsheet."
+_COUNT = (
+    "With `count` so many licenses that differ in their keys, each shown this once, in one transaction: the answer is "
+    "a list."
 )
 _WITHOUT_READ = "A token without `licenses:read` is shown the `id` alone, and a license's new `key`."
-_ID = Parameter("id", "path", {"type": "string", "minLength": 1}, required=True)
 _EXAMPLES: dict[Kind, dict[str, Any]] = {
     Kind.PRODUCT: {"code": "editor", "name": "My editor"},
     Kind.POLICY: {"product": "editor", "name": "yearly", "duration_days": 365, "max_machines": 3, "floating": True},
@@ -150,26 +152,29 @@ def _filters(names: tuple[str, ...]) -> tuple[Parameter, ...]:
 def _resource_routes(kind: Kind) -> tuple[Route, ...]:
     many, one, view = f"/v1/{kind.plural}", f"/v1/{kind.plural}/{{id}}", _VIEWS[kind]
     tag, read, write = kind.plural.capitalize(), "licenses:read", "licenses:write"
-    listed = _filters(_FILTERS[kind]) + _PAGE
+    listed = _filters(_FILTERS[kind]) + (_CSV_PAGE if kind is Kind.LICENSE else _PAGE)
     example, body = _EXAMPLES[kind], BODIES[kind]
-    new = requiring(f"New{body.__name__}", body, body.REQUIRED)
+    new = requiring(f"New{body.__name__}", NEW_BODIES[kind], body.REQUIRED)
     page = list_of(view, f"{kind.capitalize()}List")
+    is_license = kind is Kind.LICENSE
+    made: Any = (view, page) if is_license else view
+    note = f"{_WITHOUT_READ} {_COUNT}" if is_license else _WITHOUT_READ
     return (
         Route(
             "get", many, f"list_{kind.plural}", f"List {kind.plural}", tag, "admin", {200: page}, None, listed,
-            scope=read,
+            scope=read, also=("text/csv",) if is_license else (), note=_CSV if is_license else "",
         ),
         Route(
-            "post", many, f"create_{kind}", f"Make a {kind}", tag, "admin", {201: view}, new, (_IDEMPOTENCY_KEY,),
-            (404, 409, 422), write, example, note=_WITHOUT_READ,
+            "post", many, f"create_{kind}", f"Make a {kind}", tag, "admin", {201: made}, new, (IDEMPOTENCY_KEY,),
+            (404, 409, 422), write, example, note=note,
         ),
-        Route("get", one, f"get_{kind}", f"One {kind}", tag, "admin", {200: view}, None, (_ID,), (404,), read),
+        Route("get", one, f"get_{kind}", f"One {kind}", tag, "admin", {200: view}, None, (ID,), (404,), read),
         Route(
-            "patch", one, f"update_{kind}", f"Change a {kind}", tag, "admin", {200: view}, body, (_ID,), (404, 409),
+            "patch", one, f"update_{kind}", f"Change a {kind}", tag, "admin", {200: view}, body, (ID,), (404, 409),
             write, note=_WITHOUT_READ,
         ),
         Route(
-            "delete", one, f"delete_{kind}", f"Remove a {kind}", tag, "admin", {204: None}, None, (_ID,),
+            "delete", one, f"delete_{kind}", f"Remove a {kind}", tag, "admin", {204: None}, None, (ID,),
             (404, 409, 413, 415), write,
         ),
     )  # fmt: skip
@@ -185,7 +190,7 @@ def _action_route(name: str) -> Route:
         security="admin",
         answers={200: LicenseAdminView},
         body=ACTIONS[name].body,
-        parameters=(_ID, _IDEMPOTENCY_KEY),
+        parameters=(ID, IDEMPOTENCY_KEY),
         problems=(404, 409, 422),
         scope="licenses:write",
         example={"days": 30} if ACTIONS[name].body is RenewBody else {},
@@ -204,7 +209,7 @@ class HandedOver(msgspec.Struct, kw_only=True):
 def _node_route(action: str) -> Route:
     path, summary = f"/v1/nodes/actions/{action}", f"{action.capitalize()}: hand the lease to a node"
     return Route(
-        "post", path, action, summary, "Cluster", "admin", {200: HandedOver}, NodeActionBody, (_IDEMPOTENCY_KEY,),
+        "post", path, action, summary, "Cluster", "admin", {200: HandedOver}, NodeActionBody, (IDEMPOTENCY_KEY,),
         (404, 409, 422), "nodes:write", {"to": "railway-1"},
     )  # fmt: skip
 
@@ -214,13 +219,31 @@ class NodeList(msgspec.Struct, kw_only=True):
     next: None
 
 
+class FindingView(msgspec.Struct, kw_only=True):
+    """What replay found: a conflict (`kind` says which), or an event set aside after its tries (`dead`)."""
+
+    event_id: str
+    kind: str
+    license_id: str | None
+    node: str
+    found_at: Timestamp
+    data: dict[str, Any]
+
+
 ADMIN_ROUTES: tuple[Route, ...] = (
     *(route for kind in Kind for route in _resource_routes(kind)),
     *(_action_route(name) for name in ACTIONS),
+    *BULK_ROUTES,
+    *ACCESS_ROUTES,
     Route(
         "get", "/v1/events", "list_events", "The log, by ascending place, as JSON or CSV", "Log", "admin",
-        {200: list_of(EventView, "EventList")}, None, _filters(tuple(EVENT_FILTERS)) + _EVENT_PAGE,
+        {200: list_of(EventView, "EventList")}, None, (*_filters(tuple(EVENT_FILTERS)), _AFTER, *_CSV_PAGE),
         scope="licenses:read", also=("text/csv",),
+    ),
+    Route(
+        "get", "/v1/findings", "list_findings", "Conflicts, and events set aside", "Log", "admin",
+        {200: list_of(FindingView, "FindingList")}, None, _filters(tuple(FINDING_FILTERS)) + _PAGE,
+        scope="licenses:read",
     ),
     Route(
         "get", "/v1/nodes", "list_nodes", "The nodes, as last beaten", "Cluster", "admin", {200: NodeList},

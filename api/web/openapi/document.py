@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Iterable
+from itertools import chain
 from typing import Any
 
 import msgspec
@@ -39,6 +40,7 @@ _TAGS = {
     "Machines": "Who holds a license's seats.",
     "Log": "What happened, by ascending place.",
     "Cluster": "The nodes, who leads, and the numbers.",
+    "Access": "Admin tokens, and the public halves of the keys that sign.",
 }
 _SECURITY_SCHEMES = {
     "token": {"type": "http", "scheme": "bearer", "description": "An admin token, or one of fewer scopes"},
@@ -75,11 +77,20 @@ _HEADERS: dict[str, dict[str, Any]] = {
 _HEADERS_OF = {201: ("Location",), 401: ("WWW-Authenticate",), 429: ("Retry-After",), 503: ("Retry-After",)}
 
 
+class BadRowView(msgspec.Struct, kw_only=True):
+    """A row of an import that cannot be taken, by its place (1 for the first)."""
+
+    row: int
+    field: str
+    detail: str
+
+
 class ProblemBody(msgspec.Struct, kw_only=True):
     """RFC 9457, with `code` for programs and `request_id` for the logs.
 
     `field`: what of a malformed request is wrong; `ts`: the node's time, for a wrong clock; `scope`: the one that a
-    token lacks; `verdict`: why a machine gets no seat; `license`: the one that a new one conflicts with.
+    token lacks; `verdict`: why a machine gets no seat; `license`: the one that a new one conflicts with; `rows`: the
+    bad ones of an import.
     """
 
     type: str
@@ -93,6 +104,7 @@ class ProblemBody(msgspec.Struct, kw_only=True):
     scope: str | msgspec.UnsetType = msgspec.UNSET
     verdict: Code | msgspec.UnsetType = msgspec.UNSET
     license: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
+    rows: list[BadRowView] | msgspec.UnsetType = msgspec.UNSET
 
 
 def document(routes: Iterable[Route], version: str) -> dict[str, Any]:
@@ -128,10 +140,14 @@ def document(routes: Iterable[Route], version: str) -> dict[str, Any]:
 def _types(routes: list[Route]) -> list[Any]:
     found: list[Any] = [ProblemBody, *CLAIMS]
     for route in routes:
-        for one in (route.body, *route.answers.values()):
+        for one in (route.body, *chain.from_iterable(map(_structs, route.answers.values()))):
             if one is not None and not isinstance(one, str) and not any(one is other for other in found):
                 found.append(one)
     return found
+
+
+def _structs(answer: Any) -> tuple[Any, ...]:
+    return answer if isinstance(answer, tuple) else (answer,)
 
 
 def _operation(route: Route, schema_of: dict[int, dict[str, Any]]) -> dict[str, Any]:
@@ -177,7 +193,11 @@ def _content(route: Route, answer: Any, schema_of: dict[int, dict[str, Any]]) ->
     if answer is None:
         return {}
     text = {"schema": {"type": "string"}}
-    own = {answer: text} if isinstance(answer, str) else {"application/json": {"schema": schema_of[id(answer)]}}
+    if isinstance(answer, str):
+        own: dict[str, Any] = {answer: text}
+    else:
+        schemas = [schema_of[id(one)] for one in _structs(answer)]
+        own = {"application/json": {"schema": schemas[0] if len(schemas) == 1 else {"anyOf": schemas}}}
     return own | dict.fromkeys(route.also, text)
 
 

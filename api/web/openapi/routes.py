@@ -21,7 +21,8 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Route:
-    """One operation. `answers`: status to the struct it is made of (None: no content, a text: its media type).
+    """One operation. `answers`: status to the struct it is made of (None: no content, a text: its media type, a tuple:
+    any one of these structs).
 
     `name` is its `operationId`, of which generators make the names of functions. `problems` are the statuses it may
     answer as `application/problem+json`, besides what `security` brings along.
@@ -45,3 +46,15 @@ class Route:
     note: str = ""
     #: Whether the call may come without its body.
     bodiless: bool = False
+
+
+IDEMPOTENCY_KEY = Parameter(
+    "Idempotency-Key",
+    "header",
+    {"type": "string", "pattern": "^(?!(?:-*[0-9A-Za-z]){28}(?:(?:-*[0-9A-Za-z]){2})?-*$)[A-Za-z0-9_-]{8,64}$"},
+    "Made anew for each call and sent with all its retries: one effect, and within 24 hours the first answer again, a "
+    "license's new key included, on whichever node. Under another body or route it is 422 "
+    "`IDEMPOTENCY_KEY_REUSED`; another token's is another key. A call that was refused, or met a 503, may be "
+    "sent again under it.",
+)
+ID = Parameter("id", "path", {"type": "string", "minLength": 1}, required=True)

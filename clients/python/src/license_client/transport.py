@@ -31,6 +31,7 @@ from license_client.servers import is_loopback
 
 #: Bytes of an answer. A verdict takes about 2 KiB.
 MAX_ANSWER = 256 * 1024
+_CHUNK = 64 * 1024
 
 
 class TransportFailed(Exception):
@@ -167,13 +168,51 @@ class RequestsTransport:
             self._session.mount(scheme, _Adapter(context))
 
     def post(self, url: str, body: bytes, headers: Mapping[str, str], timeout: float) -> Reply:
-        send = partial(self._session.post, url, data=body, headers=dict(headers), timeout=timeout, verify=self._verify)
-        # A server on this machine is never asked through a proxy.
-        proxies = {"no_proxy": urlsplit(url).hostname or ""} if is_loopback(url) else None
-        exchange = _Exchange(url, partial(send, proxies=proxies, allow_redirects=False, stream=True))
+        return self.request("POST", url, body, headers, timeout)
+
+    def request(
+        self,
+        method: str,
+        url: str,
+        body: bytes | None,
+        headers: Mapping[str, str],
+        timeout: float,
+        limit: int = MAX_ANSWER,
+    ) -> Reply:
+        """`post` by another method. `limit`: bytes of an answer. Raises `TransportFailed`."""
+        exchange = _Exchange(url, partial(self._begin, method, url, body, headers, timeout), limit)
         exchange.start()
         exchange.join(timeout)
         return exchange.outcome()
+
+    def download(self, url: str, headers: Mapping[str, str], timeout: float, sink: Callable[[bytes], None]) -> Reply:
+        """Passes the body of a 200 on to `sink` as it comes; any other answer is given whole.
+
+        `timeout` bounds each read. Raises `TransportFailed`, and what `sink` raises.
+        """
+        lifeline = Lifeline()
+        before = _LIFELINE.set(lifeline)
+        try:
+            with self._begin("GET", url, None, headers, timeout) as response:
+                if response.status_code != 200:
+                    return _whole(response, MAX_ANSWER)
+                for chunk in response.raw.stream(_CHUNK, decode_content=False):
+                    sink(chunk)
+                return Reply(200, b"")
+        except (requests.RequestException, HTTPError) as error:
+            raise _failed(error) from error
+        finally:
+            _LIFELINE.reset(before)
+            lifeline.cut()
+
+    def _begin(
+        self, method: str, url: str, body: bytes | None, headers: Mapping[str, str], timeout: float
+    ) -> requests.Response:
+        """The answer's head, its body still to be read; `timeout` bounds each read. Raises what requests raises."""
+        # A server on this machine is never asked through a proxy.
+        proxies = {"no_proxy": urlsplit(url).hostname or ""} if is_loopback(url) else None
+        send = partial(self._session.request, method, url, data=body, headers=dict(headers), timeout=timeout)
+        return send(proxies=proxies, verify=self._verify, allow_redirects=False, stream=True)
 
     def close(self) -> None:
         self._session.close()
@@ -182,10 +221,11 @@ class RequestsTransport:
 class _Exchange(threading.Thread):
     """One request in a thread of its own. `outcome` gives what it came to, or cuts it."""
 
-    def __init__(self, url: str, send: Callable[[], requests.Response]) -> None:
+    def __init__(self, url: str, send: Callable[[], requests.Response], limit: int) -> None:
         super().__init__(name="license-client", daemon=True)
         self._url = url
         self._send = send
+        self._limit = limit
         self._lifeline = Lifeline()
         self._reply: Reply | None = None
         self._failure: TransportFailed | None = None
@@ -194,7 +234,7 @@ class _Exchange(threading.Thread):
         _LIFELINE.set(self._lifeline)
         try:
             with self._send() as response:
-                self._reply = _whole(response)
+                self._reply = _whole(response, self._limit)
         except TransportFailed as failure:
             self._failure = failure
         except (requests.RequestException, HTTPError, OSError, ValueError) as error:
@@ -212,10 +252,10 @@ class _Exchange(threading.Thread):
         raise failure or TransportFailed("timeout")
 
 
-def _whole(response: requests.Response) -> Reply:
+def _whole(response: requests.Response, limit: int) -> Reply:
     """The answer with its body read to the end. Raises `TransportFailed`, and what urllib3 raises."""
-    received = response.raw.read(MAX_ANSWER + 1, decode_content=False)
-    if len(received) > MAX_ANSWER:
+    received = response.raw.read(limit + 1, decode_content=False)
+    if len(received) > limit:
         raise TransportFailed("body too large")
     declared = response.headers.get("Content-Length")
     if declared is not None and declared != str(len(received)):
