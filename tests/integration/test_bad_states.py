@@ -239,6 +239,8 @@ def test_an_older_release_runs_beside_a_newer_one_and_starts_after_it(
 _ADDING = {"create_table", "create_index", "add_column", "execute", "get_bind", "f", "drop_index"}
 #: How a table is stored, which no statement sees.
 _STORED = "ALTER TABLE {table} SET ({parameters})"
+#: The same function to a node that calls it, but for what it refuses; and a row of a table that only newer nodes read.
+_SAME = ("CREATE OR REPLACE FUNCTION record_batch(", "INSERT OR REPLACE INTO license_search ")
 _TAKING = ("DROP ", "RENAME ", "ALTER ", "OR REPLACE", "DELETE FROM", "TRUNCATE ")
 
 
@@ -248,7 +250,9 @@ def test_migrations_only_add_what_the_release_before_can_live_with() -> None:
         written = path.read_text()
         called = set(re.findall(r"\bop\.(\w+)\(", written))
         assert called <= _ADDING, f"{path.name} does {sorted(called - _ADDING)}"
-        assert [word for word in _TAKING if word in written.replace(_STORED, "")] == [], path.name
+        for harmless in (_STORED, *_SAME):
+            written = written.replace(harmless, "")
+        assert [word for word in _TAKING if word in written] == [], path.name
         dropped = set(re.findall(r'op.drop_index\("(\w+)"', written))
         assert dropped <= {"ix_heartbeats_beat_at"}, f"{path.name}: {dropped} may be a constraint"
         added = [part for part in written.split("op.add_column(")[1:] if "nullable=False" in part.split("op.")[0]]
