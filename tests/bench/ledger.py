@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Sequence
+from typing import Any
 
-from sqlalchemy import create_engine, func, insert, select
+from sqlalchemy import Connection, Table, create_engine, func, insert, select
 from sqlalchemy.orm import Session
 
 from api.ledger import tables
@@ -17,6 +18,8 @@ from api.signing import key_claim
 from tests.bench.calls import Vendor, fingerprint_of
 from tests.bench.naive import Base, NaiveLicense
 
+#: To make statements of all rows at once would take longer than a transaction may stand still.
+_AT_ONCE = 5_000
 _POLICY = str(uuid.uuid4())
 
 
@@ -25,17 +28,23 @@ def fill(url: str, vendor: Vendor) -> None:
     database = Database(url)
     upgrade(database)
     now = time.time()
+    # Before the transaction, which the database ends where it stands still for two seconds.
+    licenses = [_license(key, now) for key in vendor.keys]
+    machines = [_machine(license["id"], key, now) for license, key in zip(licenses, vendor.keys, strict=True)]
     with database.writing() as connection:
         product = {"id": str(uuid.uuid4()), "code": vendor.product, "name": "Bench", "created_at": now}
         policy = {"id": _POLICY, "product": vendor.product, "name": "Floating", "created_at": now}
         connection.execute(insert(tables.products), product)
         connection.execute(insert(tables.policies), policy | {"rules_json": '{"floating":true,"max_machines":3}'})
-        licenses = [_license(key, now) for key in vendor.keys]
-        connection.execute(insert(tables.licenses), licenses)
-        machines = [_machine(license["id"], key, now) for license, key in zip(licenses, vendor.keys, strict=True)]
-        connection.execute(insert(tables.machines), machines)
+        _put(connection, tables.licenses, licenses)
+        _put(connection, tables.machines, machines)
     database.close()
     _fill_naive(url, vendor.keys)
+
+
+def _put(connection: Connection, table: Table, rows: list[dict[str, Any]]) -> None:
+    for start in range(0, len(rows), _AT_ONCE):
+        connection.execute(insert(table), rows[start : start + _AT_ONCE])
 
 
 def events(url: str) -> int:

@@ -79,7 +79,8 @@ class Deployed(Member):
 
 def on(host: Host, folder: Path, url: str, secrets: Json, rank: int, *, bin: Path = OUR_BIN) -> Deployed:
     """A node of `rank` on `host`, whose operator pasted `DATABASE_URL` and the secrets there, or into a `.env`."""
-    pasted = {"DATABASE_URL": url, **secrets, "NODE_RANK": str(rank)}
+    # Its address would be somebody else's: a leader is not to call it.
+    pasted = {"DATABASE_URL": url, **secrets, "NODE_RANK": str(rank), "KEEP_AWAKE": "false"}
     environ = {**host.platform(rank), **host.settings}
     if host.supervisor is None:
         environ |= pasted
