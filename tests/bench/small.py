@@ -14,7 +14,7 @@ from tests.bench.stage import PATH, Stage
 from tests.support.processes import ServerProcess, until
 
 _PATIENCE_S = 180.0
-#: After its first verdict a node imports and connects what it needs now and then.
+#: After its start a node imports and connects what it needs now and then.
 _SETTLE_S = 15.0
 #: So many looks at the memory in a window of load, the highest of which counts.
 _WINDOWS = 4
@@ -37,7 +37,7 @@ def measured(small: Stage, large: Stage, plan: Plan) -> Small:
     """One node on each stage, one after the other."""
     found = Small(plan.many, plan.few)
     with small.node(WEB_CONCURRENCY="1") as node:
-        small.first_verdict(node)
+        node.wait_until_answers("/readyz", _PATIENCE_S)
         time.sleep(min(_SETTLE_S, 5 * plan.seconds))
         found.idle_mb = Tree(node.process).pss_mb()
         found.parts["idle"] = _parts(node)
