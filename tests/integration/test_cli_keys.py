@@ -166,8 +166,8 @@ def test_the_keys_are_fetched_from_a_running_node(node: Node, sqlite_url: str, t
     [
         ({"verdict": None}, "no verdict"),
         ({"verdict": "a.b"}, "truncated"),
-        ({"code": "BANNED"}, "'VALID' is signed"),
-        ({"valid": False}, "True is signed"),
+        ({"code": "BANNED"}, '"VALID" is signed'),
+        ({"valid": False}, "true is signed"),
         ({"nonce": "another-nonce-of-somebody"}, "is signed"),
     ],
 )
