@@ -71,7 +71,7 @@ def test_where_one_worker_is_ready_none_says_that_it_is_starting(site: Site) -> 
 @pytest.mark.slow
 def test_a_killed_primary_is_stood_in_for_and_gets_its_lease_back_with_all_that_happened(site: Site) -> None:
     one, two = site.two()
-    sold = site.sell()
+    sold = site.bought(one, two)
     with Asking(two, sold) as asking:
         until(lambda: asking.told["VALID"] > 5, "answers")
         one.server.kill_tree()
