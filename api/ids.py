@@ -7,6 +7,10 @@ import random
 import time
 import uuid
 
+#: Stands ahead of the pattern of an id that callers choose, in Python and ECMAScript: no 28 or 30 letters and digits,
+#: whatever dashes between them. They may be a license key, and ids are answered, logged and kept.
+NO_LICENSE_KEY = "(?!(?:-*[0-9A-Za-z]){28}(?:(?:-*[0-9A-Za-z]){2})?-*$)"
+
 _62_BITS = (1 << 62) - 1
 # Ids are names and no secrets, so a generator that the kernel seeds will do: each call of the kernel itself would let
 # another thread take the interpreter. A process that is forked must not draw what its parent draws.

@@ -10,20 +10,17 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 from packaging.version import InvalidVersion, Version
 
+from api.ids import NO_LICENSE_KEY
 from api.licensing import Act, Call
 
 #: No control characters, NUL among them. Lone surrogates are no JSON text: the decoder refuses them.
 _PRINTABLE = r"^[^\x00-\x1f\x7f-\x9f]*\Z"
 
-#: Of 28 or 30 letters and digits, whatever dashes between them: what may be a license key of our own is no id, since
-#: ids are answered, logged and kept.
-_NO_KEY = r"(?!(?:-*[0-9A-Za-z]){28}(?:(?:-*[0-9A-Za-z]){2})?-*\Z)"
-
 #: The shortest and the longest license key, in characters.
 KEY_LENGTHS = (8, 128)
 Key = Annotated[str, msgspec.Meta(min_length=8, max_length=128, pattern=_PRINTABLE, description="The license key")]
 Nonce = Annotated[
-    str, msgspec.Meta(pattern=rf"^{_NO_KEY}[A-Za-z0-9_-]{{16,64}}\Z", description="Made anew for each call")
+    str, msgspec.Meta(pattern=rf"^{NO_LICENSE_KEY}[A-Za-z0-9_-]{{16,64}}\Z", description="Made anew for each call")
 ]
 Fingerprint = Annotated[str, msgspec.Meta(min_length=1, max_length=128, pattern=_PRINTABLE)]
 Text200 = Annotated[str, msgspec.Meta(max_length=200, pattern=_PRINTABLE)]
@@ -36,7 +33,7 @@ Increment = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
 Ttl = Annotated[int, msgspec.Meta(ge=-(2**53), le=2**53, description="Seconds; clamped to 60 .. the policy's longest")]
 
 _CLIENT_LIMIT = 1024
-_REQUEST_ID = re.compile(rf"{_NO_KEY}[A-Za-z0-9_-]{{8,64}}\Z")
+_REQUEST_ID = re.compile(rf"{NO_LICENSE_KEY}[A-Za-z0-9_-]{{8,64}}\Z")
 #: What comes before the path at a message's end; the last one, since a value that is repeated may hold another.
 _AT = " - at `"
 _PATH = re.compile(r"(?:key in )?\$\.?(.*)`")

@@ -5,11 +5,12 @@ import re
 import uuid
 from http import HTTPStatus
 
+from api.ids import NO_LICENSE_KEY
+
 from .application import PRIVATE, Reply
 
 _HEADERS = (("Content-Type", "application/problem+json"), *PRIVATE)
-#: Not what looks like a secret that was put here by mistake: 28 or 30 letters and digits, whatever dashes between.
-_REQUEST_ID = re.compile(r"(?!(?:-*[0-9A-Za-z]){28}(?:(?:-*[0-9A-Za-z]){2})?-*\Z)[A-Za-z0-9_-]{8,64}")
+_REQUEST_ID = re.compile(NO_LICENSE_KEY + "[A-Za-z0-9_-]{8,64}")
 
 
 def problem(status: HTTPStatus, code: str, detail: str, sent_id: str, *headers: tuple[str, str]) -> Reply:

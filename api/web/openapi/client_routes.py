@@ -9,6 +9,7 @@ from msgspec import Meta
 
 from api.checks import answers
 from api.checks.schemas import BODIES
+from api.ids import NO_LICENSE_KEY
 from api.licensing import Act
 from api.signing.tokens import LEASE_TYP, VERDICT_TYP, LeaseClaims, VerdictClaims
 from api.web.openapi.routes import Parameter, Route
@@ -33,10 +34,7 @@ _NOTES = {
     Act.CHECKOUT: "The verdict's `token` lives for `ttl` seconds, but never beyond the license's expiry and grace.",
 }
 
-_REQUEST_ID = {
-    "type": "string",
-    "pattern": "^(?!(?:-*[0-9A-Za-z]){28}(?:(?:-*[0-9A-Za-z]){2})?-*$)[A-Za-z0-9_-]{8,64}$",
-}
+_REQUEST_ID = {"type": "string", "pattern": f"^{NO_LICENSE_KEY}[A-Za-z0-9_-]{{8,64}}$"}
 _SIGNING = (
     Parameter("X-Request-Id", "header", _REQUEST_ID, "The same for every retry of one call; needed with a signature"),
     Parameter("X-Timestamp", "header", {"type": "string", "pattern": "^[0-9]{1,12}$"}, "Unix seconds, within 300 s"),

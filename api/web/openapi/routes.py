@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from api.ids import NO_LICENSE_KEY
+
 Security = Literal["client", "admin", "none"]
 
 
@@ -51,7 +53,7 @@ class Route:
 IDEMPOTENCY_KEY = Parameter(
     "Idempotency-Key",
     "header",
-    {"type": "string", "pattern": "^(?!(?:-*[0-9A-Za-z]){28}(?:(?:-*[0-9A-Za-z]){2})?-*$)[A-Za-z0-9_-]{8,64}$"},
+    {"type": "string", "pattern": f"^{NO_LICENSE_KEY}[A-Za-z0-9_-]{{8,64}}$"},
     "Made anew for each call and sent with all its retries: one effect, and within 24 hours the first answer again, a "
     "license's new key included, on whichever node. Under another body or route it is 422 "
     "`IDEMPOTENCY_KEY_REUSED`; another token's is another key. A call that was refused, or met a 503, may be "
