@@ -127,10 +127,10 @@ class Contention:
         failed = deque([(_by_license(operations), error)])
         while failed:
             licenses, busy = failed.popleft()
-            is_found = len(licenses) == 1 or isinstance(busy, NoConnection)
-            if is_found and not isinstance(busy, NoConnection):
+            nothing_asked, is_one = isinstance(busy, NoConnection), len(licenses) == 1
+            if is_one and not nothing_asked:
                 self._is_in_the_way(operations[licenses[0][0]])
-            if is_found or self._monotonic() >= until:
+            if is_one or nothing_asked or self._monotonic() >= until:
                 found |= dict.fromkeys(chain.from_iterable(licenses), busy)
                 continue
             for part in _parts(licenses):

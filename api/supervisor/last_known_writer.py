@@ -63,11 +63,11 @@ def with_heartbeats(counts: Counts, status: Status, now: float, fresh_s: float =
     `fresh_s`: how old the beat of a node that is there may be.
     """
     beats = {beat.identity.node: beat for beat in sorted(status.beats, key=lambda beat: -beat.age_s)}
-    nodes = [_as_heard(node, beats.get(node["id"]), fresh_s) for node in counts.nodes]
+    nodes = [_with_beat(node, beats.get(node["id"]), fresh_s) for node in counts.nodes]
     return replace(counts, at=now, nodes=nodes, lease={**counts.lease, **_lease(status)})
 
 
-def _as_heard(node: Mapping[str, Any], beat: Beat | None, fresh_s: float) -> dict[str, Any]:
+def _with_beat(node: Mapping[str, Any], beat: Beat | None, fresh_s: float) -> dict[str, Any]:
     if beat is None:
         return presence.aged(node, node["beat_age_s"], fresh_s)
     is_there = beat.age_s < fresh_s and beat.report.state != State.STOPPING

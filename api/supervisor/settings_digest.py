@@ -55,8 +55,8 @@ def differing(digests: Mapping[str, str | None]) -> Iterator[tuple[str, list[lis
 
 def _keyed(key: bytes, name: str, texts: Collection[str]) -> str:
     # In which order several keys are listed is of no consequence.
-    said = "\0".join((name, *sorted(texts))).encode()
-    return b64url(hmac.new(key, said, sha256).digest()[:_BYTES])
+    message = "\0".join((name, *sorted(texts))).encode()
+    return b64url(hmac.new(key, message, sha256).digest()[:_BYTES])
 
 
 def _parsed(text: str) -> _Parsed:

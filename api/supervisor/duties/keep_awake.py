@@ -83,9 +83,9 @@ class KeepAwake:
 
 
 def addresses(connection: Connection, peer_urls: Sequence[str]) -> list[str]:
-    """The addresses of all nodes: those that are named, and those that the heartbeats tell of, each once."""
-    told = connection.scalars(select(heartbeats.c.url).where(heartbeats.c.url.is_not(None)).distinct())
-    sound = {url.lower(): url for url in (*sorted(filter(_is_sound, told)), *peer_urls)}
+    """The addresses of all nodes: those that are named, and those in the heartbeats, each once."""
+    beating = connection.scalars(select(heartbeats.c.url).where(heartbeats.c.url.is_not(None)).distinct())
+    sound = {url.lower(): url for url in (*sorted(filter(_is_sound, beating)), *peer_urls)}
     return [sound[name] for name in sorted(sound)][:_MOST_URLS]
 
 
