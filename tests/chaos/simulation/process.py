@@ -9,27 +9,24 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from msgspec.structs import replace
-
 from api.checks.batcher import identity
 from api.checks.isolated import Isolated
 from api.checks.recorder import Recorder
 from api.checks.unit_of_work import Operation
 from api.ledger.errors import LedgerError
-from api.ledger.records import Batch, Change, Event
-from api.licensing import ALWAYS, Holding, Machine, Watch
+from api.licensing import Watch
 from api.node.clock import Clock
 from api.node.identity import Node
 from api.node.ledger_breaker import LedgerBreaker
 from api.node.published import NodeState
 from api.supervisor.duties.pace import HOLD_S, Pace
-from api.supervisor.duties.watching import Limits, ProcessBeat, WatchRecord, observe
+from api.supervisor.duties.watching import Limits, ProcessBeat, observe
 from api.supervisor.queueing import Queueing
 from failover import Hooks, Identity, Replay, Supervisor
 from failover.elector import Surroundings
 from failover.errors import FailoverError, NotLeading
 from failover.queue import Event as QueueRow
-from tests.chaos.simulation import follower
+from tests.chaos.simulation import culling, follower
 from tests.chaos.simulation.books import Effect
 from tests.chaos.simulation.database import Database, Transaction
 from tests.chaos.simulation.disk import Disk, Watched
@@ -257,7 +254,7 @@ class Process(Owner):
             copy.settle(id, times, rows.get(id))
         if self.database.incarnation == before:
             self.followed(self)
-        self.counting = self.remote.ask(lambda: _watched(self.database.books.watch), READ)
+        self.counting = self.remote.ask(lambda: culling.watched(self.database.books.watch), READ)
 
     def lead(self) -> None:
         """The leader's duties: each a fenced transaction, with pauses where a freeze would hurt."""
@@ -294,8 +291,10 @@ class Process(Owner):
         found = observe(books.watch, beats, now, limits, was_set=was_set)
         locked = {id for one in self.database.open for id in one.licenses}
         free = [row.holding for row in books.licenses.values() if row.holding.license.id not in locked]
-        dead = None if self._pace.was_set_within(HOLD_S) else _dead(free, _watched(found), now)
-        batch = None if dead is None else _cull(*dead, self.me, effect.epoch, f"cull-{self.random.random()}", now)
+        dead = None if self._pace.was_set_within(HOLD_S) else culling.dead_machine(free, culling.watched(found), now)
+        batch = (
+            None if dead is None else culling.cull(*dead, self.me, effect.epoch, f"cull-{self.random.random()}", now)
+        )
         self.database.commit_fenced(transaction, effect, batch)
         books.watch = found
 
@@ -371,41 +370,3 @@ class SimQueueing(Queueing):
 
 def _finite(moment: float) -> float | None:
     return moment if math.isfinite(moment) else None
-
-
-def _watched(found: WatchRecord | None) -> Watch:
-    """As `api.supervisor.duties.watching.watched` reads it."""
-    if found is None:
-        return ALWAYS
-    return Watch(until=found.until) if found.since is None else Watch(found.since, found.until)
-
-
-def _dead(holdings: Sequence[Holding], watch: Watch, now: float) -> tuple[Holding, Machine] | None:
-    """A machine that is to be culled, by the rule of `api.supervisor.duties.culls`."""
-    for holding in holdings:
-        interval = holding.license.policy.machine_heartbeat_s
-        if interval is None or not watch.since < (before := min(now, watch.until) - interval):
-            continue
-        for machine in holding.machines.values():
-            if machine.active and machine.heartbeat_at is not None and machine.heartbeat_at < before:
-                return holding, machine
-    return None
-
-
-def _cull(holding: Holding, machine: Machine, me: Identity, epoch: int, event_id: str, now: float) -> Batch:
-    freed = replace(machine, active=False, excess=False, heartbeat_at=None, culled=True, seat_at=now)
-    machines = {**holding.machines, machine.fingerprint: freed}
-    after = replace(holding, machines=machines, seats=holding.seats - 1, excess=holding.excess - int(machine.excess))
-    event = Event(
-        event_id=event_id,
-        type="machine.culled",
-        license_id=holding.license.id,
-        machine_id=machine.id,
-        node=me.node,
-        instance=me.instance,
-        epoch=epoch,
-        mode="normal",
-        occurred_at=now,
-        data={"fingerprint": machine.fingerprint},
-    )
-    return Batch([event], [Change(holding, after)], [], [])
